@@ -1,0 +1,162 @@
+"""The command line. Each stage is imported only when it is called."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from emotion_ai.contract import TASKS
+from emotion_ai.errors import EmotionAIError, MissingExtraError
+
+app = typer.Typer(
+    name="emotion-ai",
+    help="A face goes in; its 15 keypoints and its emotion come out. Trained in PyTorch, served by TensorFlow Serving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+_EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "pytorch_lightning": "train",
+    "hydra": "train",
+    "omegaconf": "train",
+    "matplotlib": "train",
+    "pandas": "train",
+    "safetensors": "train",
+    "scipy": "train",
+    "seaborn": "train",
+    "sklearn": "train",
+    "onnx": "export",
+    "onnx_tf": "export",
+    "onnxruntime": "export",
+    "starlette": "export",
+    "tensorflow": "export",
+    "uvicorn": "export",
+}
+
+
+def main() -> None:
+    """Entry point of `emotion-ai`: errors that a user can mend are one line on stderr and exit code 2."""
+    try:
+        app()
+    except EmotionAIError as error:
+        fail(error)
+
+
+def fail(error: EmotionAIError) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(error)}", highlight=False)
+    sys.exit(2)
+
+
+def _escape(error: EmotionAIError) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(str(error).split()))
+
+
+def stage(module: str) -> Any:
+    """The module of a stage; a dependency that is not installed is one line that names the extra.
+
+    Raises:
+        MissingExtraError: the stage needs an extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingExtraError(f"this needs {error.name}: pip install 'emotion-ai[{extra}]'") from error
+
+
+def _hydra(config: str, module: str, function: str) -> None:
+    """Runs a stage as a Hydra application; its arguments are those after the stage's name."""
+    hydra = stage("hydra")
+    run = getattr(stage(module), function)
+    original = sys.argv
+    sys.argv = [original[0], *original[2:]]
+
+    def application(cfg: Any) -> Any:
+        sys.argv = original  # Lightning starts further processes with the same command
+        try:
+            return run(cfg)
+        except EmotionAIError as error:
+            fail(error)
+
+    hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()
+
+
+@app.command(context_settings=_HYDRA)
+def train() -> None:
+    """Train a network: experiment=keypoints|emotion data.train=FILE trainer=cpu|cpu_bf16|gpu|ddp."""
+    _hydra("train", "emotion_ai.training.train", "train")
+
+
+@app.command(context_settings=_HYDRA)
+def evaluate() -> None:
+    """Judge a checkpoint: task=keypoints|emotion checkpoint=bundled|FILE data.path=FILE."""
+    _hydra("evaluate", "emotion_ai.evaluation.stage", "evaluate")
+
+
+@app.command(context_settings=_HYDRA)
+def export() -> None:
+    """Publish checkpoints as proven SavedModels: out=DIR checkpoint=bundled, or keypoints=FILE emotion=FILE."""
+    _hydra("export", "emotion_ai_export.stage", "export")
+
+
+@app.command()
+def data(
+    source: Annotated[str, typer.Argument(help="A CSV (.zip, .gz, .xz), an image folder, or 'synthetic'.")],
+    task: Annotated[str | None, typer.Option(help=f"{' or '.join(TASKS)}; told from the columns if not given.")] = None,
+    labels: Annotated[str, typer.Option(help="What the class ids mean: auto, five or fer7.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Where the pictures and description.json go.")] = Path("runs/data"),
+    json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
+) -> None:
+    """Describe a dataset: counts, balance, twins, contradictions, blanks, missing points, pictures."""
+    stage("emotion_ai.data.command").describe_command(source, task, labels, out, json)
+
+
+@app.command()
+def serve(
+    base: Annotated[Path, typer.Argument(help="The folder that `emotion-ai export` published into.")],
+    rest_port: Annotated[int, typer.Option(help="Port of the REST API.")] = 8501,
+    grpc_port: Annotated[int, typer.Option(help="Port of the gRPC API (TensorFlow Serving only).")] = 8500,
+    engine: Annotated[str, typer.Option(help="auto, tensorflow-serving, docker or embedded.")] = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve published models: TensorFlow Serving, its container, or the embedded stand-in; says which."""
+    stage("emotion_ai_export.serve").serve(base, rest_port, grpc_port, engine, host)
+
+
+@app.command()
+def predict(
+    photos: Annotated[list[Path], typer.Argument(help="Photographs, of any size, with any number of faces.")],
+    server: Annotated[str | None, typer.Option(help="URL of the REST API; without it PyTorch answers.")] = None,
+    version: Annotated[int | None, typer.Option(help="A version of the served model.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label of the served model, e.g. stable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the annotated pictures.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a table with one row for each face.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the readings as JSON.")] = False,
+) -> None:
+    """Find the faces in photographs and read their keypoints and emotions."""
+    command = stage("emotion_ai.predict").predict_command
+    sys.exit(command(photos, server=server, version=version, label=label, out=out, csv=csv, as_json=json))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    fast: Annotated[bool, typer.Option("--fast", help="Train for seconds only, to prove the road.")] = False,
+) -> None:
+    """The whole road on embedded data: train, export, serve, answer; leaves demo.png."""
+    stage("emotion_ai_export.demo").demo(out, fast)
+
+
+if __name__ == "__main__":
+    main()

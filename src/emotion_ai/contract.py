@@ -1,0 +1,72 @@
+"""What every part agrees on: the frame, the points, the classes, the servables and their signatures.
+
+Coordinates are pixels of the 96x96 frame, x right, y down, pixel centres at integers. *Left* is the subject's left.
+"""
+
+from typing import Literal
+
+FRAME = 96
+
+KEYPOINTS = (
+    "left_eye_center",
+    "right_eye_center",
+    "left_eye_inner_corner",
+    "left_eye_outer_corner",
+    "right_eye_inner_corner",
+    "right_eye_outer_corner",
+    "left_eyebrow_inner_end",
+    "left_eyebrow_outer_end",
+    "right_eyebrow_inner_end",
+    "right_eyebrow_outer_end",
+    "nose_tip",
+    "mouth_left_corner",
+    "mouth_right_corner",
+    "mouth_center_top_lip",
+    "mouth_center_bottom_lip",
+)
+
+EMOTIONS = ("Angry", "Disgust", "Sad", "Happy", "Surprise")
+
+
+def _mirror(name: str) -> str:
+    swap = {"left": "right", "right": "left"}
+    return "_".join(swap.get(word, word) for word in name.split("_"))
+
+
+FLIP = tuple(KEYPOINTS.index(_mirror(name)) for name in KEYPOINTS)
+"""Point i of a mirrored face is point FLIP[i] of the original."""
+
+MEAN_FACE = (
+    (65.53, 37.81),
+    (29.47, 37.81),
+    (58.75, 37.97),
+    (72.97, 37.87),
+    (36.25, 37.97),
+    (22.03, 37.87),
+    (55.87, 29.42),
+    (79.31, 30.08),
+    (39.13, 29.42),
+    (15.69, 30.08),
+    (47.50, 62.72),
+    (62.69, 76.08),
+    (32.31, 76.08),
+    (47.50, 72.92),
+    (47.50, 78.97),
+)
+"""Where the points lie on average: the mean of Kaggle's 7,049 labelled faces, made symmetric."""
+
+Task = Literal["keypoints", "emotion"]
+TASKS: tuple[Task, ...] = ("keypoints", "emotion")
+
+Servable = Literal["keypoints", "emotion", "face"]
+SERVABLES: tuple[Servable, ...] = ("keypoints", "emotion", "face")
+
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "keypoints": ("keypoints",),
+    "emotion": ("probabilities",),
+    "face": ("keypoints", "probabilities"),
+}
+"""Names of each servable's outputs, in both signatures."""
+
+IMAGES_SIGNATURE, IMAGES_INPUT = "serving_default", "images"
+BYTES_SIGNATURE, BYTES_INPUT = "serving_bytes", "image_bytes"

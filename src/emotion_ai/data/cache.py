@@ -1,0 +1,60 @@
+"""Parsed once: arrays kept under the fingerprint of their source."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.errors import DataError
+
+Arrays = dict[str, NDArray]  # type: ignore[type-arg]
+
+_FORMAT = 1  # part of the key: raise it when parsing changes
+
+
+def cache_folder() -> Path:
+    """`EMOTION_AI_CACHE`, or `~/.cache/emotion-ai`."""
+    return Path(os.environ.get("EMOTION_AI_CACHE") or Path.home() / ".cache" / "emotion-ai")
+
+
+def fingerprint(source: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    try:
+        for file in files:
+            if source.is_dir():
+                digest.update(f"{file.relative_to(source)}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: cannot be read ({error.strerror}); check the path and rights") from error
+    return digest.hexdigest()
+
+
+def cached(source_fingerprint: str, variant: str, parse: Callable[[], Arrays]) -> Arrays:
+    """What `parse` returns, from the cache where the same source was parsed before.
+
+    An entry appears under its name only when it is complete; a damaged one is parsed anew.
+    """
+    path = cache_folder() / f"{source_fingerprint[:32]}-{variant}-v{_FORMAT}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return dict(saved)
+    except (OSError, ValueError, EOFError, BadZipFile):
+        pass
+    arrays = parse()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as partial:
+            np.savez(partial, **arrays)
+        os.replace(partial.name, path)
+    except OSError:
+        pass  # a read-only home costs time, not the run
+    return arrays

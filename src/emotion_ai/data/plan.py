@@ -1,0 +1,100 @@
+"""From data settings to the three sets: what is trained on, what choices use, what is only reported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_ai.contract import Task
+from emotion_ai.data.arrays import Faces
+from emotion_ai.data.loaders import load
+from emotion_ai.data.splits import folds, grouped_split, seen_in, twin_groups
+from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.errors import ConfigError
+
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Disjoint faces: `train` to learn from, `select` for early stopping and every choice, `report` to report only."""
+
+    train: Faces
+    select: Faces
+    report: Faces
+    how: str
+    twins_removed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        sets = {"train": self.train, "select": self.select, "report": self.report}
+        return {
+            "how": self.how,
+            "training_twins_of_report_removed": self.twins_removed,
+            **{n: {"faces": len(f), "source": Path(f.source).name, "fingerprint": f.fingerprint} for n, f in sets.items()},
+        }
+
+
+def plan_sets(
+    task: Task,
+    train: str,
+    val: str | None,
+    labels: str,
+    count: int,
+    select: float,
+    split: list[float] | None,
+    folds_count: int | None,
+    fold: int,
+    seed: int,
+) -> Sets:
+    """Loads and splits.
+
+    With a separate file `val`, or with a Usage column, that file or PublicTest is reported; otherwise a fold, or the
+    last part of `split`. `select` is a share of the training rows, twins grouped. Training rows whose pixels are also
+    in the reported set are left out.
+
+    Args:
+        train, val: files or folders, or "synthetic".
+        count: number of synthetic training faces.
+        select: share of the training rows for choices.
+        split: [train, select, report]; only where no official split exists.
+        folds_count, fold: cross-validation instead of `split`.
+
+    Raises:
+        DataError: a file that cannot be used.
+        ConfigError: settings that contradict each other.
+    """
+    if split is not None and folds_count is not None:
+        raise ConfigError("data.split and data.folds contradict each other; give one of them")
+    if split is not None and len(split) != 3:
+        raise ConfigError(f"data.split={split}: wanted are three shares, of training, choices and report")
+    if folds_count is not None and not 0 <= fold < folds_count:
+        raise ConfigError(f"data.fold={fold}: with data.folds={folds_count} wanted is 0 to {folds_count - 1}")
+    faces = synthetic_faces(count, seed).faces(task) if train == SYNTHETIC else load(train, task, labels)
+    if task == "keypoints":
+        faces = faces[~np.isnan(faces.targets).all((1, 2))]
+    parts = set(faces.part) - {""}
+    if val is not None:
+        # other synthetic faces come from another seed
+        report = synthetic_faces(max(count // 10, 1), seed + 1).faces(task) if val == SYNTHETIC else load(val, task, labels)
+        return _with_report(faces, report, select, seed, "separate file")
+    if parts and split is None and folds_count is None:
+        if not {"Training", "PublicTest"} <= parts:
+            raise ConfigError(f"{train}: has the parts {', '.join(sorted(parts))} only; give data.val or data.split")
+        is_training, is_report = faces.part == "Training", faces.part == "PublicTest"
+        return _with_report(faces[is_training], faces[is_report], select, seed, "Usage: Training, PublicTest")
+    groups = twin_groups(faces.images)
+    if folds_count is not None:
+        rows = folds(groups, folds_count, seed)
+        rest = np.concatenate([r for index, r in enumerate(rows) if index != fold])
+        return _with_report(faces[rest], faces[rows[fold]], select, seed, f"fold {fold} of {folds_count}")
+    fractions = split or [0.8, 0.1, 0.1]
+    first, second, third = grouped_split(groups, fractions, seed)
+    return Sets(faces[first], faces[second], faces[third], f"random split {fractions}", 0)
+
+
+def _with_report(faces: Faces, report: Faces, select: float, seed: int, how: str) -> Sets:
+    twins = seen_in(faces.images, report.images)
+    faces = faces[~twins]
+    learn, choose = grouped_split(twin_groups(faces.images), [1 - select, select], seed)
+    return Sets(faces[learn], faces[choose], report, how, int(twins.sum()))

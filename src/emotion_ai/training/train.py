@@ -1,0 +1,149 @@
+"""The training stage: a plain function of a config."""
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from emotion_ai.contract import EMOTIONS
+from emotion_ai.data.plan import Sets, plan_sets
+from emotion_ai.errors import ConfigError
+from emotion_ai.models import FaceNetwork, load_network, save_network
+from emotion_ai.training.augment import Augmentation
+from emotion_ai.training.batches import Batches
+from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule
+from emotion_ai.training.record import environment, write_json
+
+
+class WholeFileCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames, so that a killed run leaves the previous checkpoint whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        partial = f"{path}.partial"
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        os.replace(partial, path)
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Trains one network; leaves `best.ckpt`, `last.ckpt`, `network.safetensors`, logs and `run.json` in `cfg.out`.
+
+    The best weights are those of the best epoch on the `select` faces; `report` faces are looked at once, at the end.
+
+    Returns:
+        Metrics of the best weights, "val/…" on the `select` faces and "test/…" on the `report` faces.
+
+    Raises:
+        DataError: a dataset that cannot be used.
+        ConfigError: settings that do not fit together, or an output folder that is in use.
+    """
+    out = Path(cfg.out)
+    last = _start(out, cfg.resume)
+    started = time.monotonic()
+    sets = plan_sets(
+        task=cfg.task.name,
+        train=cfg.data.train,
+        val=cfg.data.val,
+        labels=cfg.data.labels,
+        count=cfg.data.count,
+        select=cfg.data.select,
+        split=OmegaConf.to_object(cfg.data.split) if cfg.data.split is not None else None,  # type: ignore[arg-type]
+        folds_count=cfg.data.folds,
+        fold=cfg.data.fold,
+        seed=cfg.seed,
+    )
+    pl.seed_everything(cfg.seed, verbose=False)
+    module = build_module(cfg, sets)
+    module.record = {"config": _settings(cfg), "data": sets.as_dict(), **environment()}
+    best = ModelCheckpoint(
+        out, "best", monitor=module.monitor, mode=module.mode, save_last=True, save_on_train_epoch_end=True
+    )
+    trainer = pl.Trainer(
+        **OmegaConf.to_object(cfg.trainer),  # type: ignore[arg-type]
+        max_epochs=cfg.epochs,
+        default_root_dir=out,
+        logger=[CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard")],
+        callbacks=[
+            RichProgressBar(),
+            EMAWeightAveraging(decay=cfg.ema),
+            EarlyStopping(module.monitor, mode=module.mode, patience=cfg.patience),
+            best,
+        ],
+        plugins=[WholeFileCheckpointIO()],
+        use_distributed_sampler=False,  # Batches gives each process its own share
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    where = {"batch": cfg.batch, "device": trainer.strategy.root_device, "epoch": lambda: trainer.current_epoch}
+    share = {"rank": trainer.global_rank, "world": trainer.world_size}
+    with warnings.catch_warnings():
+        # the arrays are in memory: there is no loader whose workers could be more
+        warnings.filterwarnings("ignore", ".*(num_workers|treespec|logging interval).*")
+        trainer.fit(
+            module,
+            Batches(sets.train, **where, shuffle_seed=cfg.seed, **share),
+            Batches(sets.select, **where, **share),
+            ckpt_path=last,
+            weights_only=True,
+        )
+        network, _ = load_network(best.best_model_path, module.network.task)
+        module.network.load_state_dict(network.state_dict())
+        metrics = trainer.validate(module, Batches(sets.select, **where, **share), verbose=False)[0]
+        metrics |= trainer.test(module, Batches(sets.report, **where, **share), verbose=False)[0]
+    if trainer.is_global_zero:
+        record = module.record | {"metrics": metrics, "epochs": trainer.current_epoch}
+        save_network(module.network, out / "network.safetensors", record)
+        write_json(out / "run.json", record | {"seconds": round(time.monotonic() - started, 1)})
+    return dict(metrics)
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """The choices that make the run; of the data's place only the file names, the fingerprints say the rest."""
+    settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+    for key in ("train", "val"):
+        settings["data"][key] = settings["data"][key] and Path(settings["data"][key]).name
+    return {key: value for key, value in settings.items() if key not in ("resume", "out")}
+
+
+def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
+    """The task's LightningModule with a fresh network, normalised by the training faces."""
+    if cfg.task.name == "emotion" and len(sets.train) == 0:
+        raise ConfigError("no training faces are left; give more data")
+    network = FaceNetwork(
+        task=cfg.task.name,
+        encoder=OmegaConf.to_object(cfg.model.encoder),  # type: ignore[arg-type]
+        dropout=cfg.model.dropout,
+        mean=round(float(sets.train.images.mean()), 2),
+        std=round(float(sets.train.images.std()), 2),
+    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    shared = {
+        "network": network,
+        "augment": Augmentation(**cfg.augment),
+        "optimizer": OmegaConf.to_object(cfg.optimizer),
+        "seed": cfg.seed,
+    }
+    if cfg.task.name == "keypoints":
+        return KeypointModule(**shared, beta=cfg.task.beta)
+    counts = np.bincount(sets.train.targets, minlength=len(EMOTIONS)).tolist()
+    return EmotionModule(**shared, class_counts=counts, balance=cfg.task.balance, smoothing=cfg.task.smoothing)
+
+
+def _start(out: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from, if any; the folder is otherwise fresh."""
+    last = out / "last.ckpt"
+    if resume and last.is_file():
+        return last
+    if last.exists() and not resume:
+        raise ConfigError(f"{out}: holds a run already; add resume=true to go on with it, or give another out=")
+    for stale in out.glob("best*.ckpt"):  # of a run that was killed before its first epoch was complete
+        stale.unlink()
+    return None
