@@ -34,7 +34,9 @@ def fingerprint(source: Path) -> str:
                 while block := stream.read(1 << 20):
                     digest.update(block)
     except OSError as error:
-        raise DataError(f"{error.filename or source}: cannot be read ({error.strerror}); check the path and rights") from error
+        raise DataError(
+            f"{error.filename or source}: cannot be read ({error.strerror}); check the path and rights"
+        ) from error
     return digest.hexdigest()
 
 
@@ -53,7 +55,7 @@ def cached(source_fingerprint: str, variant: str, parse: Callable[[], Arrays]) -
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as partial:
-            np.savez(partial, **arrays)
+            np.savez(partial, allow_pickle=False, **arrays)
         os.replace(partial.name, path)
     except OSError:
         pass  # a read-only home costs time, not the run

@@ -1,7 +1,7 @@
 """The files that users really have, parsed into `Faces`.
 
-Kaggle Facial Keypoints `training.csv` and `test.csv`; FER2013 as `fer2013.csv`, `icml_face_data.csv`, `train.csv` or the
-five-class course file; folders of images. A CSV may be plain or a .zip, .gz or .xz.
+Kaggle Facial Keypoints `training.csv` and `test.csv`; FER2013 as `fer2013.csv`, `icml_face_data.csv`, `train.csv` or
+the five-class course file; folders of images. A CSV may be plain or a .zip, .gz or .xz.
 """
 
 import csv
@@ -23,6 +23,7 @@ from rich.console import Console
 from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS, TASKS, Task
 from emotion_ai.data.arrays import Faces
 from emotion_ai.data.cache import Arrays, cached, fingerprint
+from emotion_ai.data.folders import parse_folder
 from emotion_ai.errors import ConfigError, DataError
 
 COORDINATES = tuple(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy")
@@ -59,8 +60,6 @@ def load(path: str | Path, task: Task | None = None, labels: str = "auto") -> Fa
         raise DataError(f"{path}: no such file or folder; check the path")
     mark = fingerprint(path)
     if path.is_dir():
-        from emotion_ai.data.folders import parse_folder
-
         arrays = cached(mark, "folder", lambda: parse_folder(path))
         found: Task = "emotion"
     else:
@@ -87,11 +86,15 @@ def load_lookup(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64],
         columns = {name.strip(): index for index, name in enumerate(header)}
         missing = [name for name in ("RowId", "ImageId", "FeatureName") if name not in columns]
         if missing:
-            raise DataError(f"{path}: lacks the column {', '.join(missing)}; an IdLookupTable.csv has RowId, ImageId, FeatureName")
+            raise DataError(
+                f"{path}: lacks the column {', '.join(missing)}; an IdLookupTable.csv has RowId, ImageId, FeatureName"
+            )
         for line, cells in lines:
             name = cells[columns["FeatureName"]].strip()
             if name not in COORDINATES:
-                raise DataError(f"{path}, row {line}, column FeatureName: unknown feature {name!r}; mend or remove the row")
+                raise DataError(
+                    f"{path}, row {line}, column FeatureName: unknown feature {name!r}; mend or remove the row"
+                )
             row, image = (_integer(path, line, c, cells[columns[c]]) for c in ("RowId", "ImageId"))
             rows.append((row, image, COORDINATES.index(name)))
     table = np.array(rows, np.int64).reshape(-1, 3)
@@ -119,7 +122,9 @@ def _parse_keypoints(path: Path) -> Arrays:
         present = [name for name in COORDINATES if name in columns]
         if present and len(present) < len(COORDINATES):
             lacking = [name for name in COORDINATES if name not in columns]
-            raise DataError(f"{path}, row 1: lacks {len(lacking)} coordinate columns, the first is {lacking[0]}; add it, empty")
+            raise DataError(
+                f"{path}, row 1: lacks {len(lacking)} coordinate columns, the first is {lacking[0]}; add it, empty"
+            )
         for line, cells in lines:
             images.append(_pixels(path, line, "Image", cells[columns["Image"]], FRAME))
             points.append([_coordinate(path, line, name, cells[columns[name]]) for name in present])
@@ -144,7 +149,9 @@ def _parse_emotion(path: Path) -> Arrays:
                 raise DataError(f"{path}, row {line}, column emotion: unknown class id {label}; ids are 0-6 (or 0-4)")
             part = "" if usage is None else cells[usage].strip()
             if usage is not None and part not in PARTS:
-                raise DataError(f"{path}, row {line}, column Usage: {part!r} is none of {', '.join(PARTS)}; mend the row")
+                raise DataError(
+                    f"{path}, row {line}, column Usage: {part!r} is none of {', '.join(PARTS)}; mend the row"
+                )
             ids.append(label)
             parts.append(part)
             images.append(_pixels(path, line, "pixels", cells[columns["pixels"]], FER_SIDE))
@@ -165,7 +172,9 @@ def _five_classes(path: Path, arrays: Arrays, labels: str) -> Arrays:
     table[list(FER7_TO_FIVE)] = list(FER7_TO_FIVE.values())
     keep = table[ids] >= 0
     if not keep.any():
-        raise DataError(f"{path}: has faces of fear and neutral only, which are left out; give a file with the other classes")
+        raise DataError(
+            f"{path}: has faces of fear and neutral only, which are left out; give a file with the other classes"
+        )
     return {"images": arrays["images"][keep], "targets": table[ids][keep], "part": arrays["part"][keep]}
 
 
@@ -178,7 +187,9 @@ def _integer(path: Path, line: int, column: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise DataError(f"{path}, row {line}, column {column}: {text[:20]!r} is no whole number; mend or remove the row") from None
+        raise DataError(
+            f"{path}, row {line}, column {column}: {text[:20]!r} is no whole number; mend or remove the row"
+        ) from None
 
 
 def _coordinate(path: Path, line: int, column: str, text: str) -> float:
@@ -232,7 +243,9 @@ def _rows(path: Path, reader: Any, width: int) -> Iterator[tuple[int, list[str]]
         if not cells:
             continue
         if len(cells) != width:
-            raise DataError(f"{path}, row {reader.line_num}: has {len(cells)} columns, the header {width}; mend or remove the row")
+            raise DataError(
+                f"{path}, row {reader.line_num}: has {len(cells)} columns, the header {width}; mend or remove the row"
+            )
         yield reader.line_num, cells
 
 
@@ -242,9 +255,13 @@ def _text(path: Path) -> Iterator[IO[str]]:
     with rich.progress.open(path, "rb", description=f"reading {path.name}", console=console, transient=True) as raw:
         if path.suffix == ".zip":
             with zipfile.ZipFile(raw) as archive:
-                members = [name for name in archive.namelist() if name.lower().endswith(".csv") and "__MACOSX" not in name]
+                members = [
+                    name for name in archive.namelist() if name.lower().endswith(".csv") and "__MACOSX" not in name
+                ]
                 if len(members) != 1:
-                    raise DataError(f"{path}: holds {len(members)} CSV files, wanted is one; unpack it and give the CSV")
+                    raise DataError(
+                        f"{path}: holds {len(members)} CSV files, wanted is one; unpack it and give the CSV"
+                    )
                 with archive.open(members[0]) as stream:
                     yield io.TextIOWrapper(stream, "utf-8-sig", newline="")
         else:

@@ -31,7 +31,10 @@ class Sets:
         return {
             "how": self.how,
             "training_twins_of_report_removed": self.twins_removed,
-            **{n: {"faces": len(f), "source": Path(f.source).name, "fingerprint": f.fingerprint} for n, f in sets.items()},
+            **{
+                n: {"faces": len(f), "source": Path(f.source).name, "fingerprint": f.fingerprint}
+                for n, f in sets.items()
+            },
         }
 
 
@@ -76,13 +79,15 @@ def plan_sets(
     parts = set(faces.part) - {""}
     if val is not None:
         # other synthetic faces come from another seed
-        report = synthetic_faces(max(count // 10, 1), seed + 1).faces(task) if val == SYNTHETIC else load(val, task, labels)
+        report = (
+            synthetic_faces(max(count // 10, 1), seed + 1).faces(task) if val == SYNTHETIC else load(val, task, labels)
+        )
         return _with_report(faces, report, select, seed, "separate file")
     if parts and split is None and folds_count is None:
         if not {"Training", "PublicTest"} <= parts:
             raise ConfigError(f"{train}: has the parts {', '.join(sorted(parts))} only; give data.val or data.split")
-        is_training, is_report = faces.part == "Training", faces.part == "PublicTest"
-        return _with_report(faces[is_training], faces[is_report], select, seed, "Usage: Training, PublicTest")
+        training, public = (np.flatnonzero(faces.part == part) for part in ("Training", "PublicTest"))
+        return _with_report(faces[training], faces[public], select, seed, "Usage: Training, PublicTest")
     groups = twin_groups(faces.images)
     if folds_count is not None:
         rows = folds(groups, folds_count, seed)

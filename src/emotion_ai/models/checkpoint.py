@@ -68,7 +68,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return state, *(json.loads(metadata[key]) for key in ("network", "contract", "record"))  # type: ignore[return-value]
+        return state, *(json.loads(metadata[key]) for key in ("network", "contract", "record"))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); fetch or export it again") from error
     except KeyError as error:

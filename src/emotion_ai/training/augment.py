@@ -73,7 +73,7 @@ class Augmentation:
         return self._photometric(images, keys), points
 
     def draw(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Affine matrices (B, 2, 3) that take a pixel of the source to its new place, and which are mirrored, bool (B,)."""
+        """Affine matrices (B, 2, 3) from source to destination pixels, and which samples are mirrored, bool (B,)."""
         u = uniform(keys, 5, stream=0)
         flipped = u[:, 0] < self.flip
         angle = torch.deg2rad((2 * u[:, 1] - 1) * self.rotation)
@@ -100,7 +100,7 @@ class Augmentation:
 
 
 def affine(angle: Tensor, factor: Tensor, shift: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror, rotate and scale about the frame's centre, then shift: float32 (B, 2, 3), source to destination pixels."""
+    """Mirror, rotate, scale about the frame's centre, then shift: float32 (B, 2, 3), source to destination pixels."""
     cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
     sign = torch.where(flipped, -1.0, 1.0)
     linear = torch.stack([torch.stack([cos * sign, -sin], -1), torch.stack([sin * sign, cos], -1)], -2)

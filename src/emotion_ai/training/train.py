@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from emotion_ai.contract import EMOTIONS
+from emotion_ai.data.arrays import Faces
 from emotion_ai.data.plan import Sets, plan_sets
 from emotion_ai.errors import ConfigError
 from emotion_ai.models import FaceNetwork, load_network, save_network
@@ -83,27 +84,30 @@ def train(cfg: DictConfig) -> dict[str, float]:
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    where = {"batch": cfg.batch, "device": trainer.strategy.root_device, "epoch": lambda: trainer.current_epoch}
-    share = {"rank": trainer.global_rank, "world": trainer.world_size}
+
+    def batches(faces: Faces, shuffle_seed: int | None = None) -> Batches:
+        device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
+        return Batches(faces, cfg.batch, device, lambda: trainer.current_epoch, shuffle_seed, rank, world)
+
     with warnings.catch_warnings():
         # the arrays are in memory: there is no loader whose workers could be more
         warnings.filterwarnings("ignore", ".*(num_workers|treespec|logging interval).*")
         trainer.fit(
             module,
-            Batches(sets.train, **where, shuffle_seed=cfg.seed, **share),
-            Batches(sets.select, **where, **share),
+            batches(sets.train, shuffle_seed=cfg.seed),
+            batches(sets.select),
             ckpt_path=last,
             weights_only=True,
         )
         network, _ = load_network(best.best_model_path, module.network.task)
         module.network.load_state_dict(network.state_dict())
-        metrics = trainer.validate(module, Batches(sets.select, **where, **share), verbose=False)[0]
-        metrics |= trainer.test(module, Batches(sets.report, **where, **share), verbose=False)[0]
+        metrics = dict(trainer.validate(module, batches(sets.select), verbose=False)[0])
+        metrics |= trainer.test(module, batches(sets.report), verbose=False)[0]
     if trainer.is_global_zero:
         record = module.record | {"metrics": metrics, "epochs": trainer.current_epoch}
         save_network(module.network, out / "network.safetensors", record)
         write_json(out / "run.json", record | {"seconds": round(time.monotonic() - started, 1)})
-    return dict(metrics)
+    return metrics
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
@@ -124,7 +128,8 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
         dropout=cfg.model.dropout,
         mean=round(float(sets.train.images.mean()), 2),
         std=round(float(sets.train.images.std()), 2),
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    )
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     shared = {
         "network": network,
         "augment": Augmentation(**cfg.augment),

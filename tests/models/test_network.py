@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from emotion_ai.contract import MEAN_FACE
+from emotion_ai.errors import CheckpointError, ConfigError
+from emotion_ai.models import FaceNetwork, load_network, save_network
+
+SMALL = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
+ENCODERS: list[dict[str, Any]] = [
+    SMALL,
+    {"name": "residual", "widths": [8, 8, 16, 16], "depths": [1, 2, 1, 1], "stem_stride": 2},
+    {"name": "resnet18"},
+    {"name": "resnet50"},
+]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: f"{e['name']}{len(e.get('widths', []))}")
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_shapes_and_a_gradient_for_every_parameter(task: Any, encoder: dict[str, Any]) -> None:
+    network = FaceNetwork(task, encoder)
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1 or name.endswith("bn2.weight"):  # away from the zeros that training starts from
+            torch.nn.init.normal_(parameter, std=0.05)
+    answer = network(torch.randint(0, 256, (3, 1, 96, 96), dtype=torch.uint8))
+    assert answer.shape == ((3, 15, 2) if task == "keypoints" else (3, 5))
+    assert answer.dtype == torch.float32
+    assert answer.isfinite().all()
+    network.scores(torch.rand(3, 1, 96, 96) * 255).square().sum().backward()
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert not without
+
+
+def test_an_untrained_keypoint_network_answers_with_the_mean_face() -> None:
+    answer = FaceNetwork("keypoints", SMALL).eval()(torch.rand(2, 1, 96, 96) * 255)
+    torch.testing.assert_close(answer, torch.tensor(MEAN_FACE).expand(2, -1, -1), atol=1e-4, rtol=0)
+
+
+def test_probabilities_add_up_to_one() -> None:
+    answer = FaceNetwork("emotion", SMALL).eval()(torch.rand(4, 1, 96, 96) * 255)
+    torch.testing.assert_close(answer.sum(1), torch.ones(4))
+
+
+def test_a_batch_gives_what_single_images_give() -> None:
+    network = FaceNetwork("emotion", SMALL).eval()
+    images = torch.rand(5, 1, 96, 96) * 255
+    singles = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(network(images), singles, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "encoder", "message"),
+    [
+        ("age", SMALL, "unknown task 'age'"),
+        ("emotion", {"name": "vgg"}, "unknown encoder 'vgg'"),
+        ("emotion", {**SMALL, "depths": [1]}, "give one depth per width"),
+        ("emotion", {**SMALL, "stem_stride": 3}, "stem_stride must be 2 or 4"),
+        ("emotion", {**SMALL, "colour": 1}, "colour"),
+    ],
+)
+def test_impossible_networks(task: Any, encoder: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FaceNetwork(task, encoder)
+
+
+def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
+    network = FaceNetwork("emotion", SMALL, dropout=0.3, mean=100.0, std=50.0).eval()
+    save_network(network, tmp_path / "a.safetensors", {"seed": 7})
+    loaded, record = load_network(tmp_path / "a.safetensors", "emotion")
+    images = torch.rand(2, 1, 96, 96) * 255
+    assert torch.equal(loaded(images), network(images))
+    assert record == {"seed": 7}
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_bad_checkpoints_are_one_line(tmp_path: Path) -> None:
+    network = FaceNetwork("emotion", SMALL)
+    path = tmp_path / "a.safetensors"
+    save_network(network, path, {})
+    whole = path.read_bytes()
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_network(tmp_path / "none.ckpt", "emotion")
+    with pytest.raises(CheckpointError, match="holds a network for 'emotion'"):
+        load_network(path, "keypoints")
+    path.write_bytes(whole[:200])
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        load_network(path, "emotion")
+    (tmp_path / "b.ckpt").write_bytes(b"garbage")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_network(tmp_path / "b.ckpt", "emotion")
+    save_file({"a": torch.zeros(1)}, tmp_path / "c.safetensors")
+    with pytest.raises(CheckpointError, match="was not written by emotion-ai"):
+        load_network(tmp_path / "c.safetensors", "emotion")
+    config = json.dumps({**network.config, "encoder": {**SMALL, "widths": [8, 24]}})
+    contract = json.dumps({"frame": 96, "keypoints": [], "emotions": []})
+    metadata = {"network": config, "contract": contract, "record": "{}"}
+    save_file(network.state_dict(), tmp_path / "d.safetensors", metadata)
+    with pytest.raises(CheckpointError, match="another frame"):
+        load_network(tmp_path / "d.safetensors", "emotion")
+
+
+def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (print, ("executed",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_network(tmp_path / "evil.ckpt", "emotion")

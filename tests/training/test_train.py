@@ -1,0 +1,174 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+from emotion_ai.contract import MEAN_FACE
+from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.errors import ConfigError
+from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.training.augment import Augmentation
+from emotion_ai.training.batches import Batches, to_frames
+from emotion_ai.training.modules import EmotionModule, KeypointModule
+from emotion_ai.training.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
+QUICK = ["model.encoder.widths=[8,16]", "model.encoder.depths=[1,1]", "data.count=200", "batch=32", "ema=0.5"]
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_module("emotion_ai_conf", version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def weights(out: Path, task: Any) -> dict[str, torch.Tensor]:
+    return load_network(out / "network.safetensors", task)[0].state_dict()
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_a_run_leaves_everything_and_reads_back(task: Any, tmp_path: Path) -> None:
+    metrics = train(config(f"task={task}", *QUICK, "epochs=2", f"out={tmp_path}"))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"best.ckpt", "last.ckpt", "network.safetensors", "run.json", "csv", "tensorboard"}
+    key = "rmse" if task == "keypoints" else "accuracy"
+    assert {f"val/{key}", f"test/{key}"} <= set(metrics)
+    network, record = load_network(tmp_path / "best.ckpt", task)
+    assert record["data"]["train"]["faces"] == 160
+    saved = weights(tmp_path, task)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in network.state_dict().items())
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(config(f"task={task}", *QUICK, "epochs=2", f"out={tmp_path}"))
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    arguments = ["task=emotion", *QUICK, "epochs=4", "model.dropout=0.3"]
+    command = [sys.executable, "-m", "emotion_ai.cli", "train", *arguments, f"out={tmp_path / 'killed'}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "last.ckpt").exists():
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "run.json").exists()
+    resumed = train(config(*arguments, f"out={tmp_path / 'killed'}", "resume=true"))
+    straight = train(config(*arguments, f"out={tmp_path / 'straight'}"))
+    assert resumed == straight
+    first, second = weights(tmp_path / "killed", "emotion"), weights(tmp_path / "straight", "emotion")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_eight_faces_can_be_learnt_by_heart(task: Any) -> None:
+    torch.manual_seed(0)
+    faces = synthetic_faces(8, seed=3).faces(task)
+    network = FaceNetwork(task, TINY)
+    settings: dict[str, Any] = {"network": network, "augment": Augmentation(), "optimizer": {}, "seed": 0}
+    module = (
+        KeypointModule(**settings, beta=3.0)
+        if task == "keypoints"
+        else EmotionModule(**settings, class_counts=[2, 2, 2, 1, 1], balance=0.0, smoothing=0.0)
+    )
+    images, targets = to_frames(torch.from_numpy(faces.images)), torch.from_numpy(faces.targets)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(150):
+        optimizer.zero_grad()
+        module.loss(network.scores(images), targets).backward()
+        optimizer.step()
+    scores = network.scores(images)
+    if task == "keypoints":
+        assert (scores - targets).square().mean().sqrt() < 0.8
+    else:
+        assert (scores.argmax(1) == targets).all()
+
+
+def test_points_that_are_not_annotated_weigh_nothing() -> None:
+    settings: dict[str, Any] = {"augment": Augmentation(), "optimizer": {}, "seed": 0}
+    module = KeypointModule(network=FaceNetwork("keypoints", TINY), **settings, beta=3.0)
+    targets = torch.tensor(MEAN_FACE)[None].repeat(2, 1, 1)
+    scores = (targets + 5).requires_grad_()
+    targets[0, 3:], targets[1, :] = torch.nan, torch.nan
+    loss = module.loss(scores, targets)
+    loss.backward()
+    assert loss.item() == pytest.approx(5 - 1.5)  # |error| - beta / 2
+    assert scores.grad is not None
+    assert (scores.grad != 0).sum() == 6
+    assert module.loss(scores, torch.full_like(targets, torch.nan)).item() == 0
+
+
+def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:
+    settings: dict[str, Any] = {"augment": Augmentation(), "optimizer": {}, "seed": 0}
+    counts = [100, 2, 100, 200, 50]
+    module = EmotionModule(
+        network=FaceNetwork("emotion", TINY), **settings, class_counts=counts, balance=0.5, smoothing=0.0
+    )
+    weight = module.class_weights
+    assert weight.argmax() == 1  # type: ignore[operator]
+    assert float((weight * torch.tensor(counts)).sum() / sum(counts)) == pytest.approx(1)  # type: ignore[operator]
+
+
+def test_batches_share_an_epoch_between_processes() -> None:
+    faces = synthetic_faces(23, seed=0).faces("emotion")
+    epoch = 0
+
+    def rows(rank: int, world: int) -> list[int]:
+        batches = Batches(faces, 5, torch.device("cpu"), lambda: epoch, shuffle_seed=1, rank=rank, world=world)
+        found = [row for _, _, rows in batches for row in rows.tolist()]
+        assert len(found) == len(batches) * 5
+        return found
+
+    first, second = rows(0, 2), rows(1, 2)
+    assert not set(first) & set(second)
+    assert len(first) == len(second) == 10
+    before = rows(0, 1)
+    epoch = 1
+    assert rows(0, 1) != before
+    kept = Batches(faces, 5, torch.device("cpu"), lambda: 0)
+    assert [row for _, _, rows in kept for row in rows.tolist()] == list(range(23))
+    assert len(kept) == 5
+
+
+def test_small_images_take_the_one_resize() -> None:
+    from emotion_ai.framing import to_frame
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 48), dtype=np.uint8)
+    frames = to_frames(torch.from_numpy(images))
+    wanted = np.stack([to_frame(image) for image in images])
+    np.testing.assert_allclose(frames[:, 0].numpy(), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.split=[0.8,0.1,0.1]", "data.folds=5"], "contradict"),
+        (["data.split=[0.8,0.2]"], "three shares"),
+        (["data.folds=3", "data.fold=3"], "data.fold=3"),
+        (["data.folds=1"], "at least 2 folds"),
+        (["optimizer.name=lion"], "choose sgd or adamw"),
+        (["augment.flip=2"], "augment.flip"),
+        (["model.encoder.name=vgg"], "unknown encoder"),
+    ],
+)
+def test_settings_that_do_not_fit(overrides: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(config(*QUICK, f"out={tmp_path / 'run'}", *overrides))
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "emotion_ai.cli", "train", *QUICK, "epochs=1", f"out={tmp_path / 'run'}"]
+    command += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+    subprocess.run(command, check=True, timeout=240, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert (tmp_path / "run" / "run.json").exists()
