@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emotion_ai.contract import FRAME, KEYPOINTS, MEAN_FACE
+from emotion_ai.errors import ImageError
 
 
-def to_frame(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The one resize: gray uint8 (H, W) to float32 (96, 96), 0-255, not rounded.
+def to_frame(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """The one resize: gray (H, W), 0-255, to float32 (96, 96), not rounded.
 
     Half-pixel bilinear, antialiased when shrinking, aspect not kept: x96 = (x + 1/2) * 96 / W - 1/2.
+
+    Raises:
+        ImageError: not two dimensions, or no pixels.
     """
+    if image.ndim != 2 or image.size == 0:
+        raise ImageError(f"a face crop has the shape {image.shape}; wanted is gray (H, W)")
     if image.shape == (FRAME, FRAME):
         return image.astype(np.float32)
     floating = Image.fromarray(image.astype(np.float32))  # mode F: the result is not rounded
@@ -46,14 +52,16 @@ def face_box(points: NDArray[np.float32]) -> Box:
     """Where the frame lies around a face, so that it is framed as the training faces are.
 
     Args:
-        points: float (4, 2) in pixels of the photograph: the eye of the subject's right, of the left, nose tip, mouth.
+        points: float (4 or more, 2), pixels of the photograph: the eye of the subject's right, of the left, nose tip,
+            mouth; what follows, such as the ears, is not used.
 
     The scale compares the points' spread about their centre with the mean face's, which neither roll nor the nose's
     sideways motion under yaw disturbs much; the centre is that of the eyes and the mouth.
     """
     mean = _mean_anchors()
     scale = np.sqrt(max(_spread(points) / _spread(mean), 1e-6))
-    # measured on annotated faces: the detector puts the eyes and the mouth closer together, and higher, than annotators
+    # measured on 838 annotated faces: the detector puts eyes and mouth closer together, and higher, than annotators do;
+    # with these two numbers the frame is off by less than a pixel and 3 % on average
     scale *= 1.06
     centre = _centre(points) + np.array([0.0, 1.7]) * scale
     corner = centre + 0.5 - (_centre(mean) + 0.5) * scale

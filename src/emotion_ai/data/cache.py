@@ -47,7 +47,7 @@ def cached(source_fingerprint: str, variant: str, parse: Callable[[], Arrays]) -
     """
     path = cache_folder() / f"{source_fingerprint[:32]}-{variant}-v{_FORMAT}.npz"
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             return dict(saved)
     except (OSError, ValueError, EOFError, BadZipFile):
         pass

@@ -75,7 +75,7 @@ def plan_sets(
         raise ConfigError(f"data.fold={fold}: with data.folds={folds_count} wanted is 0 to {folds_count - 1}")
     faces = synthetic_faces(count, seed).faces(task) if train == SYNTHETIC else load(train, task, labels)
     if task == "keypoints":
-        faces = faces[~np.isnan(faces.targets).all((1, 2))]
+        faces = faces[np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))]
     parts = set(faces.part) - {""}
     if val is not None:
         # other synthetic faces come from another seed

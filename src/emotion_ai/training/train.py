@@ -1,9 +1,12 @@
 """The training stage: a plain function of a config."""
 
+import logging
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,10 @@ from emotion_ai.training.augment import Augmentation
 from emotion_ai.training.batches import Batches
 from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule
 from emotion_ai.training.record import environment, write_json
+
+# TensorBoard's own switch for doing without TensorFlow, which it would otherwise import where it is installed
+sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its notices of what it has not found
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
@@ -91,7 +98,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     with warnings.catch_warnings():
         # the arrays are in memory: there is no loader whose workers could be more
-        warnings.filterwarnings("ignore", ".*(num_workers|treespec|logging interval).*")
+        warnings.filterwarnings("ignore", ".*(num_workers|treespec|is not empty).*")
         trainer.fit(
             module,
             batches(sets.train, shuffle_seed=cfg.seed),
@@ -129,7 +136,7 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
         mean=round(float(sets.train.images.mean()), 2),
         std=round(float(sets.train.images.std()), 2),
     )
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     shared = {
         "network": network,
         "augment": Augmentation(**cfg.augment),

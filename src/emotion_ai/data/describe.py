@@ -1,0 +1,247 @@
+"""What is in a dataset: figures and pictures."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS
+from emotion_ai.data.arrays import Faces
+from emotion_ai.data.splits import twin_groups
+
+_CHUNK = 1024  # images at a time: the widened copies of a whole dataset would not fit beside it
+_INK, _POINT = "#30475e", "#f05454"
+
+
+@dataclass(frozen=True)
+class Description:
+    """Figures of a dataset.
+
+    Attributes:
+        task, source, fingerprint: as in `Faces`.
+        faces: number of images.
+        height, width: of the images, in pixels.
+        parts: images in each part; {} where the source names none.
+        classes: images of each emotion; {} for keypoints.
+        classes_of_parts: the same within each part.
+        twin_groups: sets of two or more images with identical pixels.
+        twin_copies: images that could go without losing a different one.
+        twin_groups_across_parts: twin groups that lie in more than one part.
+        contradictory_groups, contradictory_faces: twin groups whose targets differ, and the images in them. Points
+            differ when the same point is annotated in two places.
+        blank: images whose pixels are all equal.
+        missing: for each keypoint the number of images in which it is not annotated; {} for emotion.
+        complete, unannotated: images with all of the points, with none of them; 0 for emotion.
+        outside: annotated points outside the frame, that is beyond -0.5 to 95.5.
+        pixel_mean, pixel_std: gray levels over all pixels, 0-255.
+    """
+
+    task: str
+    source: str
+    fingerprint: str
+    faces: int
+    height: int
+    width: int
+    parts: dict[str, int]
+    classes: dict[str, int]
+    classes_of_parts: dict[str, dict[str, int]]
+    twin_groups: int
+    twin_copies: int
+    twin_groups_across_parts: int
+    contradictory_groups: int
+    contradictory_faces: int
+    blank: int
+    missing: dict[str, int]
+    complete: int
+    unannotated: int
+    outside: int
+    pixel_mean: float
+    pixel_std: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def describe(faces: Faces) -> Description:
+    """Counts what a user should know before training; faces (N, H, W), N at least 1."""
+    parts = [part for part in dict.fromkeys(faces.part.tolist()) if part]
+    emotion = faces.task == "emotion"
+    points = np.empty((len(faces), 0, 2), np.float32) if emotion else faces.targets
+    annotated = np.asarray(np.isfinite(points).all(2))
+    beyond = ((points < -0.5) | (points > FRAME - 0.5)).any(2) & annotated
+    flat = faces.images.reshape(len(faces), -1)
+    levels, counts = np.arange(256), _pixel_counts(faces.images)
+    mean = float(np.average(levels, weights=counts))
+    return Description(
+        task=faces.task,
+        source=faces.source,
+        fingerprint=faces.fingerprint,
+        faces=len(faces),
+        height=faces.images.shape[1],
+        width=faces.images.shape[2],
+        parts={part: int((faces.part == part).sum()) for part in parts},
+        classes=_classes(faces.targets) if emotion else {},
+        classes_of_parts={part: _classes(faces.targets[faces.part == part]) for part in parts} if emotion else {},
+        **_twins(faces),
+        blank=int((flat.min(1) == flat.max(1)).sum()),
+        missing={} if emotion else dict(zip(KEYPOINTS, (len(faces) - annotated.sum(0)).tolist(), strict=True)),
+        complete=0 if emotion else int(annotated.all(1).sum()),
+        unannotated=0 if emotion else len(faces) - int(annotated.any(1).sum()),
+        outside=int(beyond.sum()),
+        pixel_mean=mean,
+        pixel_std=float(np.sqrt(np.average((levels - mean) ** 2, weights=counts))),
+    )
+
+
+def write_pictures(faces: Faces, folder: Path) -> list[Path]:
+    """Writes the pictures that fit the task as PNG files into `folder`, which is made; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures: dict[str, Callable[[Faces], Figure]] = {"samples": _samples}
+    if faces.task == "emotion":
+        pictures |= {"classes": _class_bars, "class_samples": _class_samples}
+    elif not np.isnan(faces.targets).all():
+        pictures |= {"points": _point_map}
+    pictures |= {"pixels": _pixel_histogram}
+    paths = []
+    for name, draw in pictures.items():
+        paths.append(folder / f"{name}.png")
+        with sns.axes_style("whitegrid"):
+            draw(faces).savefig(paths[-1], dpi=110)
+    return paths
+
+
+def _classes(labels: NDArray[Any]) -> dict[str, int]:
+    counts = np.bincount(labels.astype(np.int64), minlength=len(EMOTIONS))
+    return {name: int(count) for name, count in zip(EMOTIONS, counts, strict=True)}
+
+
+def _pixel_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    starts = range(0, len(images), _CHUNK)
+    return sum((np.bincount(images[i : i + _CHUNK].ravel(), minlength=256) for i in starts), np.zeros(256, np.int64))
+
+
+def _twins(faces: Faces) -> dict[str, int]:
+    groups = twin_groups(faces.images)
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    twins = [rows for rows in members if len(rows) > 1]
+    contradictory = [rows for rows in twins if _contradict(faces.targets[rows])]
+    return {
+        "twin_groups": len(twins),
+        "twin_copies": sum(len(rows) - 1 for rows in twins),
+        "twin_groups_across_parts": sum(len(set(faces.part[rows])) > 1 for rows in twins),
+        "contradictory_groups": len(contradictory),
+        "contradictory_faces": sum(len(rows) for rows in contradictory),
+    }
+
+
+def _contradict(targets: NDArray[Any]) -> bool:
+    """Whether targets of one image differ where they are known."""
+    if targets.ndim == 1:
+        return bool((targets != targets[0]).any())
+    return bool((np.fmax.reduce(targets) > np.fmin.reduce(targets)).any())
+
+
+def _grid(rows: int, columns: int, title: str, left: float = 0.0) -> tuple[Figure, NDArray[Any]]:
+    """A figure of `rows` by `columns` empty squares, `left` inches kept free for the rows' names."""
+    width, height = 1.1 * columns + left, 1.2 * rows + 0.45
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, fontsize=12, y=1 - 0.12 / height, va="top")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(left / width + 0.005, 0.01, 0.995, 1 - 0.58 / height, wspace=0.04, hspace=0.12)
+    for ax in axes.flat:
+        ax.axis("off")
+    return figure, axes
+
+
+def _show(ax: Axes, image: NDArray[np.uint8]) -> None:
+    """Over the 96x96 frame, whatever the image's own size, as its points are given there."""
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(-0.5, FRAME - 0.5, FRAME - 0.5, -0.5))
+
+
+def _name(faces: Faces) -> str:
+    return Path(faces.source).name
+
+
+def _samples(faces: Faces) -> Figure:
+    rows, columns = 5, 10
+    figure, axes = _grid(rows, columns, f"{_name(faces)}: {len(faces):,} faces, some of them")
+    chosen = np.random.default_rng(0).permutation(len(faces))[: rows * columns]
+    for ax, row in zip(axes.flat, chosen, strict=False):
+        _show(ax, faces.images[row])
+        if faces.task == "emotion":
+            ax.set_title(EMOTIONS[int(faces.targets[row])], fontsize=8, pad=1.5)
+        else:
+            ax.scatter(*faces.targets[row].T, s=5, color=_POINT, linewidths=0)
+            ax.set(xlim=(-0.5, FRAME - 0.5), ylim=(FRAME - 0.5, -0.5))
+    return figure
+
+
+def _class_bars(faces: Faces) -> Figure:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    ax = figure.subplots()
+    counts = _classes(faces.targets)
+    parts = [part or "all" for part in faces.part]
+    sns.countplot(
+        x=[EMOTIONS[int(label)] for label in faces.targets],
+        hue=parts,
+        order=EMOTIONS,
+        palette="crest",
+        legend=len(set(parts)) > 1,
+        ax=ax,
+    )
+    for bars in (c for c in ax.containers if isinstance(c, BarContainer)):
+        ax.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=1)
+    ax.set_xticks(range(len(EMOTIONS)), [f"{name}\n{counts[name] / len(faces):.1%}" for name in EMOTIONS])
+    ax.set(title=f"{_name(faces)}: {len(faces):,} faces", xlabel="", ylabel="faces")
+    sns.despine(ax=ax)
+    return figure
+
+
+def _class_samples(faces: Faces) -> Figure:
+    columns = 9
+    figure, axes = _grid(len(EMOTIONS), columns, f"{_name(faces)}: samples of each class", left=0.85)
+    rng = np.random.default_rng(0)
+    for label, line in enumerate(axes):
+        place = line[0].get_position()
+        figure.text(0.01, (place.y0 + place.y1) / 2, EMOTIONS[label], va="center")
+        chosen = rng.permutation(np.flatnonzero(faces.targets == label))[:columns]
+        for ax, row in zip(line, chosen, strict=False):
+            _show(ax, faces.images[row])
+    return figure
+
+
+def _point_map(faces: Faces) -> Figure:
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    ax = figure.subplots()
+    mean = sum(faces.images[i : i + _CHUNK].sum(0, dtype=np.int64) for i in range(0, len(faces), _CHUNK)) / len(faces)
+    _show(ax, mean.astype(np.uint8))
+    points = faces.targets.reshape(-1, 2)
+    points = points[~np.isnan(points).any(1)]
+    edges = np.arange(-0.5, FRAME, 0.5)
+    *_, heat = ax.hist2d(points[:, 0], points[:, 1], bins=[edges, edges], cmap="rocket_r", norm=LogNorm(), alpha=0.75)
+    figure.colorbar(heat, ax=ax, label="points in a square of half a pixel")
+    ax.grid(False)
+    ax.set(title=f"{_name(faces)}: {len(points):,} points over the mean face", xlabel="x, pixels", ylabel="y, pixels")
+    return figure
+
+
+def _pixel_histogram(faces: Faces) -> Figure:
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    ax = figure.subplots()
+    counts = _pixel_counts(faces.images)
+    ax.fill_between(np.arange(256), counts / counts.sum(), step="mid", color=_INK, alpha=0.85, linewidth=0)
+    ax.yaxis.set_major_formatter("{x:.1%}")
+    ax.set(title=f"{_name(faces)}: gray levels", xlabel="gray level", ylabel="share of pixels", xlim=(-1, 256))
+    ax.set_ylim(bottom=0)
+    sns.despine(ax=ax)
+    return figure

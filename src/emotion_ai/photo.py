@@ -1,0 +1,112 @@
+"""Photographs as they come: any mode, any orientation, or not a picture at all."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from emotion_ai.errors import ImageError
+
+MAX_PIXELS = 64_000_000
+MIN_SIDE = 16
+
+_PORTRAITS = files("emotion_ai") / "assets" / "portraits"
+PORTRAITS = (Path(str(_PORTRAITS / "astronaut.png")), Path(str(_PORTRAITS / "grace_hopper.jpg")))
+"""Two public-domain portraits that come with the package."""
+
+Source = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph, upright: `rgb` and `gray` are uint8 (H, W, 3) and (H, W); `name` is for messages."""
+
+    rgb: NDArray[np.uint8]
+    gray: NDArray[np.uint8]
+    name: str
+
+
+def load_photo(source: Source) -> Photo:
+    """Reads a path, encoded bytes, a PIL image, or an array uint8 (H, W) or (H, W, 3).
+
+    EXIF rotation is applied, 16-bit is scaled to 8, transparency is laid over white, CMYK and palettes become RGB.
+
+    Raises:
+        ImageError: missing, empty, truncated, no picture, too large (64 megapixels) or too small (16 pixels).
+    """
+    name = str(source) if isinstance(source, str | Path) else "the given image"
+    if isinstance(source, np.ndarray):
+        if (
+            source.dtype != np.uint8
+            or source.ndim not in (2, 3)
+            or (source.ndim == 3 and source.shape[2] not in (3, 4))
+        ):
+            raise ImageError(f"{name}: is {source.dtype} {source.shape}; wanted is uint8 (H, W) or (H, W, 3)")
+        if source.size == 0:
+            raise ImageError(f"{name}: is empty; wanted is at least {MIN_SIDE}x{MIN_SIDE} pixels")
+        source = Image.fromarray(source)
+    if not isinstance(source, Image.Image):
+        content = source if isinstance(source, bytes) else _read(Path(source))
+        if not content:
+            raise ImageError(f"{name}: is empty (0 bytes); give a picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limit comes before Pillow's warning
+            if isinstance(source, Image.Image):
+                return _photo(source, name)
+            with Image.open(io.BytesIO(content)) as image:
+                return _photo(image, name)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: is not a readable picture; give PNG, JPEG, WebP, TIFF, BMP or GIF") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: has far more than {MAX_PIXELS // 1_000_000} megapixels; give a smaller one"
+        ) from error
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
+        raise ImageError(f"{name}: is damaged or truncated ({error}); give the whole file") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file; check the path") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); give a picture file"
+        ) from error
+
+
+def _photo(image: Image.Image, name: str) -> Photo:
+    width, height = image.size
+    if width * height > MAX_PIXELS:  # before anything is decoded
+        limit = f"{MAX_PIXELS // 1_000_000} megapixels"
+        raise ImageError(f"{name}: has {width}x{height} pixels, more than {limit}; give a smaller one")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{name}: has {width}x{height} pixels, too small for a face; at least {MIN_SIDE}x{MIN_SIDE}")
+    image.load()
+    rgb = _rgb(ImageOps.exif_transpose(image))
+    return Photo(np.asarray(rgb), np.asarray(rgb.convert("L")), name)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        # 16 bits are scaled, not clipped; floating-point pictures come as 0-1 or 0-255
+        if values.max() > 255:
+            values /= 257
+        elif image.mode == "F" and values.max() <= 1:
+            values *= 255
+        return Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,125 @@
+"""What the networks say of faces, in the crops' frame and in the photograph."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.detector import find_faces
+from emotion_ai.errors import NoFaceError
+from emotion_ai.framing import Box, crop, face_box
+from emotion_ai.photo import Photo, Source, load_photo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+"""Gray faces, already cropped: uint8 (N, H, W), or N arrays (H, W) of any sizes."""
+
+COLUMNS = (
+    *("emotion", "confidence", "score"),
+    *EMOTIONS,
+    *("box_left", "box_top", "box_size"),
+    *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"),
+)
+"""Of a table of faces: `score` is the detector's, the box and the points are in pixels of the photograph."""
+
+
+@dataclass(frozen=True)
+class CropReadings:
+    """Of N crops: keypoints float32 (N, 15, 2) in pixels of the 96x96 frame, probabilities float32 (N, 5).
+
+    A servable that answers only one of the two leaves the other NaN.
+    """
+
+    keypoints: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FaceReading:
+    """Of one face of a photograph.
+
+    Attributes:
+        keypoints: float32 (15, 2), pixels of the 96x96 frame.
+        probabilities: float32 (5,), in the order of `EMOTIONS`.
+        box: the frame's square, in pixels of the photograph.
+        points: float32 (15, 2), the keypoints in pixels of the photograph.
+        score: of the detector, 0 to 1.
+    """
+
+    keypoints: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    box: Box
+    points: NDArray[np.float32]
+    score: float
+
+    @property
+    def emotion(self) -> str | None:
+        """The likeliest emotion; None from a model that answers keypoints only."""
+        return None if np.isnan(self.probabilities).any() else EMOTIONS[int(np.argmax(self.probabilities))]
+
+    @property
+    def confidence(self) -> float:
+        """Its probability."""
+        return float(self.probabilities.max())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON; None for what the model does not answer."""
+        return {
+            "emotion": self.emotion,
+            "confidence": _plain(self.confidence, 4),
+            "probabilities": {n: _plain(p, 4) for n, p in zip(EMOTIONS, self.probabilities, strict=True)},
+            "box": {"left": self.box.left, "top": self.box.top, "size": self.box.size},
+            "points": {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in zip(KEYPOINTS, self.points, strict=True)},
+            "score": _plain(self.score, 4),
+        }
+
+    def as_row(self) -> dict[str, Any]:
+        """One flat record with the columns of `COLUMNS`."""
+        box = (self.box.left, self.box.top, self.box.size)
+        numbers = (self.confidence, self.score, *self.probabilities, *box, *self.points.ravel())
+        return dict(zip(COLUMNS, (self.emotion, *(float(number) for number in numbers)), strict=True))
+
+    def to_row(self) -> "pd.Series[Any]":
+        """`as_row` as a pandas row; needs pandas."""
+        import pandas as pd
+
+        return pd.Series(self.as_row())
+
+
+def read_photo(source: Source | Photo, read_crops: Callable[[Crops], CropReadings]) -> list[FaceReading]:
+    """Finds the faces of a photograph, from left to right, and has their crops read.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        NoFaceError: no face was found in it.
+    """
+    photo = source if isinstance(source, Photo) else load_photo(source)
+    framed = framed_faces(photo)
+    answers = read_crops([pixels for pixels, _, _ in framed])
+    return [
+        FaceReading(keypoints, probabilities, box, box.to_photo(keypoints), score)
+        for (_, box, score), keypoints, probabilities in zip(
+            framed, answers.keypoints, answers.probabilities, strict=True
+        )
+    ]
+
+
+def framed_faces(photo: Photo) -> list[tuple[NDArray[np.uint8], Box, float]]:
+    """Crops uint8 (S, S) in the training faces' framing, where they lie, and the detector's scores.
+
+    Raises:
+        NoFaceError: no face was found.
+    """
+    found = find_faces(photo.rgb)
+    if not found:
+        raise NoFaceError(f"{photo.name}: no face was found; give a picture with a clear, upright face")
+    return [(*crop(photo.gray, face_box(face.points)), face.score) for face in found]
+
+
+def _plain(value: float | np.floating[Any], digits: int) -> float | None:
+    return None if np.isnan(value) else round(float(value), digits)

@@ -1,0 +1,127 @@
+"""The command: one bad photograph never costs the others their answer, and the exit code tells."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion_ai.contract import MEAN_FACE
+from emotion_ai.errors import ConfigError, ModelNotFoundError, ServerTimeoutError, ServerUnreachableError
+from emotion_ai.photo import PORTRAITS
+from emotion_ai.predict import predict, predict_command
+from emotion_ai.readings import COLUMNS, CropReadings, Crops
+
+
+def reader(crops: Crops) -> CropReadings:
+    probabilities = np.tile(np.array([0.1, 0.05, 0.05, 0.7, 0.1], np.float32), (len(crops), 1))
+    return CropReadings(np.repeat(np.array(MEAN_FACE, np.float32)[None], len(crops), 0), probabilities)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> list[Path]:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "half [1].jpg").write_bytes(PORTRAITS[1].read_bytes()[:30000])
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("RGB", (300, 200), "teal").save(tmp_path / "wall.png")
+    return [tmp_path / name for name in ("empty.jpg", "half [1].jpg", "dot.png", "wall.png", "missing.jpg")]
+
+
+def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert predict(list(PORTRAITS), reader) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("Happy") == 3, "the column and two faces"
+    assert "astronaut.png" in out
+    assert "grace_hopper.jpg" in out
+    assert "70.0%" in out
+
+
+def test_bad_photographs_are_one_line_each_and_the_others_are_answered(
+    bad: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "new" / "faces.csv"
+    photos = [*bad[:3], PORTRAITS[0], *bad[3:], PORTRAITS[1]]
+    assert predict(photos, reader, tmp_path / "out", table, as_json=True) == 1
+    out, err = capsys.readouterr()
+    lines = err.strip().splitlines()
+    assert len(lines) == len(bad)
+    for line, path in zip(lines, bad, strict=True):
+        assert line.startswith(f"error: {path}: ")
+    records = json.loads(out)
+    assert [record["photo"] for record in records] == [str(photo) for photo in photos]
+    assert ["faces" in record for record in records] == [photo in PORTRAITS for photo in photos]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["photo"] for row in rows] == [str(photo) for photo in PORTRAITS]
+    assert tuple(rows[0]) == ("photo", "face", *COLUMNS)
+    assert float(rows[0]["nose_tip_x"]) == pytest.approx(records[3]["faces"][0]["points"]["nose_tip"][0], abs=0.01)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "astronaut.annotated.png",
+        "grace_hopper.annotated.png",
+    ]
+    with Image.open(tmp_path / "out" / "astronaut.annotated.png") as picture:
+        assert picture.size == (640, 640)
+
+
+def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "astronaut.png").write_bytes(PORTRAITS[0].read_bytes())
+    assert predict([PORTRAITS[0], tmp_path / "a" / "astronaut.png"], reader, tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "astronaut-2.annotated.png",
+        "astronaut.annotated.png",
+    ]
+
+
+@pytest.mark.parametrize("error", [ServerUnreachableError, ModelNotFoundError])
+def test_a_server_that_cannot_answer_ends_it_with_one_line(
+    error: type[Exception], bad: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def no_server(crops: Crops) -> CropReadings:
+        asked.append(len(crops))
+        raise error("http://127.0.0.1:1: nobody there; start it")
+
+    assert predict([bad[0], *PORTRAITS], no_server) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 2
+    assert "nobody there" in err
+    assert asked == [1], "the second portrait is not tried"
+
+
+def test_a_slow_answer_costs_only_its_own_photograph(capsys: pytest.CaptureFixture[str]) -> None:
+    calls = iter([True, False])
+
+    def slow_once(crops: Crops) -> CropReadings:
+        if next(calls):
+            raise ServerTimeoutError("http://127.0.0.1:1: no answer within 30 s")
+        return reader(crops)
+
+    assert predict(list(PORTRAITS), slow_once, as_json=True) == 1
+    records = json.loads(capsys.readouterr().out)
+    assert "no answer" in records[0]["error"]
+    assert len(records[1]["faces"]) == 1
+
+
+def test_command_without_a_server_that_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict_command(list(PORTRAITS), server="http://127.0.0.1:9") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert "http://127.0.0.1:9" in err
+
+
+def test_settings_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--server"):
+        predict_command(list(PORTRAITS), label="stable")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        predict(list(PORTRAITS), reader, out=tmp_path / "file")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        predict(list(PORTRAITS), reader, csv=tmp_path)

@@ -1,0 +1,151 @@
+"""From a photograph to readings and back: crops in order, points mapped exactly, rows and JSON."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import emotion_ai
+from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
+from emotion_ai.errors import ImageError, NoFaceError
+from emotion_ai.framing import Box
+from emotion_ai.photo import PORTRAITS, load_photo
+from emotion_ai.readings import COLUMNS, CropReadings, Crops, FaceReading, framed_faces, read_photo
+
+
+def mean_face_reader(crops: Crops) -> CropReadings:
+    """Answers the mean face, and a certainty that tells which crop it was."""
+    keypoints = np.repeat(np.array(MEAN_FACE, np.float32)[None], len(crops), 0)
+    probabilities = np.full((len(crops), 5), 0.05, np.float32)
+    probabilities[np.arange(len(crops)), np.arange(len(crops)) % 5] = 0.8
+    return CropReadings(keypoints, probabilities)
+
+
+def side_by_side(*portraits: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", (sum(p.width for p in portraits), max(p.height for p in portraits)), "gray")
+    left = 0
+    for portrait in portraits:
+        canvas.paste(portrait, (left, 0))
+        left += portrait.width
+    return canvas
+
+
+def test_faces_come_from_left_to_right_with_points_in_the_photograph() -> None:
+    first, second = (Image.open(path).convert("RGB") for path in PORTRAITS)
+    faces = read_photo(side_by_side(first, second), mean_face_reader)
+    assert [face.emotion for face in faces] == list(EMOTIONS[:2])
+    assert faces[0].box.left < 512 < faces[1].box.left
+    eyes = [face.points[:2].mean(0) for face in faces]  # the mean face's eyes fall near the real ones
+    np.testing.assert_allclose(eyes[0], (225, 102), atol=8)
+    np.testing.assert_allclose(eyes[1], (512 + 262, 187), atol=14)
+    for face in faces:
+        np.testing.assert_allclose(face.box.to_frame(face.points), face.keypoints, atol=1e-3)
+        assert face.confidence == pytest.approx(0.8)
+
+
+def test_crops_are_asked_once_and_are_squares_of_the_gray_photograph() -> None:
+    photo, asked = load_photo(PORTRAITS[0]), []
+
+    def reader(crops: Crops) -> CropReadings:
+        asked.append(list(crops))
+        return mean_face_reader(crops)
+
+    (face,) = read_photo(photo, reader)
+    ((crop,),) = asked
+    left, top, size = int(face.box.left), int(face.box.top), int(face.box.size)
+    np.testing.assert_array_equal(crop, photo.gray[top : top + size, left : left + size])
+
+
+def test_no_face_and_no_picture_are_told_apart() -> None:
+    with pytest.raises(NoFaceError, match="no face was found"):
+        read_photo(np.full((300, 300), 128, np.uint8), mean_face_reader)
+    with pytest.raises(ImageError, match="no such file"):
+        read_photo("nowhere.jpg", mean_face_reader)
+    assert framed_faces(load_photo(PORTRAITS[1]))[0][2] > 0.7
+
+
+def reading(probabilities: list[float]) -> FaceReading:
+    box = Box(10, 20, 192)
+    keypoints = np.array(MEAN_FACE, np.float32)
+    return FaceReading(keypoints, np.array(probabilities, np.float32), box, box.to_photo(keypoints), 0.9)
+
+
+def test_json_and_rows_hold_the_same_numbers() -> None:
+    face = reading([0.1, 0.1, 0.1, 0.6, 0.1])
+    record = json.loads(json.dumps(face.as_dict(), allow_nan=False))
+    row = face.as_row()
+    assert record["emotion"] == row["emotion"] == "Happy"
+    assert list(record["points"]) == list(KEYPOINTS)
+    assert tuple(row) == COLUMNS
+    for i, name in enumerate(KEYPOINTS):
+        assert record["points"][name] == pytest.approx([row[f"{name}_x"], row[f"{name}_y"]], abs=0.01)
+        assert row[f"{name}_x"] == pytest.approx((MEAN_FACE[i][0] + 0.5) * 2 + 10 - 0.5, rel=1e-6)
+    assert face.to_row()["Happy"] == pytest.approx(0.6)
+
+
+def test_a_model_without_emotions_says_none() -> None:
+    face = reading([float("nan")] * 5)
+    assert face.emotion is None
+    record = json.loads(json.dumps(face.as_dict(), allow_nan=False))
+    assert record["emotion"] is record["confidence"] is record["probabilities"]["Sad"] is None
+
+
+def test_the_reader_answers_as_its_networks_do(tmp_path) -> None:
+    import torch
+
+    from emotion_ai import FaceReader
+    from emotion_ai.framing import to_frame
+    from emotion_ai.models import FaceNetwork, save_network
+
+    torch.manual_seed(0)
+    networks = {}
+    for task in ("keypoints", "emotion"):
+        network = FaceNetwork(task, {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}).eval()
+        for parameter in network.head.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        save_network(network, tmp_path / f"{task}.safetensors", {})
+        networks[task] = network
+    reader = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors")
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (rng.integers(20, 200), rng.integers(20, 200)), dtype=np.uint8) for _ in range(70)]
+    answers = reader.read_crops(crops)
+    assert answers.keypoints.shape == (70, 15, 2)
+    assert answers.keypoints.dtype == answers.probabilities.dtype == np.float32
+    np.testing.assert_allclose(answers.probabilities.sum(1), 1, atol=1e-5)
+    with torch.inference_mode():
+        for i in (0, 66):
+            frame = torch.tensor(to_frame(crops[i]))[None, None]
+            np.testing.assert_allclose(answers.keypoints[i], networks["keypoints"](frame)[0].numpy(), atol=1e-3)
+            np.testing.assert_allclose(answers.probabilities[i], networks["emotion"](frame)[0].numpy(), atol=1e-5)
+    assert reader.read_crops([]).keypoints.shape == (0, 15, 2)
+    assert len(reader.read(PORTRAITS[0])) == 1
+
+
+def test_the_base_install_imports_neither_torch_nor_tensorflow_nor_pandas() -> None:
+    code = (
+        "import sys, emotion_ai, emotion_ai.client, emotion_ai.predict, emotion_ai.cli; emotion_ai.FaceClient;"
+        "print([m for m in ('torch', 'tensorflow', 'pandas', 'onnx', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_without_torch_the_reader_names_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from emotion_ai.errors import MissingExtraError\n"
+        "try:\n    from emotion_ai import FaceReader\n"
+        "except MissingExtraError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "emotion-ai[train]" in done.stdout, done.stderr
+
+
+def test_exports_are_complete() -> None:
+    for name in emotion_ai.__all__:
+        assert getattr(emotion_ai, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = emotion_ai.Nothing
