@@ -21,7 +21,7 @@ CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in ch
 def test_every_choice_of_training_composes_and_fits_its_code(group: str, choice: str) -> None:
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
         cfg = compose("train", [f"{group}={choice}"])
-    Augmentation(**cfg.augment)
+    Augmentation(**cfg.task.augment)
     FaceNetwork(cfg.task.name, dict(cfg.model.encoder), cfg.model.dropout)
 
 

@@ -156,8 +156,8 @@ def test_small_images_take_the_one_resize() -> None:
         (["data.split=[0.8,0.2]"], "three shares"),
         (["data.folds=3", "data.fold=3"], "data.fold=3"),
         (["data.folds=1"], "at least 2 folds"),
-        (["optimizer.name=lion"], "choose sgd or adamw"),
-        (["augment.flip=2"], "augment.flip"),
+        (["task.optimizer.name=lion"], "choose sgd or adamw"),
+        (["task.augment.flip=2"], "augment.flip"),
         (["model.encoder.name=vgg"], "unknown encoder"),
     ],
 )

@@ -139,8 +139,8 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
     network.to(memory_format=torch.channels_last)
     shared = {
         "network": network,
-        "augment": Augmentation(**cfg.augment),
-        "optimizer": OmegaConf.to_object(cfg.optimizer),
+        "augment": Augmentation(**cfg.task.augment),
+        "optimizer": OmegaConf.to_object(cfg.task.optimizer),
         "seed": cfg.seed,
     }
     if cfg.task.name == "keypoints":

@@ -1,0 +1,93 @@
+"""Model cards (Mitchell et al. 2019, arXiv:1810.03993): what weights are, how good, and what for."""
+
+import json
+from typing import Any
+
+_TITLES = {"keypoints": "Keypoints: 15 points of a face", "emotion": "Emotion: one of five, from a face"}
+_DATA = {
+    "keypoints": (
+        "Faces of YouTube Faces (68 points reduced to Kaggle's 15) and partly annotated faces of an MTFL-like set, gray, "
+        "96×96, framed as Kaggle's facial keypoints are. The reported faces show other people than the training faces."
+    ),
+    "emotion": (
+        "FER2013 without fear and neutral: five classes, 48×48, enlarged to the 96×96 frame. Training faces whose pixels are "
+        "also among the reported faces were removed before training. The labels are noisy: about a third of them are not "
+        "what the majority of ten later annotators saw."
+    ),
+}
+_TERMS = {
+    "keypoints": "YouTube Faces and MTFL are for research only, and so are these weights.",
+    "emotion": "FER2013 comes under the terms of its competition; use these weights for research only.",
+}
+_LIMITS = {
+    "keypoints": (
+        "Profiles, faces turned by more than about 20 degrees, covered faces and faces far from the training framing are less "
+        "exact (see the robustness table). Part of the training annotations is machine-made. How exact the points are by skin "
+        "tone, age or sex was not measured: the data carry no such labels."
+    ),
+    "emotion": (
+        "Five posed or web-found expressions, judged from one gray picture; what a face shows is not what a person feels. "
+        "Neutral and fearful faces get one of the five answers all the same. Disgust is rare (2 %). Differences by skin tone, "
+        "age, sex or culture were not measured: the data carry no such labels, and studies of similar models found some."
+    ),
+}
+
+
+def model_card(report: dict[str, Any], record: dict[str, Any]) -> str:
+    """Markdown from an evaluation's `report.json` and the checkpoint's training record."""
+    task = report["task"]
+    heads = "\n".join(
+        f"| {name} | {e['value']:.4f} | {e['low']:.4f} to {e['high']:.4f} | {e['n']} |"
+        for name, e in report["headlines"].items()
+    )
+    tables = "\n\n".join(f"### {title}\n\n{_rows(rows)}" for title, rows in report["tables"].items())
+    part = f", {report['data']['part']}" if report["data"]["part"] else ""
+    return f"""# {_TITLES[task]}
+
+## Figures
+
+On {report["faces"]} faces of `{report["data"]["source"]}`{part}, never trained or chosen on; single forward pass; 95 % percentile
+bootstrap intervals over faces (2,000 resamples, seed {report["seed"]}).
+
+| figure | value | 95 % interval | faces |
+|---|---|---|---|
+{heads}
+
+```
+{report["command"]}
+```
+
+{tables}
+
+## Data
+
+{_DATA[task]}
+
+{_TERMS[task]} The code is Apache-2.0.
+
+## Use
+
+Intended: research, teaching, and trying out the road from training to serving. Not intended: decisions about people, such
+as hiring, policing, insurance, proctoring or medical judgement; inferring what somebody feels; identification.
+
+## Limits
+
+{_LIMITS[task]}
+
+## Training
+
+```json
+{json.dumps(_trained(record), indent=1)}
+```
+"""
+
+
+def _rows(rows: dict[str, Any]) -> str:
+    lines = [f"| {n} | {f'{v:.4f}' if isinstance(v, float) else v} |" for n, v in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _trained(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: record[key] for key in ("config", "data", "epochs", "metrics", "packages", "revision") if key in record
+    }

@@ -1,0 +1,113 @@
+"""What is measured: NumPy in, plain numbers out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from emotion_ai.contract import EMOTIONS, KEYPOINTS
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KeypointErrors:
+    """Squared errors, float64 (N, 15, 2), in pixels of the frame; NaN where a point is not annotated."""
+
+    offsets: Floats
+
+    @classmethod
+    def of(cls, predicted: NDArray[np.float32], true: NDArray[np.float32]) -> "KeypointErrors":
+        """Args are float (N, 15, 2); NaN in `true` means not annotated."""
+        return cls(predicted.astype(np.float64) - true)
+
+    @property
+    def per_face(self) -> tuple[Floats, Floats]:
+        """Sum of squared errors and number of annotated coordinates of each face, (N,)."""
+        return np.nansum(self.offsets**2, (1, 2)), (~np.isnan(self.offsets)).sum((1, 2)).astype(np.float64)
+
+    @property
+    def rmse(self) -> float:
+        """Kaggle's: the root of the mean squared error over all annotated x and y together."""
+        return float(np.sqrt(np.nanmean(self.offsets**2)))
+
+    @property
+    def per_point(self) -> dict[str, float]:
+        """The same for each point alone."""
+        squares = self.offsets**2
+        known = ~np.isnan(squares).all((0, 2))
+        return {n: float(np.sqrt(np.nanmean(squares[:, i]))) for i, n in enumerate(KEYPOINTS) if known[i]}
+
+    @property
+    def without_shift(self) -> float:
+        """RMSE after each face's mean offset is removed."""
+        return float(np.sqrt(np.nanmean((self.offsets - np.nanmean(self.offsets, 1, keepdims=True)) ** 2)))
+
+    @property
+    def distances(self) -> Floats:
+        """Mean distance between predicted and true points of each face, in pixels, (N,)."""
+        return np.nanmean(np.hypot(self.offsets[..., 0], self.offsets[..., 1]), 1)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class EmotionScores:
+    """Of N faces: probabilities float (N, 5) and true classes int64 (N,)."""
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        return self.probabilities.argmax(1)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        return self.predicted == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """Rows are true classes, columns predicted ones."""
+        return np.asarray(confusion_matrix(self.labels, self.predicted, labels=range(len(EMOTIONS))))
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and number of faces of each class."""
+        values = precision_recall_fscore_support(
+            self.labels, self.predicted, labels=range(len(EMOTIONS)), zero_division=0.0
+        )
+        names = ("precision", "recall", "f1", "faces")
+        return {e: {n: float(v[i]) for n, v in zip(names, values, strict=True)} for i, e in enumerate(EMOTIONS)}
+
+    @property
+    def macro_f1(self) -> float:
+        return macro_f1(self.predicted, self.labels)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall over the classes that occur."""
+        return float(np.mean([c["recall"] for c in self.per_class.values() if c["faces"]]))
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error over 15 equal bins of confidence (Guo et al. 2017, arXiv:1706.04599)."""
+        return float(sum(share * abs(accuracy - confidence) for confidence, accuracy, share in self.reliability(15)))
+
+    def reliability(self, bins: int) -> list[tuple[float, float, float]]:
+        """(mean confidence, accuracy, share of the faces) of each bin of confidence that is not empty."""
+        confidence = self.probabilities.max(1)
+        which = np.minimum((confidence * bins).astype(int), bins - 1)
+        found = [which == b for b in range(bins) if (which == b).any()]
+        return [(float(confidence[b].mean()), float(self.correct[b].mean()), float(b.mean())) for b in found]
+
+
+def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Mean F1 over the five classes; a class that neither occurs nor is predicted counts 0."""
+    counts = np.bincount(labels * len(EMOTIONS) + predicted, minlength=len(EMOTIONS) ** 2)
+    table = counts.reshape(len(EMOTIONS), len(EMOTIONS))
+    hits = table.diagonal()
+    return float(np.mean(2 * hits / np.maximum(table.sum(0) + table.sum(1), 1)))

@@ -1,0 +1,135 @@
+"""Results as pictures. Each function returns a matplotlib figure; colours are safe for colour-blind readers."""
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from emotion_ai.contract import EMOTIONS
+from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
+
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
+_STYLE = {"figure.facecolor": "white", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+
+
+def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[plt.Axes]]:
+    with plt.rc_context(_STYLE):
+        rows = -(-max(count, 1) // columns)
+        figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 1.8 * rows + 0.5), squeeze=False)
+    figure.suptitle(title, fontsize=12)
+    for axis in axes.ravel():
+        axis.axis("off")
+    return figure, list(axes.ravel())
+
+
+def _plain(width: float = 6.4, height: float = 4.2) -> tuple[Figure, plt.Axes]:
+    with plt.rc_context(_STYLE):
+        return plt.subplots(figsize=(width, height), layout="constrained")
+
+
+def points_grid(
+    images: NDArray[np.uint8],
+    predicted: NDArray[np.float32],
+    true: NDArray[np.float32],
+    errors: KeypointErrors,
+    title: str,
+) -> Figure:
+    """Faces with true points (green circles) and predicted ones (orange crosses), with each face's mean distance."""
+    figure, axes = _grid(len(images), 6, title)
+    for axis, image, guess, truth, distance in zip(axes, images, predicted, true, errors.distances, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.scatter(*truth.T, s=14, facecolors="none", edgecolors="#3ddc97", linewidths=1.0)
+        axis.scatter(*guess.T, s=14, marker="x", color="#ff8c42", linewidths=1.0)
+        axis.set_title(f"{distance:.1f} px", fontsize=9)
+    figure.legend(
+        handles=[
+            plt.Line2D([], [], marker="o", ls="", mfc="none", color="#3ddc97", label="true"),
+            plt.Line2D([], [], marker="x", ls="", color="#ff8c42", label="predicted"),
+        ],
+        loc="upper right",
+        frameon=False,
+    )
+    figure.tight_layout()
+    return figure
+
+
+def cumulative_error(errors: KeypointErrors, mean_face: KeypointErrors) -> Figure:
+    """Share of the faces whose mean point distance is at most so many pixels."""
+    figure, axis = _plain()
+    for name, colour, values in (("network", BLUE, errors.distances), ("mean face", GRAY, mean_face.distances)):
+        axis.plot(np.sort(values), np.arange(1, len(values) + 1) / len(values), color=colour, label=name)
+    axis.set(xlabel="mean point distance (pixels of the 96×96 frame)", ylabel="share of the faces", ylim=(0, 1))
+    axis.set_xlim(0, float(np.percentile(mean_face.distances, 98)))
+    axis.legend(frameon=False, loc="lower right")
+    axis.set_title("Cumulative error")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def point_errors(errors: KeypointErrors) -> Figure:
+    """RMSE of each point."""
+    figure, axis = _plain(6.4, 4.6)
+    values = errors.per_point
+    axis.barh([name.replace("_", " ") for name in values], list(values.values()), color=BLUE)
+    axis.invert_yaxis()
+    axis.bar_label(axis.containers[0], fmt="%.2f", padding=3, fontsize=9)  # type: ignore[arg-type]
+    axis.set(xlabel="RMSE (pixels of the 96×96 frame)", title="Error of each point")
+    return figure
+
+
+def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> Figure:
+    """Faces with what was said, how surely, and what is true where that differs."""
+    figure, axes = _grid(len(images), 6, title)
+    rows = zip(axes, images, scores.predicted, scores.labels, scores.probabilities.max(1), strict=False)
+    for axis, image, guess, truth, confidence in rows:
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {EMOTIONS[truth]}")
+        axis.set_title(words, fontsize=8.5, color="black" if guess == truth else ORANGE)
+    figure.tight_layout()
+    return figure
+
+
+def confusion(scores: EmotionScores) -> Figure:
+    """Counts, shaded by each true class's share."""
+    figure, axis = _plain(5.6, 4.8)
+    counts = scores.confusion
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    words = np.array([[f"{c}\n{s:.0%}" for c, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)])
+    sns.heatmap(
+        shares, annot=words, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
+        xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axis, annot_kws={"fontsize": 9},
+    )  # fmt: skip
+    axis.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    return figure
+
+
+def reliability(scores: EmotionScores) -> Figure:
+    """Accuracy against confidence; on the diagonal the confidence is the chance of being right."""
+    figure, axis = _plain(4.8, 4.6)
+    bins = scores.reliability(15)
+    confidence, accuracy, share = (np.array(column) for column in zip(*bins, strict=True))
+    axis.plot([0, 1], [0, 1], color=GRAY, ls="--", lw=1)
+    axis.scatter(confidence, accuracy, s=20 + 600 * share, color=BLUE, alpha=0.75)
+    axis.plot(confidence, accuracy, color=BLUE, lw=1)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title(f"Reliability: calibration error {scores.calibration_error:.3f}")
+    return figure
+
+
+def class_scores(scores: EmotionScores) -> Figure:
+    """Precision, recall and F1 of each class."""
+    figure, axis = _plain(6.4, 3.8)
+    place = np.arange(len(EMOTIONS))
+    for offset, name, colour in ((-0.26, "precision", BLUE), (0, "recall", ORANGE), (0.26, "f1", GREEN)):
+        axis.bar(place + offset, [c[name] for c in scores.per_class.values()], 0.25, label=name, color=colour)
+    names = [f"{e}\n{int(c['faces'])} faces" for e, c in scores.per_class.items()]
+    axis.set_xticks(place, names)
+    axis.set(ylim=(0, 1), title="Each class")
+    axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axis.grid(axis="y", alpha=0.3)
+    return figure

@@ -1,0 +1,224 @@
+"""The evaluation stage: a plain function of a config."""
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from emotion_ai.contract import MEAN_FACE
+from emotion_ai.data.arrays import Faces
+from emotion_ai.data.loaders import load
+from emotion_ai.data.plan import SYNTHETIC
+from emotion_ai.data.splits import seen_in
+from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.evaluation import pictures
+from emotion_ai.evaluation.card import model_card
+from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors, macro_f1
+from emotion_ai.evaluation.predictions import predict
+from emotion_ai.evaluation.report import write_report
+from emotion_ai.evaluation.robustness import robustness
+from emotion_ai.evaluation.statistics import Estimate, PairedTest, bootstrap, mcnemar, paired_rmse
+from emotion_ai.models import load_network
+from emotion_ai.training.record import write_json
+
+_SHOWN = 24  # faces in a grid
+
+
+def evaluate(cfg: DictConfig) -> dict[str, float]:
+    """Judges a checkpoint; writes `report.html`, `report.json` and `predictions.npz` into `cfg.out`.
+
+    Returns:
+        The headline figures.
+
+    Raises:
+        CheckpointError: a checkpoint that cannot be used.
+        DataError: a dataset that cannot be used, or without annotations.
+        ConfigError: settings that do not fit together.
+    """
+    network, record = load_network(cfg.checkpoint, cfg.task.name)
+    faces, removed = _faces(cfg)
+    answers = predict(network, faces.images, cfg.flip)
+    judged = _keypoints(answers, faces, cfg.seed) if cfg.task.name == "keypoints" else _emotion(answers, faces, cfg.seed)
+    heads, tables, figures = judged
+    if cfg.against is not None:
+        other = predict(load_network(cfg.against, cfg.task.name)[0], faces.images, cfg.flip)
+        test = _paired(cfg.task.name, answers, other, faces, cfg.seed)
+        p = "" if test.p is None else f", exact McNemar p = {test.p:.3g}"
+        tables[f"Against {Path(cfg.against).name}"] = {f"{test.name}, difference": f"{test.difference}{p}"}
+    if cfg.robustness:
+        tables["Robustness: " + ("RMSE in pixels" if cfg.task.name == "keypoints" else "accuracy")] = robustness(
+            network, faces
+        )
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    part = f", {cfg.data.part}" if cfg.data.part else ""
+    report: dict[str, Any] = {
+        "task": cfg.task.name,
+        "checkpoint": Path(cfg.checkpoint).name,
+        "data": {"source": Path(faces.source).name, "part": cfg.data.part, "fingerprint": faces.fingerprint},
+        "faces": len(faces),
+        "training_twins_removed": removed,
+        "flip": cfg.flip,
+        "seed": cfg.seed,
+        "headlines": {name: asdict(estimate) for name, estimate in heads.items()},
+        "tables": tables,
+        "command": _command(cfg),
+    }
+    write_json(out / "report.json", report)
+    np.savez(out / "predictions.npz", answers=answers, targets=faces.targets)
+    write_report(
+        out / "report.html",
+        f"{cfg.task.name}: {Path(cfg.checkpoint).name}",
+        f"{len(faces)} faces of {Path(faces.source).name}{part}; intervals are 95 %, bootstrap over faces",
+        {name: str(estimate) for name, estimate in heads.items()},
+        tables,
+        figures,
+        report["command"],
+        json.dumps(record, indent=2),
+    )
+    if cfg.card is not None:
+        Path(cfg.card).write_text(model_card(report, record))
+    _show(cfg, heads, tables, out)
+    return {name: estimate.value for name, estimate in heads.items()}
+
+
+Judged = tuple[dict[str, Estimate], dict[str, dict[str, Any]], dict[str, Figure]]
+
+
+def _faces(cfg: DictConfig) -> tuple[Faces, int]:
+    if cfg.data.path == SYNTHETIC:
+        faces = synthetic_faces(500, cfg.seed).faces(cfg.task.name)
+    else:
+        faces = load(cfg.data.path, cfg.task.name, cfg.data.labels)
+    training = faces.images[faces.part == "Training"]
+    if cfg.data.part is not None:
+        here = ", ".join(sorted(set(faces.part) - {""})) or "no parts"
+        faces = faces[faces.part == cfg.data.part]
+        if len(faces) == 0:
+            raise ConfigError(f"data.part={cfg.data.part}: no such faces in {cfg.data.path}, which has {here}")
+    removed = 0
+    if cfg.data.without_twins:
+        if cfg.data.part in (None, "Training"):
+            raise ConfigError("data.without_twins=true compares a part with Training; give data.part=PublicTest")
+        twins = seen_in(faces.images, training)
+        faces, removed = faces[~twins], int(twins.sum())
+    if cfg.task.name == "keypoints":
+        known = np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))
+        if len(known) == 0:
+            raise DataError(f"{cfg.data.path}: has no annotated points; a test.csv can be predicted, not judged")
+        faces = faces[known]
+    return faces, removed
+
+
+def _keypoints(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
+    truth: NDArray[np.float32] = faces.targets  # type: ignore[assignment]
+    errors = KeypointErrors.of(answers, truth)
+    mean = KeypointErrors.of(np.broadcast_to(np.array(MEAN_FACE, np.float32), truth.shape), truth)
+    squares, counts = errors.per_face
+    heads = {
+        "rmse": bootstrap(lambda rows: float(np.sqrt(squares[rows].sum() / counts[rows].sum())), len(faces), seed),
+        "mean distance": bootstrap(lambda rows: float(errors.distances[rows].mean()), len(faces), seed),
+    }
+    tables: dict[str, dict[str, Any]] = {
+        "In pixels of the 96×96 frame": {
+            "RMSE": errors.rmse,
+            "RMSE of the mean face": mean.rmse,
+            "RMSE without each face's mean shift": errors.without_shift,
+            "median distance": float(np.median(errors.distances)),
+            "95th percentile of the distance": float(np.percentile(errors.distances, 95)),
+        },
+        "RMSE of each point": errors.per_point,
+    }
+    worst = np.argsort(-errors.distances)[:_SHOWN]
+    typical = np.random.default_rng(seed).permutation(len(faces))[:_SHOWN]
+    figures = {
+        "Cumulative error": pictures.cumulative_error(errors, mean),
+        "Each point": pictures.point_errors(errors),
+    }
+    for name, rows in (("Typical faces", typical), ("Worst faces", worst)):
+        chosen = KeypointErrors(errors.offsets[rows])
+        figures[name] = pictures.points_grid(faces.images[rows], answers[rows], truth[rows], chosen, name)
+    return heads, tables, figures
+
+
+def _emotion(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
+    labels: NDArray[np.int64] = faces.targets  # type: ignore[assignment]
+    scores = EmotionScores(answers, labels)
+    correct, predicted = scores.correct, scores.predicted
+    heads = {
+        "accuracy": bootstrap(lambda rows: float(correct[rows].mean()), len(faces), seed),
+        "macro F1": bootstrap(lambda rows: macro_f1(predicted[rows], labels[rows]), len(faces), seed),
+        "calibration error": bootstrap(
+            lambda rows: EmotionScores(answers[rows], labels[rows]).calibration_error, len(faces), seed
+        ),
+    }
+    tables: dict[str, dict[str, Any]] = {
+        "Overall": {
+            "accuracy": scores.accuracy,
+            "misclassification rate": 1 - scores.accuracy,
+            "balanced accuracy": scores.balanced_accuracy,
+            "macro F1": scores.macro_f1,
+            "calibration error": scores.calibration_error,
+        },
+        "Each class: precision, recall, F1, faces": {
+            name: f"{c['precision']:.3f}   {c['recall']:.3f}   {c['f1']:.3f}   {int(c['faces'])}"
+            for name, c in scores.per_class.items()
+        },
+    }
+    figures = {
+        "Confusion": pictures.confusion(scores),
+        "Classes": pictures.class_scores(scores),
+        "Reliability": pictures.reliability(scores),
+    }
+    order = np.random.default_rng(seed).permutation(len(faces))
+    wrong = order[~correct[order]]
+    surest = wrong[np.argsort(-answers[wrong].max(1), kind="stable")][:_SHOWN]
+    for name, rows in (("Right faces", order[correct[order]][:_SHOWN]), ("Wrong faces, the surest first", surest)):
+        figures[name] = pictures.faces_grid(faces.images[rows], EmotionScores(answers[rows], labels[rows]), name)
+    return heads, tables, figures
+
+
+def _paired(task: str, first: NDArray[np.float32], second: NDArray[np.float32], faces: Faces, seed: int) -> PairedTest:
+    if task == "keypoints":
+        errors = (KeypointErrors.of(answers, faces.targets).per_face for answers in (first, second))  # type: ignore[arg-type]
+        return paired_rmse(next(errors), next(errors), seed)
+    return mcnemar(first.argmax(1) == faces.targets, second.argmax(1) == faces.targets, seed)
+
+
+def _command(cfg: DictConfig) -> str:
+    given = {
+        "task": cfg.task.name,
+        "checkpoint": cfg.checkpoint,
+        "data.path": Path(cfg.data.path).name,
+        "data.part": cfg.data.part,
+        "data.without_twins": cfg.data.without_twins or None,
+        "flip": cfg.flip or None,
+        "robustness": cfg.robustness or None,
+        "seed": cfg.seed or None,
+    }
+    return "emotion-ai evaluate " + " ".join(shlex.quote(f"{k}={v}") for k, v in given.items() if v is not None)
+
+
+def _show(cfg: DictConfig, heads: dict[str, Estimate], tables: dict[str, dict[str, Any]], out: Path) -> None:
+    console = Console()
+    table = Table(title=f"{cfg.task.name}: {Path(cfg.checkpoint).name}")
+    for name in ("figure", "value", "95 % interval", "faces"):
+        table.add_column(name, justify="left" if name == "figure" else "right")
+    for name, e in heads.items():
+        table.add_row(name, f"{e.value:.4f}", f"{e.low:.4f} to {e.high:.4f}", str(e.n))
+    console.print(table)
+    for title, rows in tables.items():
+        inner = Table(title=title, show_header=False)
+        for name, value in rows.items():
+            inner.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        console.print(inner)
+    console.print(f"[green]wrote[/] {out / 'report.html'}", highlight=False, soft_wrap=True)

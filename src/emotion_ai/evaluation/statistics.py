@@ -1,0 +1,62 @@
+"""How sure the figures are: bootstrap intervals over faces, and paired tests between two runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % percentile bootstrap interval (Efron 1979) over `n` faces."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def bootstrap(measure: Callable[[NDArray[np.int64]], float], n: int, seed: int, resamples: int = RESAMPLES) -> Estimate:
+    """Resamples faces with replacement; `measure` takes row numbers, int64 (n,), and gives the figure."""
+    rng = np.random.default_rng(seed)
+    draws = [measure(rng.integers(0, n, n)) for _ in range(resamples)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Estimate(float(measure(np.arange(n))), float(low), float(high), n)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The difference `first - second` on the same faces, its interval, and a p-value where the test gives one."""
+
+    name: str
+    difference: Estimate
+    p: float | None
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], seed: int) -> PairedTest:
+    """Exact McNemar test (1947) of two runs' right answers, bool (N,), with the accuracy difference's interval."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    disagreements = only_first + only_second
+    p = float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
+    gain = first.astype(float) - second
+    return PairedTest("accuracy", bootstrap(lambda rows: float(gain[rows].mean()), len(gain), seed), p)
+
+
+def paired_rmse(
+    first: tuple[NDArray[np.float64], NDArray[np.float64]],
+    second: tuple[NDArray[np.float64], NDArray[np.float64]],
+    seed: int,
+) -> PairedTest:
+    """Paired bootstrap of two runs' RMSE; each is (sums of squares, counts) by face. Significant without 0 inside."""
+
+    def difference(rows: NDArray[np.int64]) -> float:
+        return float(np.subtract(*(np.sqrt(s[rows].sum() / c[rows].sum()) for s, c in (first, second))))
+
+    return PairedTest("rmse", bootstrap(difference, len(first[0]), seed), None)
