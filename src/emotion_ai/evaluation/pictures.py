@@ -46,6 +46,7 @@ def points_grid(
         axis.scatter(*truth.T, s=14, facecolors="none", edgecolors="#3ddc97", linewidths=1.0)
         axis.scatter(*guess.T, s=14, marker="x", color="#ff8c42", linewidths=1.0)
         axis.set_title(f"{distance:.1f} px", fontsize=9)
+        axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     figure.legend(
         handles=[
             plt.Line2D([], [], marker="o", ls="", mfc="none", color="#3ddc97", label="true"),

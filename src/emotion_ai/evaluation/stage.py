@@ -47,7 +47,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     network, record = load_network(cfg.checkpoint, cfg.task.name)
     faces, removed = _faces(cfg)
     answers = predict(network, faces.images, cfg.flip)
-    judged = _keypoints(answers, faces, cfg.seed) if cfg.task.name == "keypoints" else _emotion(answers, faces, cfg.seed)
+    judged = (
+        _keypoints(answers, faces, cfg.seed) if cfg.task.name == "keypoints" else _emotion(answers, faces, cfg.seed)
+    )
     heads, tables, figures = judged
     if cfg.against is not None:
         other = predict(load_network(cfg.against, cfg.task.name)[0], faces.images, cfg.flip)

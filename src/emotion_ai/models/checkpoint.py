@@ -33,6 +33,7 @@ def save_network(network: FaceNetwork, path: Path, record: dict[str, Any]) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, {key: json.dumps(value) for key, value in metadata.items()})
+    partial.chmod(0o644)  # a server of another user reads it too
     partial.replace(path)
 
 

@@ -1,0 +1,271 @@
+"""The served models: found in folders, loaded, replaced and unloaded while requests are answered."""
+
+import gc
+import logging
+import os
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.json_format import MessageToDict
+from numpy.typing import NDArray
+
+from emotion_ai.errors import EmotionAIError
+from emotion_ai_export.frameworks import tf
+from emotion_ai_export.model_config import ModelConfig, parse
+from emotion_ai_export.publish import CONFIG_FILE, versions_of
+from emotion_ai_export.server.wire import Refusal
+from emotion_ai_export.warmup import WARMUP_FILE, requests
+
+log = logging.getLogger(__name__)
+
+_HTTP = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+class Servable:
+    """One loaded and warmed version.
+
+    A TF1 session runs it, as in TensorFlow Serving: the same errors come from the same operations. Nothing closes the
+    session; it goes when the last request that uses it lets go of this object.
+
+    Raises:
+        Refusal, tf.errors.OpError: the version cannot be loaded, or a warm-up request fails.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorflow.core.protobuf.config_pb2 import CallableOptions
+
+        if not (folder / "saved_model.pb").is_file():
+            raise Refusal(
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`saved_model.pb`)\nSpecified file path: {folder}",
+                404,
+            )
+        threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count() or 1
+        config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=2)
+        graph = tf.Graph()
+        with graph.as_default():
+            session = tf.compat.v1.Session(graph=graph, config=config)
+            self.signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def
+        self._calls = {}
+        for name, signature in self.signatures.items():
+            feed, fetch = ([info.name for info in part.values()] for part in (signature.inputs, signature.outputs))
+            options = CallableOptions(feed=feed, fetch=fetch) if feed else None
+            # session.run would check shapes against the signature; the server leaves that to the operations
+            self._calls[name] = session._make_callable_from_options(options) if feed else None
+        self._warm_up(folder / WARMUP_FILE)
+
+    def dtypes(self, signature: str) -> dict[str, np.dtype[Any]]:
+        """The inputs' dtypes by name; object stands for strings.
+
+        Raises:
+            Refusal: there is no such signature.
+        """
+        if signature not in set(self.signatures):  # the protobuf map itself chokes on lone surrogates
+            raise Refusal(f'Serving signature name: "{signature}" not found in signature def')
+        inputs = self.signatures[signature].inputs
+        return {name: np.dtype(tf.as_dtype(inputs[name].dtype).as_numpy_dtype) for name in sorted(inputs)}
+
+    def run(self, signature: str, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The outputs by name.
+
+        Raises:
+            Refusal: the model does not take these tensors.
+        """
+        definition = self.signatures[signature]
+        try:
+            values = self._calls[signature](*(tensors[name] for name in definition.inputs))
+        except tf.errors.OpError as error:
+            raise Refusal(error.message, _HTTP.get(_code(error), 500)) from error
+        return dict(zip(definition.outputs, map(np.asarray, values), strict=True))
+
+    def metadata(self) -> dict[str, Any]:
+        """All signatures, as the server describes them in JSON."""
+        options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
+        described = {name: MessageToDict(signature, **options) for name, signature in self.signatures.items()}
+        return {"signature_def": {"signature_def": described}}
+
+    def _warm_up(self, file: Path) -> None:
+        for signature, tensors in requests(file) if file.is_file() else ():
+            missing = self.dtypes(signature or "serving_default").keys() - tensors.keys()
+            if missing:
+                raise Refusal(f"Signature input alias: {min(missing)} not found in warm-up request")
+            self.run(signature or "serving_default", tensors)
+
+
+@dataclass
+class _Version:
+    state: str
+    code: str = "OK"
+    message: str = ""
+    servable: Servable | None = None
+    seen: tuple[int, ...] = ()
+
+
+class ModelStore:
+    """Keeps the versions that a base folder asks for in memory.
+
+    `<base>/models.config` says which versions and labels, where it exists; otherwise each model's newest is served.
+    A new version is loaded before the old one is dropped, and the old one stays if the new one fails.
+    """
+
+    def __init__(self, base: Path, poll_seconds: float = 1.0) -> None:
+        self.base, self.poll_seconds = base, poll_seconds
+        self._models: dict[str, dict[int, _Version]] = {}
+        self._labels: dict[str, dict[str, int]] = {}
+        self._configs: list[ModelConfig] = []
+        self._config_error = ""
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Loads and watches in a thread of its own."""
+        self._thread = threading.Thread(target=self._watch, name="model-store", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread:
+            self._thread.join()
+
+    def find(self, model: str, version: int | None = None, label: str | None = None) -> Servable:
+        """The loaded version that a request means; the newest without a version or label.
+
+        Raises:
+            Refusal: it is not served.
+        """
+        with self._lock:
+            if label is not None:
+                version = self._labels.get(model, {}).get(label)
+                if version is None:
+                    raise Refusal(f"Unrecognized servable version label: {label}")
+            loaded = {number: v.servable for number, v in self._models.get(model, {}).items() if v.servable}
+            chosen = loaded.get(version if version is not None else max(loaded, default=-1))
+        if chosen is None:
+            wanted = f"Latest({model})" if version is None else f"Specific({model}, {version})"
+            raise Refusal(f"Servable not found for request: {wanted}", 404)
+        return chosen
+
+    def number(self, model: str, servable: Servable) -> int:
+        """The version that a servable is."""
+        with self._lock:
+            return next((n for n, v in self._models[model].items() if v.servable is servable), 0)
+
+    def status(self, model: str, version: int | None = None) -> list[dict[str, Any]]:
+        """Every version that was ever seen, newest first, as the server tells it.
+
+        Raises:
+            Refusal: no such model or version.
+        """
+        with self._lock:
+            known = self._models.get(model, {})
+            if not known:
+                raise Refusal(f"Could not find any versions of model {model}", 404)
+            if version is not None and version not in known:
+                raise Refusal(f"Could not find version {version} of model {model}", 404)
+            return [
+                {
+                    "version": str(number),
+                    "state": entry.state,
+                    "status": {"error_code": entry.code, "error_message": entry.message},
+                }
+                for number, entry in sorted(known.items(), reverse=True)
+                if version in (None, number)
+            ]
+
+    def refresh(self) -> None:
+        """Looks at the folders once; loads and drops what they ask for."""
+        self._read_config()
+        for config in self._configs:
+            self._refresh_model(config)
+        for model in self._models.keys() - {config.name for config in self._configs}:
+            self._unload(model, set(self._models[model]))
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.refresh()
+            except Exception:  # a folder may vanish between two looks; the next look sees it as it is
+                log.exception("looking for models failed; trying again")
+            self._stopping.wait(self.poll_seconds)
+
+    def _read_config(self) -> None:
+        file = self.base / CONFIG_FILE
+        try:
+            if file.exists():
+                self._configs = parse(file.read_text(encoding="utf-8"))
+            else:
+                folders = sorted(p.name for p in self.base.iterdir() if not p.name.startswith(".") and versions_of(p))
+                known = self._models.keys() - set(folders)
+                self._configs = [ModelConfig(name, name, ()) for name in [*folders, *known]]
+            self._config_error = ""
+        except (EmotionAIError, OSError, UnicodeDecodeError) as error:
+            if str(error) != self._config_error:
+                log.warning("%s; what was served stays", error)
+            self._config_error = str(error)
+        with self._lock:
+            self._labels = {config.name: config.labels for config in self._configs}
+
+    def _refresh_model(self, config: ModelConfig) -> None:
+        folder = self.base / Path(config.base_path).name  # the file may be rendered for a container
+        present = versions_of(folder)
+        wanted = (
+            {version for version in config.versions if version in present} if config.versions else set(present[-1:])
+        )
+        known = self._models.setdefault(config.name, {}) if wanted else self._models.get(config.name, {})
+        for number in sorted(wanted):
+            entry, seen = known.get(number), _fingerprint(folder / str(number))
+            if entry is None or not (entry.servable or (entry.code != "OK" and entry.seen == seen)):
+                self._load(config.name, number, folder / str(number), seen)
+        loaded = {number for number, entry in known.items() if entry.servable}
+        if not wanted or loaded & wanted:
+            self._unload(config.name, loaded - wanted)
+
+    def _load(self, model: str, number: int, folder: Path, seen: tuple[int, ...]) -> None:
+        self._set(model, number, _Version("LOADING"))
+        try:
+            self._set(model, number, _Version("AVAILABLE", servable=Servable(folder)))
+            log.info("loaded %s version %d", model, number)
+        except Exception as error:  # whatever is in the folder must not stop the others
+            code, message = _code(error), getattr(error, "message", str(error))
+            self._set(model, number, _Version("END", code, message, seen=seen))
+            log.warning("cannot load %s version %d: %s", model, number, " ".join(message.split()))
+
+    def _unload(self, model: str, numbers: set[int]) -> None:
+        for number in numbers:
+            if self._models[model][number].servable:
+                self._set(model, number, _Version("END"))
+                log.info("unloaded %s version %d", model, number)
+                gc.collect()  # graphs are cyclic
+
+    def _set(self, model: str, number: int, entry: _Version) -> None:
+        with self._lock:
+            self._models[model][number] = entry
+
+
+def _fingerprint(folder: Path) -> tuple[int, ...]:
+    """Changes when a broken version is mended in place."""
+    files = (folder, folder / "saved_model.pb", folder / "variables")
+    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+
+
+def _code(error: Exception) -> str:
+    """The status code's name: OutOfRangeError is OUT_OF_RANGE."""
+    if isinstance(error, Refusal):
+        return {404: "NOT_FOUND", 400: "INVALID_ARGUMENT"}.get(error.status, "UNKNOWN")
+    if isinstance(error, tf.errors.OpError):
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).upper()
+    return "UNKNOWN"

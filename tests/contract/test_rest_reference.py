@@ -1,0 +1,144 @@
+"""The embedded server answers what the real TensorFlow Serving answered; where it does not, the table says why."""
+
+import ast
+import asyncio
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from reference.build_models import build  # pytest puts this test's folder on the path
+
+from emotion_ai_export.server.app import NAME, create_app
+from emotion_ai_export.server.store import ModelStore
+
+RECORDED = [json.loads(line) for line in (Path(__file__).parent / "reference" / "rest.jsonl").read_text().splitlines()]
+
+_NO_EXAMPLES = "classify and regress are not implemented: our models are predict only"
+DIFFERENT = {
+    "malformed JSON": "Python's parser does not tell whether the bracket that is missing is an array's or an object's",
+    "classify": _NO_EXAMPLES,
+    "regress": _NO_EXAMPLES,
+    "classify with context": _NO_EXAMPLES,
+    "classify wrong method name": _NO_EXAMPLES,
+    "regress on predict sig": _NO_EXAMPLES,
+    "classify no examples": _NO_EXAMPLES,
+    "classify empty examples": _NO_EXAMPLES,
+    "regress missing feature": _NO_EXAMPLES,
+}
+
+Ask = Callable[[dict[str, Any]], httpx.Response]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("reference")
+    build(base)
+    return base
+
+
+@pytest.fixture(scope="module")
+def embedded(models: Path) -> Ask:
+    store = ModelStore(models)
+    store.refresh()
+    app = create_app(store)
+
+    def ask(recorded: dict[str, Any]) -> httpx.Response:
+        async def request() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://embedded") as client:
+                return await client.request(**_request(recorded))
+
+        return asyncio.run(request())
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def real(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    binary = os.environ.get("TFS_BIN")
+    if not binary:
+        pytest.skip("TFS_BIN is not set: no real TensorFlow Serving")
+    ports = [_free_port(), _free_port()]
+    arguments = [f"--rest_api_port={ports[0]}", f"--port={ports[1]}", f"--model_config_file={models}/models.config"]
+    log = (tmp_path_factory.mktemp("tfs") / "log").open("wb")
+    process = subprocess.Popen(
+        [binary, *arguments, "--allow_version_labels_for_unavailable_models"], stdout=log, stderr=log
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=30) as client:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.poll() is None:
+                try:
+                    client.get("/v1/models/m")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.2)
+            yield lambda recorded: client.request(**_request(recorded))
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["label"])
+def test_embedded_answers_as_recorded(recorded: dict[str, Any], embedded: Ask) -> None:
+    answer = embedded(recorded)
+    same = _comparable(answer.status_code, answer.text) == _comparable(recorded["status"], recorded["body"])
+    reason = DIFFERENT.get(recorded["label"])
+    assert same == (reason is None), reason or f"{answer.status_code} {answer.text}"
+    assert answer.headers["server"] == NAME
+    if recorded["method"] != "OPTIONS":
+        assert answer.headers["content-type"].split(";")[0] == dict(recorded["headers"])["Content-Type"]
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["label"])
+def test_real_answers_as_recorded(recorded: dict[str, Any], real: Ask) -> None:
+    answer = real(recorded)
+    assert _comparable(answer.status_code, answer.text) == _comparable(recorded["status"], recorded["body"])
+
+
+def test_differences_are_few_and_known() -> None:
+    labels = [recorded["label"] for recorded in RECORDED]
+    assert len(labels) == len(set(labels)) == 119
+    assert set(labels) >= DIFFERENT.keys()
+
+
+def _request(recorded: dict[str, Any]) -> dict[str, Any]:
+    body = recorded["req"]
+    if body is not None:
+        body = ast.literal_eval(body) if body.startswith("b'") else body.encode()
+    headers = recorded["req_headers"]
+    return {"method": recorded["method"], "url": recorded["path"], "content": body, "headers": headers}
+
+
+def _comparable(status: int, text: str) -> tuple[int, Any]:
+    try:
+        return status, _plain(json.loads(text))
+    except ValueError:
+        return status, text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else float(np.float32(value))  # the two print different digits of a float32
+    if isinstance(value, str):
+        return re.sub(r"__inference_(\w+)_\d+", r"__inference_\1", value)
+    return value
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,143 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.evaluation.predictions import predict
+from emotion_ai.evaluation.robustness import robustness
+from emotion_ai.evaluation.stage import evaluate
+from emotion_ai.models import FaceNetwork, save_network
+
+TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
+
+
+def network(task: Any, seed: int = 0) -> FaceNetwork:
+    torch.manual_seed(seed)
+    made = FaceNetwork(task, TINY)
+    for parameter in made.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return made.eval()
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_module("emotion_ai_conf", version_base="1.3"):
+        return compose("evaluate", list(overrides))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Any:
+    def save(task: Any, seed: int = 0) -> Path:
+        path = tmp_path / f"{task}{seed}.safetensors"
+        save_network(network(task, seed), path, {"seed": seed, "metrics": {"val/loss": 1.0}})
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_a_report_holds_its_figures(task: Any, tmp_path: Path, checkpoint: Any) -> None:
+    out, card = tmp_path / "out", tmp_path / "card.md"
+    arguments = [f"task={task}", f"checkpoint={checkpoint(task)}", f"against={checkpoint(task, 1)}", f"out={out}"]
+    figures = evaluate(config(*arguments, f"card={card}", "robustness=true"))
+    report = json.loads((out / "report.json").read_text())
+    page = (out / "report.html").read_text()
+    key = "rmse" if task == "keypoints" else "accuracy"
+    headline = report["headlines"][key]
+    assert headline["value"] == pytest.approx(figures[key])
+    assert headline["low"] <= headline["value"] <= headline["high"]
+    assert headline["n"] == report["faces"] == 500
+    for text in (page, card.read_text()):
+        assert f"{figures[key]:.4f}" in text
+        assert report["command"] in text
+    assert page.count("data:image/png;base64,") >= 4
+    assert any(name.startswith("Against") for name in report["tables"])
+    with np.load(out / "predictions.npz") as saved:
+        assert saved["answers"].shape == ((500, 15, 2) if task == "keypoints" else (500, 5))
+
+
+def test_a_batch_gives_what_single_faces_give_and_small_faces_are_resized() -> None:
+    images = synthetic_faces(5, 0).images
+    for faces in (images, images[:, ::2, ::2]):
+        whole = predict(network("emotion"), faces)
+        singles = np.concatenate([predict(network("emotion"), face[None]) for face in faces])
+        np.testing.assert_allclose(whole, singles, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_flip_averaging_gives_mirrored_answers_for_mirrored_faces(task: Any) -> None:
+    images = synthetic_faces(3, 0).images
+    straight = predict(network(task), images, flip=True)
+    mirrored = predict(network(task), np.ascontiguousarray(images[..., ::-1]), flip=True)
+    if task == "keypoints":
+        from emotion_ai.contract import FLIP
+
+        mirrored = np.stack([95 - mirrored[..., 0], mirrored[..., 1]], -1)[:, list(FLIP)]
+    np.testing.assert_allclose(straight, mirrored, atol=1e-3)
+
+
+def test_robustness_keeps_the_points_under_the_pixels() -> None:
+    class Oracle(FaceNetwork):
+        """Answers with the brightest pixel, so that only a wrong warp of the points can cost anything."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            flat = images.flatten(1).argmax(1)
+            return torch.stack([flat % 96, flat // 96], -1).float()[:, None].expand(-1, 15, 2)
+
+    faces = synthetic_faces(4, 0).faces("keypoints")
+    steps = np.arange(96)
+    places = np.array([[40, 44], [55, 42], [47, 60], [52, 50]], np.float32)
+    dots = np.exp(-((steps - places[:, 0, None, None]) ** 2 + (steps[:, None] - places[:, 1, None, None]) ** 2) / 18)
+    object.__setattr__(faces, "images", (dots * 255).astype(np.uint8))
+    object.__setattr__(faces, "targets", np.repeat(places[:, None], 15, 1))
+    table = robustness(Oracle("keypoints", TINY), faces)
+    moved = [value for name, value in table.items() if name.startswith(("shift", "scale", "rotation", "as it is"))]
+    assert max(moved) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["data.part=PublicTest"], ConfigError, "no such faces"),
+        (["data.without_twins=true"], ConfigError, "give data.part=PublicTest"),
+        (["data.path=none.csv"], DataError, "no such file"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    overrides: list[str], error: type[Exception], message: str, checkpoint: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(config("task=emotion", f"checkpoint={checkpoint('emotion')}", f"out={tmp_path}", *overrides))
+
+
+def test_faces_without_points_cannot_be_judged(checkpoint: Any, tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text("ImageId,Image\n1," + " ".join(["9"] * 96 * 96) + "\n")
+    with pytest.raises(DataError, match="can be predicted, not judged"):
+        evaluate(
+            config("task=keypoints", f"checkpoint={checkpoint('keypoints')}", f"data.path={path}", f"out={tmp_path}")
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "part", "figure", "bound"),
+    [
+        ("keypoints", "facial-keypoints/validation.csv.xz", None, "rmse", 1.9),
+        ("emotion", "fer2013/fer2013.csv.xz", "PublicTest", "accuracy", 0.77),
+    ],
+)
+def test_the_bundled_weights_are_as_good_as_their_cards_say(
+    task: Any, file: str, part: str | None, figure: str, bound: float, real_data: Path, tmp_path: Path
+) -> None:
+    arguments = [f"task={task}", "checkpoint=bundled", f"data.path={real_data / file}", f"out={tmp_path}"]
+    value = evaluate(config(*arguments, *([f"data.part={part}"] if part else [])))[figure]
+    assert value <= bound if figure == "rmse" else value >= bound
+    from emotion_ai.models import bundled
+
+    assert f"{value:.3f}" in bundled(task).with_suffix(".md").read_text()

@@ -1,0 +1,93 @@
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tensorflow.python.saved_model import loader_impl
+
+from emotion_ai.contract import SERVABLES
+from emotion_ai.errors import ExportError
+from emotion_ai_export.convert import to_graph, to_onnx
+from emotion_ai_export.frameworks import tf
+from emotion_ai_export.onnx_tf_compat import load_onnx_tf
+from emotion_ai_export.servable import save_servable
+
+
+def nodes(folder: Path) -> Iterator[Any]:
+    """Every node of a SavedModel, those inside functions included."""
+    saved = loader_impl.parse_saved_model(str(folder))
+    graph = saved.meta_graphs[0].graph_def
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
+
+
+def test_onnx_tf_imports_and_its_stand_ins_do_not_outlive_the_import() -> None:
+    assert callable(load_onnx_tf().prepare)
+    assert not {"tensorflow_addons", "tensorflow_probability"} & set(sys.modules)
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_the_onnx_model_keeps_its_names_its_batch_and_its_contract(task: str, onnx_models: dict[str, Any]) -> None:
+    model = onnx_models[task]
+    (images,), (output,) = model.graph.input, model.graph.output
+    assert (images.name, output.name) == ("images", {"keypoints": "keypoints", "emotion": "probabilities"}[task])
+    batch, *rest = images.type.tensor_type.shape.dim
+    assert batch.dim_param
+    assert [size.dim_value for size in rest] == [1, 96, 96]
+    assert {entry.key for entry in model.metadata_props} >= {"contract", "task"}
+
+
+@pytest.mark.parametrize("name", SERVABLES)
+def test_the_graph_is_nhwc_without_transposes_pads_or_devices(name: str, folders: dict[str, Path]) -> None:
+    found = list(nodes(folders[name]))
+    kinds = {node.op for node in found}
+    assert "Conv2D" in kinds
+    assert "BiasAdd" in kinds
+    assert not kinds & {"Transpose", "Pad", "PadV2", "FusedBatchNormV3", "SparseToDense", "VarHandleOp", "PyFunc"}
+    laid_out = [node for node in found if node.op in ("Conv2D", "BiasAdd", "AvgPool", "MaxPool")]
+    assert {node.attr["data_format"].s for node in laid_out} <= {b"", b"NHWC"}  # the default is left out when saved
+    assert {node.device for node in laid_out} == {""}
+
+
+def test_each_convolution_stands_there_once_with_one_bias(folders: dict[str, Path], networks: dict[str, Any]) -> None:
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in networks["keypoints"].modules())
+    kinds = [node.op for node in nodes(folders["keypoints"])]
+    assert kinds.count("Conv2D") == convolutions  # also says that both signatures share one copy of the network
+    assert kinds.count("BiasAdd") == convolutions
+
+
+def test_torchvisions_padded_pooling_converts_exactly(make_network: Callable[..., Any], tmp_path: Path) -> None:
+    network = make_network("emotion", {"name": "resnet18"})
+    graph = to_graph(to_onnx(network))
+    save_servable({"probabilities": graph}, "emotion", tmp_path / "emotion")
+    assert not {"Transpose", "Pad", "PadV2"} & {node.op for node in nodes(tmp_path / "emotion")}
+    images = np.random.default_rng(0).uniform(0, 255, (3, 96, 96, 1)).astype(np.float32)
+    model = tf.saved_model.load(str(tmp_path / "emotion"))
+    got = model.signatures["serving_default"](images=tf.constant(images))["probabilities"].numpy()
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    assert np.abs(got - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("operator", "complaint"),
+    [
+        ("NoSuchOperator", "onnx-tf does not translate the probabilities network"),
+        ("Hardmax", "needs tensorflow_addons"),
+        ("Relu", "transposes to NHWC"),  # translates, but does not begin as our networks do
+    ],
+)
+def test_a_graph_that_is_not_ours_is_one_clear_error(operator: str, complaint: str) -> None:
+    image, answer = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 1, 96, 96])
+        for name in ("images", "probabilities")
+    )
+    node = onnx.helper.make_node(operator, ["images"], ["probabilities"])
+    graph = onnx.helper.make_graph([node], "strange", [image], [answer])
+    with pytest.raises(ExportError, match=complaint):
+        to_graph(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)]))

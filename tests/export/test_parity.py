@@ -1,0 +1,116 @@
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from emotion_ai.contract import SERVABLES
+from emotion_ai.errors import ParityError
+from emotion_ai_export.parity import (
+    BATCHES,
+    TOLERANCES,
+    ParityReport,
+    Row,
+    ask_saved_models,
+    check_asked,
+    check_onnx,
+    parity_faces,
+)
+
+KINDS = {"real", "synthetic", "black", "white", "noise"}
+
+
+@pytest.fixture(scope="module")
+def faces() -> dict[str, Any]:
+    return parity_faces(np.tile(np.arange(96, dtype=np.uint8), (3, 96, 1)))
+
+
+def few(faces: dict[str, Any]) -> dict[str, Any]:
+    return {"noise": faces["noise"]}
+
+
+def test_all_three_agree_on_every_signature_batch_and_kind(
+    networks: dict[Any, Any], onnx_models: dict[str, Any], loaded: dict[str, Any], faces: dict[str, Any]
+) -> None:
+    report = ParityReport()
+    for task, network in networks.items():
+        report.rows += check_onnx(task, network, onnx_models[task], faces)
+    report.rows += check_asked("SavedModel", networks, SERVABLES, ask_saved_models(loaded), faces)
+    report.require()
+    saved = {(r.servable, r.signature, r.output, r.kind, r.batch) for r in report.rows if r.path == "SavedModel"}
+    outputs = [
+        ("keypoints", "keypoints"),
+        ("emotion", "probabilities"),
+        ("face", "keypoints"),
+        ("face", "probabilities"),
+    ]
+    signatures = ("serving_default", "serving_bytes")
+    assert saved == {(s, g, o, k, b) for s, o in outputs for g in signatures for k in KINDS for b in (1, 2, 7, 64)}
+    assert {r.kind for r in report.rows if r.path == "ONNX Runtime"} == KINDS
+    record = json.loads(json.dumps(report.as_dict()))
+    assert record["passes"]
+    assert len(record["rows"]) == len(report.rows)
+    assert TOLERANCES == {"keypoints": 1e-4, "probabilities": 1e-5}
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_a_weight_that_was_altered_after_the_export_is_refused(
+    task: str, networks: dict[Any, Any], onnx_models: dict[str, Any], loaded: dict[str, Any], faces: dict[str, Any]
+) -> None:
+    altered = copy.deepcopy(networks[task])
+    with torch.no_grad():
+        head = altered.head.conv if task == "keypoints" else altered.head.linear
+        head.bias[1] += 1e-3
+    output = {"keypoints": "keypoints", "emotion": "probabilities"}[task]
+    changed = networks | {task: altered}
+    for rows in (
+        check_onnx(task, altered, onnx_models[task], few(faces)),
+        check_asked("SavedModel", changed, ("face",), ask_saved_models(loaded), few(faces)),
+    ):
+        report = ParityReport(rows)
+        assert not report.passes
+        with pytest.raises(ParityError, match=rf"differs from its checkpoint by .* {output}, noise faces, batch"):
+            report.require()
+        assert report.worst.output == output
+
+
+def test_a_swap_between_faces_of_a_batch_is_noticed(
+    networks: dict[Any, Any], loaded: dict[str, Any], faces: dict[str, Any]
+) -> None:
+    ask = ask_saved_models(loaded)
+
+    def shuffled(servable: str, signature: str, images: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value[::-1] for name, value in ask(servable, signature, images).items()}
+
+    report = ParityReport(check_asked("served", networks, ("keypoints",), shuffled, few(faces)))
+    assert {row.batch for row in report.rows if not row.passes} == set(BATCHES) - {1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"probabilities": np.full((1, 5), np.nan, np.float32)},
+        {"probabilities": np.zeros((1, 4), np.float32)},
+        {"other": np.zeros((1, 5), np.float32)},
+    ],
+)
+def test_an_answer_that_is_not_the_contracts_does_not_pass(
+    answer: dict[str, Any], networks: dict[Any, Any], faces: dict[str, Any]
+) -> None:
+    report = ParityReport(check_asked("served", networks, ("emotion",), lambda *_: answer, few(faces)))
+    assert not any(row.passes for row in report.rows)
+    with pytest.raises(ParityError):
+        report.require()
+
+
+def test_nothing_compared_is_not_a_proof() -> None:
+    assert not ParityReport().passes
+
+
+def test_the_worst_is_judged_by_its_own_tolerance() -> None:
+    pixel = Row("SavedModel", "face", "serving_default", "keypoints", "noise", 1, 5e-5)
+    probability = Row("SavedModel", "face", "serving_default", "probabilities", "noise", 1, 9e-6)
+    assert ParityReport([pixel, probability]).worst is probability
