@@ -252,7 +252,9 @@ def _rows(path: Path, reader: Any, width: int) -> Iterator[tuple[int, list[str]]
 @contextmanager
 def _text(path: Path) -> Iterator[IO[str]]:
     console = Console(stderr=True)
-    with rich.progress.open(path, "rb", description=f"reading {path.name}", console=console, transient=True) as raw:
+    with rich.progress.open(
+        path, "rb", description=f"reading {path.name}", console=console, transient=True, disable=not console.is_terminal
+    ) as raw:
         if path.suffix == ".zip":
             with zipfile.ZipFile(raw) as archive:
                 members = [

@@ -5,31 +5,28 @@ from typing import Any
 
 _TITLES = {"keypoints": "Keypoints: 15 points of a face", "emotion": "Emotion: one of five, from a face"}
 _DATA = {
-    "keypoints": (
-        "Faces of YouTube Faces (68 points reduced to Kaggle's 15) and partly annotated faces of an MTFL-like set, gray, "
-        "96×96, framed as Kaggle's facial keypoints are. The reported faces show other people than the training faces."
-    ),
-    "emotion": (
-        "FER2013 without fear and neutral: five classes, 48×48, enlarged to the 96×96 frame. Training faces whose pixels are "
-        "also among the reported faces were removed before training. The labels are noisy: about a third of them are not "
-        "what the majority of ten later annotators saw."
-    ),
+    "keypoints": """\
+Faces of YouTube Faces (68 points reduced to Kaggle's 15) and partly annotated faces of an MTFL-like set, gray, 96×96,
+framed as Kaggle's facial keypoints are. The reported faces show other people than the training faces; the tenth of the
+training rows that chose the epoch may share people with them.""",
+    "emotion": """\
+FER2013 without fear and neutral: five classes, 48×48, enlarged to the 96×96 frame. Training faces whose pixels are also
+among the reported faces were removed before training. The labels are noisy: about a third of them are not what the
+majority of ten later annotators saw.""",
 }
 _TERMS = {
     "keypoints": "YouTube Faces and MTFL are for research only, and so are these weights.",
     "emotion": "FER2013 comes under the terms of its competition; use these weights for research only.",
 }
 _LIMITS = {
-    "keypoints": (
-        "Profiles, faces turned by more than about 20 degrees, covered faces and faces far from the training framing are less "
-        "exact (see the robustness table). Part of the training annotations is machine-made. How exact the points are by skin "
-        "tone, age or sex was not measured: the data carry no such labels."
-    ),
-    "emotion": (
-        "Five posed or web-found expressions, judged from one gray picture; what a face shows is not what a person feels. "
-        "Neutral and fearful faces get one of the five answers all the same. Disgust is rare (2 %). Differences by skin tone, "
-        "age, sex or culture were not measured: the data carry no such labels, and studies of similar models found some."
-    ),
+    "keypoints": """\
+Profiles, strongly turned faces, covered faces and faces far from the training framing are less exact (see the
+robustness table). Part of the training annotations is machine-made. How exact the points are by skin tone, age or sex
+was not measured: the data carry no such labels. On faces from other sources expect larger errors than on these.""",
+    "emotion": """\
+Five posed or web-found expressions, judged from one gray picture; what a face shows is not what a person feels. Neutral
+and fearful faces get one of the five answers all the same. Disgust is rare (2 %). Differences by skin tone, age, sex or
+culture were not measured: the data carry no such labels, and studies of similar models found some.""",
 }
 
 
@@ -46,8 +43,8 @@ def model_card(report: dict[str, Any], record: dict[str, Any]) -> str:
 
 ## Figures
 
-On {report["faces"]} faces of `{report["data"]["source"]}`{part}, never trained or chosen on; single forward pass; 95 % percentile
-bootstrap intervals over faces (2,000 resamples, seed {report["seed"]}).
+On {report["faces"]} faces of `{report["data"]["source"]}`{part}, never trained or chosen on; single forward pass; 95 %
+percentile bootstrap intervals over faces (2,000 resamples, seed {report["seed"]}).
 
 | figure | value | 95 % interval | faces |
 |---|---|---|---|
@@ -67,8 +64,8 @@ bootstrap intervals over faces (2,000 resamples, seed {report["seed"]}).
 
 ## Use
 
-Intended: research, teaching, and trying out the road from training to serving. Not intended: decisions about people, such
-as hiring, policing, insurance, proctoring or medical judgement; inferring what somebody feels; identification.
+Intended: research, teaching, and trying out the road from training to serving. Not intended: decisions about people,
+such as hiring, policing, insurance, proctoring or medical judgement; inferring what somebody feels; identification.
 
 ## Limits
 

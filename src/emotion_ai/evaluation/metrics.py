@@ -36,7 +36,7 @@ class KeypointErrors:
     def per_point(self) -> dict[str, float]:
         """The same for each point alone."""
         squares = self.offsets**2
-        known = ~np.isnan(squares).all((0, 2))
+        known = np.asarray(~np.isnan(squares).all((0, 2)))
         return {n: float(np.sqrt(np.nanmean(squares[:, i]))) for i, n in enumerate(KEYPOINTS) if known[i]}
 
     @property
@@ -47,7 +47,7 @@ class KeypointErrors:
     @property
     def distances(self) -> Floats:
         """Mean distance between predicted and true points of each face, in pixels, (N,)."""
-        return np.nanmean(np.hypot(self.offsets[..., 0], self.offsets[..., 1]), 1)  # type: ignore[no-any-return]
+        return np.nanmean(np.hypot(self.offsets[..., 0], self.offsets[..., 1]), 1)
 
 
 @dataclass(frozen=True)

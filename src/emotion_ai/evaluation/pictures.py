@@ -1,5 +1,7 @@
 """Results as pictures. Each function returns a matplotlib figure; colours are safe for colour-blind readers."""
 
+from typing import Any
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -7,17 +9,24 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
-_STYLE = {"figure.facecolor": "white", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+_STYLE: dict[Any, Any] = {
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 10,
+}
 
 
-def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[plt.Axes]]:
+def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
     with plt.rc_context(_STYLE):
         rows = -(-max(count, 1) // columns)
         figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 1.8 * rows + 0.5), squeeze=False)
@@ -27,7 +36,7 @@ def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[plt.Axes]]
     return figure, list(axes.ravel())
 
 
-def _plain(width: float = 6.4, height: float = 4.2) -> tuple[Figure, plt.Axes]:
+def _plain(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
     with plt.rc_context(_STYLE):
         return plt.subplots(figsize=(width, height), layout="constrained")
 
@@ -43,14 +52,14 @@ def points_grid(
     figure, axes = _grid(len(images), 6, title)
     for axis, image, guess, truth, distance in zip(axes, images, predicted, true, errors.distances, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axis.scatter(*truth.T, s=14, facecolors="none", edgecolors="#3ddc97", linewidths=1.0)
-        axis.scatter(*guess.T, s=14, marker="x", color="#ff8c42", linewidths=1.0)
+        axis.scatter(truth[:, 0], truth[:, 1], s=14, facecolors="none", edgecolors="#3ddc97", linewidths=1.0)
+        axis.scatter(guess[:, 0], guess[:, 1], s=14, marker="x", color="#ff8c42", linewidths=1.0)
         axis.set_title(f"{distance:.1f} px", fontsize=9)
         axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     figure.legend(
         handles=[
-            plt.Line2D([], [], marker="o", ls="", mfc="none", color="#3ddc97", label="true"),
-            plt.Line2D([], [], marker="x", ls="", color="#ff8c42", label="predicted"),
+            Line2D([], [], marker="o", ls="", mfc="none", color="#3ddc97", label="true"),
+            Line2D([], [], marker="x", ls="", color="#ff8c42", label="predicted"),
         ],
         loc="upper right",
         frameon=False,
@@ -76,9 +85,9 @@ def point_errors(errors: KeypointErrors) -> Figure:
     """RMSE of each point."""
     figure, axis = _plain(6.4, 4.6)
     values = errors.per_point
-    axis.barh([name.replace("_", " ") for name in values], list(values.values()), color=BLUE)
+    bars = axis.barh([name.replace("_", " ") for name in values], list(values.values()), color=BLUE)
     axis.invert_yaxis()
-    axis.bar_label(axis.containers[0], fmt="%.2f", padding=3, fontsize=9)  # type: ignore[arg-type]
+    axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
     axis.set(xlabel="RMSE (pixels of the 96×96 frame)", title="Error of each point")
     return figure
 

@@ -23,9 +23,10 @@ def predict(
     """
     device = next(network.parameters()).device
     starts: Iterable[int] = range(0, len(images), batch)
+    console = Console(stderr=True)
     answers = []
     with torch.inference_mode():
-        for start in track(starts, title, console=Console(stderr=True), transient=True):
+        for start in track(starts, title, console=console, transient=True, disable=not console.is_terminal):
             frames = to_frames(torch.from_numpy(images[start : start + batch]).to(device))
             answer = network(frames)
             if flip:

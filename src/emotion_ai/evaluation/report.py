@@ -14,9 +14,10 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; --ink: #1b1d24; --paper: #fff; --line: #d8dbe2; --soft: #f4f5f8; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8eaf0; --paper: #15171d; --line: #343843; --soft: #1e2129; }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; padding: 1.5rem;
-       max-width: 64rem; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e8eaf0; --paper: #15171d; --line: #343843; --soft: #1e2129; }} }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+        margin: 0 auto; padding: 1.5rem; max-width: 64rem; }}
 h1 {{ font-size: 1.6rem; margin: 0 0 .25rem; }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; }}
 .heads {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }}
 .head {{ background: var(--soft); border-radius: .6rem; padding: .8rem 1.1rem; flex: 1 1 12rem; }}

@@ -81,7 +81,7 @@ def _reframed(frames: Tensor) -> Tensor:
 
 
 def _pixels(frames: Tensor) -> NDArray[np.uint8]:
-    return frames[:, 0].round().byte().numpy()  # type: ignore[no-any-return]
+    return frames[:, 0].round().byte().numpy()
 
 
 def _figure(network: FaceNetwork, frames: Tensor, targets: NDArray[np.float32] | NDArray[np.int64]) -> float:

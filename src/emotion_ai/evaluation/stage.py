@@ -207,7 +207,9 @@ def _command(cfg: DictConfig) -> str:
         "robustness": cfg.robustness or None,
         "seed": cfg.seed or None,
     }
-    return "emotion-ai evaluate " + " ".join(shlex.quote(f"{k}={v}") for k, v in given.items() if v is not None)
+    return "emotion-ai evaluate " + " ".join(
+        shlex.quote(f"{k}={str(v).lower() if v is True else v}") for k, v in given.items() if v is not None
+    )
 
 
 def _show(cfg: DictConfig, heads: dict[str, Estimate], tables: dict[str, dict[str, Any]], out: Path) -> None:
