@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 from numpy.typing import NDArray
 
-from emotion_ai_export.frameworks import tf
+from emotion_ai_export.quiet_tensorflow import tf
 
 _PACKAGE = "tensorflow.serving"
 _TENSOR = "tensorflow.TensorProto"

@@ -17,7 +17,7 @@ from emotion_ai.contract import (
 from emotion_ai.errors import ExportError
 from emotion_ai.png import encode_png
 from emotion_ai_export import serving_protos as protos
-from emotion_ai_export.frameworks import held_stderr, tf
+from emotion_ai_export.quiet_tensorflow import held_stderr, tf
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 8, 32, 64)  # one, and the batch sizes that the batching parameters allow

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torchvision  # noqa: F401 - before TensorFlow, see emotion_ai_export.frameworks
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

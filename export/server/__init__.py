@@ -1,0 +1,3 @@
+"""The embedded server: TensorFlow Serving's REST API from the same folders, for development and tests."""
+
+NAME = "emotion-ai-embedded"

@@ -8,9 +8,9 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
 
-NAME = "emotion-ai-embedded"
+from emotion_ai_export.server import NAME
+
 log = logging.getLogger("emotion_ai_export.server")
 
 
@@ -33,8 +33,6 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"{NAME}: cannot listen on {options.host}:{options.rest_port}: {error.strerror}")
     log.info("stands in for TensorFlow Serving on http://%s:%d, without gRPC", *listener.getsockname()[:2])
-    # elsewhere PyTorch must be imported before TensorFlow; this process needs none, and starts in half the time without
-    sys.modules.setdefault("torchvision", ModuleType("torchvision"))
     import uvicorn
 
     from emotion_ai_export.server.app import create_app

@@ -16,10 +16,10 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from emotion_ai_export.server import NAME
 from emotion_ai_export.server.store import ModelStore, Servable
 from emotion_ai_export.server.wire import Refusal, parse_body, parse_predict, render_predict
 
-NAME = "emotion-ai-embedded"
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _ASK = re.compile(_MODEL + r":(predict|classify|regress)", re.IGNORECASE)
 _LOOK = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE)

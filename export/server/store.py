@@ -14,9 +14,9 @@ from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
 
 from emotion_ai.errors import EmotionAIError
-from emotion_ai_export.frameworks import tf
 from emotion_ai_export.model_config import ModelConfig, parse
 from emotion_ai_export.publish import CONFIG_FILE, versions_of
+from emotion_ai_export.quiet_tensorflow import tf
 from emotion_ai_export.server.wire import Refusal
 from emotion_ai_export.warmup import WARMUP_FILE, requests
 

@@ -5,6 +5,7 @@ from csv import DictWriter
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -159,13 +160,12 @@ def _record(path: Path, answer: list[FaceReading] | EmotionAIError) -> dict[str,
 
 
 def _table(answers: list[Answer]) -> Table:
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("photo", overflow="fold")
     table.add_column("face", justify="right")
     table.add_column("emotion", style="bold")
     for name in EMOTIONS:
         table.add_column(name, justify="right")
-    table.add_column("left, top, size", justify="right")
     for path, answer in answers:
         for number, face in enumerate(answer if isinstance(answer, list) else [], 1):
             table.add_row(
@@ -173,6 +173,5 @@ def _table(answers: list[Answer]) -> Table:
                 str(number),
                 face.emotion or "-",
                 *(f"{p:.1%}" for p in face.probabilities),
-                f"{face.box.left:.0f}, {face.box.top:.0f}, {face.box.size:.0f}",
             )
     return table

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from reference.build_models import build  # pytest puts this test's folder on the path
 
-from emotion_ai_export.server.app import NAME, create_app
+from emotion_ai_export.server import NAME
+from emotion_ai_export.server.app import create_app
 from emotion_ai_export.server.store import ModelStore
 
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "reference" / "rest.jsonl").read_text().splitlines()]
