@@ -52,6 +52,7 @@ def test_the_command_line_starts_without_the_stages() -> None:
         (["train", "data.train=none.csv"], "none.csv: no such file or folder"),
         (["train", "data.split=[0.8,0.2]", "data.folds=5"], "contradict each other"),
         (["evaluate", "task=emotion", "checkpoint=none.ckpt"], "none.ckpt: no such checkpoint"),
+        (["evaluate", "task=emotion"], "checkpoint must be given"),
         (["export", "out=models", "keypoints=a.ckpt"], "both networks are wanted"),
         (["serve", "none"], "none: no such folder"),
         (["predict", "none.jpg", "--server", "http://127.0.0.1:9", "--version", "1", "--label", "a"], "contradict"),

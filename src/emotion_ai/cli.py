@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from emotion_ai.contract import TASKS
-from emotion_ai.errors import EmotionAIError, MissingExtraError
+from emotion_ai.errors import ConfigError, EmotionAIError, MissingExtraError
 
 app = typer.Typer(
     name="emotion-ai",
@@ -85,6 +85,8 @@ def _hydra(config: str, module: str, function: str) -> None:
     def application(cfg: Any) -> Any:
         sys.argv = original  # Lightning starts further processes with the same command
         try:
+            if missing := sorted(stage("omegaconf").OmegaConf.missing_keys(cfg)):
+                raise ConfigError(f"emotion-ai {config}: {', '.join(missing)} must be given, e.g. {missing[0]}=...")
             return run(cfg)
         except EmotionAIError as error:
             fail(error)
