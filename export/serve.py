@@ -99,7 +99,7 @@ def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: f
         with notes.open("wb") as stream:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream, stderr=stream)
         try:
-            _wait_available(url, models, process, notes, timeout)
+            _wait_available(url, {model: _wanted(base, model) for model in models}, process, notes, timeout)
             yield url
         finally:
             _end(process)
@@ -218,13 +218,21 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _wait_available(url: str, models: list[str], process: subprocess.Popen[Any], notes: Path, timeout: float) -> None:
+def _wanted(base: Path, model: str) -> set[str]:
+    """The versions that must be served: those that models.config names, otherwise the newest."""
+    listed = {version for config in _listed(base) if config.name == model for version in config.versions}
+    return {str(version) for version in listed or versions_of(base / model)[-1:]}
+
+
+def _wait_available(
+    url: str, models: dict[str, set[str]], process: subprocess.Popen[Any], notes: Path, timeout: float
+) -> None:
     deadline = time.monotonic() + timeout
     with requests.Session() as session:
         session.trust_env = False  # no proxy between us and our own process
-        for model in models:
+        for model, wanted in models.items():
             status: list[dict[str, Any]] = []
-            while "AVAILABLE" not in [version["state"] for version in status]:
+            while not wanted <= {version["version"] for version in status if version["state"] == "AVAILABLE"}:
                 ended = process.poll() is not None or time.monotonic() > deadline
                 if ended or (status and all(version["state"] == "END" for version in status)):
                     said = status[0]["status"]["error_message"] if status else notes.read_text(errors="replace")[-300:]
