@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from PIL import Image, ImageDraw, ImageFont
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -70,15 +71,15 @@ def _ask(url: str, version: int) -> dict[Path, FaceReading]:
 
 
 def _table(answers: dict[int, dict[Path, FaceReading]]) -> Table:
-    table = Table(title="What the two versions say")
-    for name in ("portrait", "version", "emotion", *EMOTIONS, "nose tip"):
-        table.add_column(name, justify="left" if name in ("portrait", "version", "emotion") else "right")
+    said = "; ".join(f"version {version}: {who}" for version, who in _WHO.items())
+    table = Table(title="What the two versions say", caption=said, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("portrait", "version", "emotion", *EMOTIONS):
+        table.add_column(name, justify="left" if name in ("portrait", "emotion") else "right", no_wrap=True)
     for path in PORTRAITS:
         for version, readings in answers.items():
             face = readings[path]
-            x, y = face.points[10]
             shares = (f"{p:.0%}" for p in face.probabilities)
-            table.add_row(path.stem, f"{version}, {_WHO[version]}", face.emotion, *shares, f"{x:.0f}, {y:.0f}")
+            table.add_row(path.stem, str(version), face.emotion, *shares)
         table.add_section()
     return table
 

@@ -32,6 +32,8 @@ _EXTRAS = {
     "scipy": "train",
     "seaborn": "train",
     "sklearn": "train",
+    "tensorboard": "train",
+    "torchmetrics": "train",
     "onnx": "export",
     "onnx_tf": "export",
     "onnxruntime": "export",
