@@ -58,11 +58,11 @@ class Face(tf.Module):
 
 
 class Sleepy(tf.Module):
-    """Takes a second and a half for its answer."""
+    """Takes three seconds for its answer."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     def call(self, x: Any) -> Any:
-        end = tf.timestamp() + 1.5
+        end = tf.timestamp() + 3.0
         turns = tf.while_loop(lambda _: tf.timestamp() < end, lambda i: (i + 1,), [tf.constant(0.0)])[0]
         return {"y": x + tf.minimum(turns, 0.0)}
 
@@ -389,9 +389,9 @@ def test_a_terminated_server_answers_what_was_asked(built: Path, base: Path, tmp
         process = subprocess.Popen(command, stderr=stream, env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"})
     url = f"http://127.0.0.1:{port}"
     try:
-        serve._wait_available(url, ["face", "sleepy"], process, notes, 60)
+        serve._wait_available(url, {"face": {"1"}, "sleepy": {"1"}}, process, notes, 60)
         with pytest.raises(ExportError, match=r"model broken did not become available; .*saved_model\.pb"):
-            serve._wait_available(url, ["broken"], process, notes, 60)
+            serve._wait_available(url, {"broken": {"1"}}, process, notes, 60)
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(requests.post, f"{url}/v1/models/sleepy:predict", json={"instances": [5]}, timeout=60)
             time.sleep(0.3)
