@@ -21,10 +21,10 @@ body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var
 h1 {{ font-size: 1.6rem; margin: 0 0 .25rem; }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; }}
 .heads {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }}
 .head {{ background: var(--soft); border-radius: .6rem; padding: .8rem 1.1rem; flex: 1 1 12rem; }}
-.head b {{ font-size: 1.5rem; display: block; }}
+.head b {{ font-size: 1.2rem; display: block; white-space: nowrap; }}
 table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
 td, th {{ border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
+td.n {{ text-align: right; font-variant-numeric: tabular-nums; white-space: pre; }}
 img {{ max-width: 100%; height: auto; background: #fff; border-radius: .4rem; margin: .5rem 0; }}
 pre {{ background: var(--soft); padding: .8rem; border-radius: .4rem; overflow-x: auto; font-size: .85rem; }}
 </style>
