@@ -64,14 +64,7 @@ def predict(
     csv: Path | None = None,
     as_json: bool = False,
 ) -> int:
-    """`predict_command` with any reader of crops: a bad photograph is one line on stderr, the others are answered.
-
-    Returns:
-        The exit code: 0; 1 when some photograph could not be read; 2 when the server answered none of them.
-
-    Raises:
-        ConfigError: a place that cannot be written to.
-    """
+    """`predict_command` with any reader of crops: a bad photograph is one line on stderr, the others are answered."""
     for folder in filter(None, (out, csv.parent if csv else None)):
         _make(folder)
     pictures = _picture_names(photos, out) if out else None

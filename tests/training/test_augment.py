@@ -111,7 +111,7 @@ def test_a_batch_gives_what_single_images_give() -> None:
 
 def test_none_changes_nothing_and_strong_changes_every_sample_its_own_way() -> None:
     images, points = torch.rand(4, 1, FRAME, FRAME) * 255, FACE.expand(4, -1, -1).clone()
-    same, stay = Augmentation.none()(images, points, keys(4))
+    same, stay = Augmentation()(images, points, keys(4))
     torch.testing.assert_close(same, images, atol=0.01, rtol=0)
     torch.testing.assert_close(stay, points, atol=1e-3, rtol=0)
     before = images.clone()

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.data.synthetic import synthetic_faces
-from emotion_ai.errors import ConfigError
+from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.training.augment import Augmentation
 from emotion_ai.training.batches import Batches, to_frames
@@ -66,6 +66,11 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
     resumed = train(config(*arguments, f"out={tmp_path / 'killed'}", "resume=true"))
     straight = train(config(*arguments, f"out={tmp_path / 'straight'}"))
     assert resumed == straight
+    with pytest.raises(ConfigError, match="was trained with another batch, epochs; resume with the same settings"):
+        train(config(*arguments, f"out={tmp_path / 'killed'}", "resume=true", "epochs=9", "batch=16"))
+    (tmp_path / "straight" / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        train(config(*arguments, f"out={tmp_path / 'straight'}", "resume=true"))
     first, second = weights(tmp_path / "killed", "emotion"), weights(tmp_path / "straight", "emotion")
     assert all(torch.equal(first[name], second[name]) for name in first)
 

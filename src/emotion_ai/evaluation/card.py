@@ -21,7 +21,8 @@ _TERMS = {
 _LIMITS = {
     "keypoints": """\
 Profiles, strongly turned faces, covered faces and faces far from the training framing are less exact (see the
-robustness table). Part of the training annotations is machine-made. How exact the points are by skin tone, age or sex
+robustness table). Part of the training annotations is machine-made. Several of the reported faces are frames of one
+person, which the intervals take as independent: they are too narrow. How exact the points are by skin tone, age or sex
 was not measured: the data carry no such labels. On faces from other sources expect larger errors than on these.""",
     "emotion": """\
 Five posed or web-found expressions, judged from one gray picture; what a face shows is not what a person feels. Neutral

@@ -4,7 +4,6 @@ Images are float32 (B, 1, 96, 96), 0-255; points float32 (B, 15, 2) in pixels of
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -51,10 +50,6 @@ class Augmentation:
         for name in ("rotation", "scale", "shift", "brightness", "contrast", "noise"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"augment.{name}={getattr(self, name)}: wanted is 0 or more")
-
-    @classmethod
-    def none(cls) -> Self:
-        return cls()
 
     def __call__(self, images: Tensor, points: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor | None]:
         """The changed batch; points that left the frame become NaN.

@@ -51,10 +51,12 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     Raises:
         DataError: a dataset that cannot be used.
+        CheckpointError: the checkpoint to resume from is damaged or of another task.
         ConfigError: settings that do not fit together, or an output folder that is in use.
     """
     out = Path(cfg.out)
-    last = _start(out, cfg.resume)
+    settings = _settings(cfg)
+    last = _start(out, cfg.resume, settings)
     started = time.monotonic()
     sets = plan_sets(
         task=cfg.task.name,
@@ -70,7 +72,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     )
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, sets)
-    module.record = {"config": _settings(cfg), "data": sets.as_dict(), **environment()}
+    module.record = {"config": settings, "data": sets.as_dict(), **environment()}
     best = ModelCheckpoint(
         out, "best", monitor=module.monitor, mode=module.mode, save_last=True, save_on_train_epoch_end=True
     )
@@ -149,10 +151,13 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
     return EmotionModule(**shared, class_counts=counts, balance=cfg.task.balance, smoothing=cfg.task.smoothing)
 
 
-def _start(out: Path, resume: bool) -> Path | None:
+def _start(out: Path, resume: bool, settings: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from, if any; the folder is otherwise fresh."""
     last = out / "last.ckpt"
     if resume and last.is_file():
+        before = load_network(last, settings["task"]["name"])[1]["config"]
+        if changed := sorted(key for key in settings if settings[key] != before.get(key)):
+            raise ConfigError(f"{last}: was trained with another {', '.join(changed)}; resume with the same settings")
         return last
     if last.exists() and not resume:
         raise ConfigError(f"{out}: holds a run already; add resume=true to go on with it, or give another out=")
