@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint bench-export load clean
 
 demo: $(READY)
 	$(BIN)/emotion-ai demo
@@ -13,6 +13,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+bench-export: $(READY)
+	$(BIN)/python -m emotion_ai_export.bench.speed
 
 lint: $(READY)
 	$(BIN)/ruff check .

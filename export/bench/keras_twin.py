@@ -1,0 +1,89 @@
+"""Our network written natively in Keras with the same weights: what the converted graph's speed is measured against."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from emotion_ai.contract import FRAME, KEYPOINTS
+from emotion_ai.models import FaceNetwork
+from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder, SqueezeExcite
+from emotion_ai.models.network import EmotionHead, KeypointHead
+from emotion_ai_export.frameworks import tf
+
+_HALF = FRAME / 2
+
+
+def keras_twin(network: FaceNetwork) -> Any:
+    """A Keras model, images float32 (N, 96, 96, 1), 0-255, to the network's answer.
+
+    Raises:
+        TypeError: a network with an encoder that is not ours.
+    """
+    if not isinstance(network.encoder, ResidualEncoder):
+        raise TypeError(f"{type(network.encoder).__name__} has no twin in Keras here")
+    images = tf.keras.Input((FRAME, FRAME, 1))
+    x = (images - network.mean) / network.std
+    for layer in network.encoder.stem:
+        x = _layer(layer, x)
+    for block in network.encoder.blocks:
+        x = _block(block, x)
+    head = network.head
+    if isinstance(head, KeypointHead):
+        answer = tf.keras.layers.Reshape((len(KEYPOINTS), 2))(_layer(head.conv, x) * _HALF + _HALF)
+    else:
+        assert isinstance(head, EmotionHead)
+        weights = [head.linear.weight.detach().numpy().T, head.linear.bias.detach().numpy()]
+        dense = tf.keras.layers.Dense(head.linear.out_features, activation="softmax")
+        answer = dense(tf.keras.layers.GlobalAveragePooling2D()(x))
+        dense.set_weights(weights)
+    return tf.keras.Model(images, answer)
+
+
+def _block(block: ResidualBlock, x: Any) -> Any:
+    shortcut = x
+    for layer in [] if isinstance(block.downsample, nn.Identity) else block.downsample:  # type: ignore[union-attr]
+        shortcut = _layer(layer, shortcut)
+    for layer in (block.conv1, block.bn1, block.act1, block.conv2, block.bn2):
+        x = _layer(layer, x)
+    return tf.keras.layers.ReLU()(_squeeze_excite(block.se, x) + shortcut)
+
+
+def _squeeze_excite(gate: SqueezeExcite, x: Any) -> Any:
+    pooled = tf.keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    hidden = tf.keras.layers.ReLU()(_layer(gate.reduce, pooled))
+    return x * tf.keras.layers.Activation("sigmoid")(_layer(gate.expand, hidden))
+
+
+def _layer(layer: nn.Module, x: Any) -> Any:
+    if isinstance(layer, nn.Identity):
+        return x
+    if isinstance(layer, nn.ReLU):
+        return tf.keras.layers.ReLU()(x)
+    if isinstance(layer, nn.AvgPool2d):
+        return tf.keras.layers.AveragePooling2D(layer.kernel_size)(x)
+    if isinstance(layer, nn.BatchNorm2d):
+        normal = tf.keras.layers.BatchNormalization(epsilon=layer.eps)
+        answer = normal(x)
+        weights = [layer.weight, layer.bias, layer.running_mean, layer.running_var]
+        normal.set_weights([w.detach().numpy() for w in weights])  # type: ignore[union-attr]
+        return answer
+    assert isinstance(layer, nn.Conv2d)
+    return _convolution(layer, x)
+
+
+def _convolution(layer: nn.Conv2d, x: Any) -> Any:
+    stride, (pad, _) = layer.stride[0], layer.padding
+    if pad and stride != 1:  # Keras's "same" pads a strided convolution elsewhere than PyTorch does
+        x = tf.keras.layers.ZeroPadding2D(pad)(x)
+    twin = tf.keras.layers.Conv2D(
+        layer.out_channels,
+        layer.kernel_size,
+        stride,
+        "same" if pad and stride == 1 else "valid",
+        use_bias=layer.bias is not None,
+    )
+    answer = twin(x)
+    weights = [layer.weight.permute(2, 3, 1, 0), *([] if layer.bias is None else [layer.bias])]
+    twin.set_weights([torch.Tensor.numpy(w.detach()) for w in weights])
+    return answer
