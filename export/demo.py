@@ -55,9 +55,9 @@ def demo(out: Path, fast: bool = False) -> Path:
         with initialize_config_module("emotion_ai_conf", version_base="1.3"):
             export(compose("export", [f"out={models}", *choice]))
     console.rule("Serve both, and ask about two portraits")
-    with running(models) as url:
-        console.print(f"the embedded server, a stand-in for TensorFlow Serving, answers at {url}")
-        answers = {version: _ask(url, version) for version in _WHO}
+    with running(models) as server:
+        console.print(f"the embedded server, a stand-in for TensorFlow Serving, answers at {server.rest}")
+        answers = {version: _ask(server.rest, version) for version in _WHO}
     console.print(_table(answers))
     picture = out / "demo.png"
     _compose(answers).save(picture)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from rich.console import Console
@@ -41,16 +41,17 @@ def serve(
     models = _models(base)
     engine = choose_engine(engine)
     _check_port(rest_port, host, "--rest-port")
-    if engine != "embedded":
-        _check_port(grpc_port, host, "--grpc-port")
+    _check_port(grpc_port, host, "--grpc-port")
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory(prefix="emotion-ai-serve-") as scratch:
         command = command_line(base, rest_port, grpc_port, engine, host, Path(scratch))
-        console.print(f"[bold]{engine}[/] serves {', '.join(models)} on http://{host}:{rest_port}")
+        console.print(
+            f"[bold]{engine}[/] serves {', '.join(models)} on http://{host}:{rest_port} and grpc://{host}:{grpc_port}"
+        )
         if engine == "tensorflow-serving":
             console.print("TensorFlow Serving cannot be bound to one address: it listens on every interface.")
         if engine == "embedded":
-            console.print("A stand-in for development; gRPC needs TensorFlow Serving. The plain command for that is:")
+            console.print("A stand-in for development. The plain command for TensorFlow Serving is:")
             config = _config_file(base, Path(scratch))
             plain = _arguments("tensorflow_model_server", rest_port, grpc_port, config)
         else:
@@ -70,9 +71,16 @@ def serve(
         raise ExportError(f"{engine} ended by itself with code {code}; its last lines above say why")
 
 
+class Addresses(NamedTuple):
+    """Of one server, as `FaceClient` takes them."""
+
+    rest: str
+    grpc: str
+
+
 @contextlib.contextmanager
-def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: float = 120.0) -> Iterator[str]:
-    """Serves a base folder from a process of its own for as long as the context lasts; gives the REST API's URL.
+def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: float = 120.0) -> Iterator[Addresses]:
+    """Serves a base folder from a process of its own for as long as the context lasts; says where.
 
     Args:
         base: holds `<model>/<version>/`.
@@ -90,7 +98,7 @@ def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: f
     if rest_port:
         _check_port(rest_port, host, "rest_port")
     ports = rest_port or _free_port(), _free_port()
-    url = f"http://{host}:{ports[0]}"
+    addresses = Addresses(f"http://{host}:{ports[0]}", f"grpc://{host}:{ports[1]}")
     with tempfile.TemporaryDirectory(prefix="emotion-ai-serve-") as scratch:
         command = command_line(base, *ports, engine, host, Path(scratch))
         if engine == "embedded":
@@ -99,8 +107,9 @@ def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: f
         with notes.open("wb") as stream:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream, stderr=stream)
         try:
-            _wait_available(url, {model: _wanted(base, model) for model in models}, process, notes, timeout)
-            yield url
+            wanted = {model: _wanted(base, model) for model in models}
+            _wait_available(addresses.rest, wanted, process, notes, timeout)
+            yield addresses
         finally:
             _end(process)
 
@@ -128,7 +137,9 @@ def choose_engine(engine: str = "auto") -> str:
             raise ConfigError(
                 "docker is not installed or its daemon does not answer; start it or use --engine embedded"
             )
-    missing = [name for name in ("tensorflow", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in ("tensorflow", "grpc", "starlette", "uvicorn") if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise MissingExtraError(f"the embedded server needs {missing[0]}: pip install 'emotion-ai[export]'")
     return "embedded"
@@ -138,7 +149,7 @@ def command_line(base: Path, rest_port: int, grpc_port: int, engine: str, host: 
     """The command that serves `base` with an engine; `scratch` takes a models.config where there is no fitting one."""
     if engine == "embedded":
         server = [sys.executable, "-m", "emotion_ai_export.server", str(base)]
-        return [*server, f"--host={host}", f"--rest-port={rest_port}"]
+        return [*server, f"--host={host}", f"--rest-port={rest_port}", f"--grpc-port={grpc_port}"]
     if engine == "tensorflow-serving":
         return _arguments(str(_binary()), rest_port, grpc_port, _config_file(base, scratch))
     listed = _listed(base)

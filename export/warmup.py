@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai import serving_protos as protos
 from emotion_ai.contract import (
     BYTES_INPUT,
     BYTES_SIGNATURE,
@@ -16,7 +17,6 @@ from emotion_ai.contract import (
 )
 from emotion_ai.errors import ExportError
 from emotion_ai.png import encode_png
-from emotion_ai_export import serving_protos as protos
 from emotion_ai_export.quiet_tensorflow import held_stderr, tf
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"

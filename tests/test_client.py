@@ -180,12 +180,21 @@ def test_status_is_parsed_not_taken_from_the_status_code(server: Played) -> None
         client.status()
 
 
-def test_metadata_and_raw_predictions_come_as_they_are(server: Played) -> None:
+def test_metadata_and_single_requests(server: Played) -> None:
     server.play("metadata m")
     client = FaceClient(server.url)
     assert "serving_default" in client.metadata()["metadata"]["signature_def"]["signature_def"]
-    server.play("row")
-    assert client.predict([[1, 2], [3, 4]], "serving_default") == [[3.0, 6.0], [9.0, 12.0]]
+    server.say((200, {"predictions": [reading(1.0), reading(2.0)]}))
+    answer = client.predict([b"first", b"second"])
+    assert {name: (value.dtype, value.shape) for name, value in answer.items()} == {
+        "keypoints": (np.float32, (2, 15, 2)),
+        "probabilities": (np.float32, (2, 5)),
+    }
+    assert server.asked[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
+    client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
+    assert np.array(server.asked[-1][2]["instances"]).shape == (2, 96, 96, 1)
+    with pytest.raises(errors.ConfigError, match="choose serving_bytes or serving_default"):
+        client.predict([b""], "serving")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def _readme_examples(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     Image.fromarray(face).save(folder / "crop.png")
     monkeypatch.chdir(folder)
     capsys.readouterr()
-    with running(folder / "demo" / "models") as url:
+    with running(folder / "demo" / "models") as (url, _):
         for example in examples:
             exec(example.replace("http://127.0.0.1:8501", url), {})
     said = capsys.readouterr().out.split()

@@ -1,13 +1,12 @@
-"""TensorFlow Serving's REST paths on a model store: predict, status and metadata; no classify, regress or gRPC."""
+"""TensorFlow Serving's REST paths on a model store: predict, status and metadata; no classify or regress."""
 
 import asyncio
 import json
 import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,6 +16,7 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from emotion_ai_export.server import NAME
+from emotion_ai_export.server.limits import Limits
 from emotion_ai_export.server.store import ModelStore, Servable
 from emotion_ai_export.server.wire import Refusal, parse_body, parse_predict, render_predict
 
@@ -26,17 +26,8 @@ _LOOK = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE)
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Bytes of a body, unpacked; requests at once, beyond which 503 is answered; threads that run models."""
-
-    body: int = 32 * 2**20
-    pending: int = 32
-    workers: int = 2
-
-
-def create_app(store: ModelStore, limits: Limits | None = None) -> Starlette:
-    """The ASGI application; its lifespan starts and stops the store."""
+def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[], None] = lambda: None) -> Starlette:
+    """The ASGI application; its lifespan starts and stops the store, and at the end calls `stop`."""
     limits = limits or Limits()
     pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="model")
     pending = 0
@@ -45,6 +36,7 @@ def create_app(store: ModelStore, limits: Limits | None = None) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         store.start()
         yield
+        await asyncio.to_thread(stop)
         await asyncio.to_thread(store.stop)
         pool.shutdown()
 
@@ -54,7 +46,7 @@ def create_app(store: ModelStore, limits: Limits | None = None) -> Starlette:
         pending += 1
         try:
             if pending > limits.pending:
-                raise Refusal(f"More than {limits.pending} requests are pending; try again later", 503)
+                raise Refusal(f"More than {limits.pending} requests are pending; try again later", "UNAVAILABLE")
             body = await _body(request, limits.body)
             # models and JSON keep a core busy: the event loop stays free to take and answer other requests
             work = pool.submit(_respond, store, request.method, _path(request), body)
@@ -80,7 +72,9 @@ def _path(request: Request) -> str:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    too_large = Refusal(f"The request's body is larger than {limit} bytes; send fewer images at once", 413)
+    too_large = Refusal(
+        f"The request's body is larger than {limit} bytes; send fewer images at once", "RESOURCE_EXHAUSTED", 413
+    )
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
@@ -120,14 +114,14 @@ def _respond(store: ModelStore, method: str, path: str, body: bytes) -> Response
     if not what:
         return _json({"model_version_status": store.status(model, version)})
     servable = store.find(model, version, label)
-    spec = {"name": model, "version": str(store.number(model, servable)), "signature_name": ""}
+    spec = {"name": model, "version": str(servable.version), "signature_name": ""}
     return _json({"model_spec": spec, "metadata": servable.metadata()})
 
 
 def _predict(store: ModelStore, wanted: tuple[str, int | None, str | None], verb: str, body: bytes) -> Response:
     if verb != "predict":
         parse_body(body)
-        raise Refusal(f"The embedded server does not {verb}; start TensorFlow Serving for that", 501)
+        raise Refusal(f"The embedded server does not {verb}; start TensorFlow Serving for that", "UNIMPLEMENTED")
     found: list[Servable] = []
 
     def dtypes(signature: str) -> Any:

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,10 @@ from emotion_ai.errors import EmotionAIError
 from emotion_ai_export.model_config import ModelConfig, parse
 from emotion_ai_export.publish import CONFIG_FILE, versions_of
 from emotion_ai_export.quiet_tensorflow import tf
-from emotion_ai_export.server.wire import Refusal
+from emotion_ai_export.server.wire import NAMES, Refusal
 from emotion_ai_export.warmup import WARMUP_FILE, requests
 
 log = logging.getLogger(__name__)
-
-_HTTP = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-}
 
 
 class Servable:
@@ -40,18 +30,22 @@ class Servable:
     A TF1 session runs it, as in TensorFlow Serving: the same errors come from the same operations. Nothing closes the
     session; it goes when the last request that uses it lets go of this object.
 
+    Args:
+        folder: a SavedModel.
+        version: its number, told in answers.
+
     Raises:
         Refusal, tf.errors.OpError: the version cannot be loaded, or a warm-up request fails.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, version: int = 0) -> None:
         from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
         if not (folder / "saved_model.pb").is_file():
             raise Refusal(
                 "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
                 f"`saved_model.pb`)\nSpecified file path: {folder}",
-                404,
+                "NOT_FOUND",
             )
         threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count() or 1
         config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=2)
@@ -59,6 +53,7 @@ class Servable:
         with graph.as_default():
             session = tf.compat.v1.Session(graph=graph, config=config)
             self.signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def
+        self.version = version
         self._calls = {}
         for name, signature in self.signatures.items():
             feed, fetch = ([info.name for info in part.values()] for part in (signature.inputs, signature.outputs))
@@ -88,8 +83,47 @@ class Servable:
         try:
             values = self._calls[signature](*(tensors[name] for name in definition.inputs))
         except tf.errors.OpError as error:
-            raise Refusal(error.message, _HTTP.get(_code(error), 500)) from error
+            raise Refusal(error.message, _code(error)) from error
         return dict(zip(definition.outputs, map(np.asarray, values), strict=True))
+
+    def call(
+        self, signature: str, tensors: dict[str, NDArray[Any]], wanted: Sequence[str] = ()
+    ) -> dict[str, NDArray[Any]]:
+        """`run` as gRPC and warm-up requests ask for it: an empty signature is the default one.
+
+        Raises:
+            Refusal: no such signature, inputs that are not its own, or an output that it has not.
+        """
+        signature = signature or "serving_default"
+        if signature not in set(self.signatures):
+            raise Refusal(f'Serving signature key "{signature}" not found.', "FAILED_PRECONDITION")
+        definition = self.signatures[signature]
+        names = ",".join(sorted(tensors))
+        for alias, info in sorted(definition.inputs.items()):
+            if alias not in tensors:
+                raise Refusal(
+                    f"Signature input alias: {alias}(feed name: {info.name}) not found in request and no default value "
+                    f"provided. Inputs expected to be in the request {{{names}}}, or default input alias set: "
+                )
+        if len(tensors) != len(definition.inputs):
+            known = ",".join(sorted(definition.inputs))
+            raise Refusal(
+                f"input size does not match signature: {len(tensors)}!={len(definition.inputs)} "
+                f"len({{{names}}})!=len({{{known}}})"
+            )
+        for position, (alias, dtype) in enumerate(self.dtypes(signature).items()):
+            if tensors[alias].dtype != dtype:
+                expected, got = (NAMES.get(kind.name, kind.name) for kind in (dtype, tensors[alias].dtype))
+                raise Refusal(f"Expects arg[{position}] to be {expected} but {got} is provided")
+        for alias in wanted:
+            if alias not in set(definition.outputs):
+                known = ",".join(sorted(definition.outputs))
+                raise Refusal(
+                    f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                    f"{{{known}}}."
+                )
+        outputs = self.run(signature, tensors)
+        return {alias: outputs[alias] for alias in wanted or sorted(outputs)}
 
     def metadata(self) -> dict[str, Any]:
         """All signatures, as the server describes them in JSON."""
@@ -99,10 +133,7 @@ class Servable:
 
     def _warm_up(self, file: Path) -> None:
         for signature, tensors in requests(file) if file.is_file() else ():
-            missing = self.dtypes(signature or "serving_default").keys() - tensors.keys()
-            if missing:
-                raise Refusal(f"Signature input alias: {min(missing)} not found in warm-up request")
-            self.run(signature or "serving_default", tensors)
+            self.call(signature, tensors)
 
 
 @dataclass
@@ -156,13 +187,8 @@ class ModelStore:
             chosen = loaded.get(version if version is not None else max(loaded, default=-1))
         if chosen is None:
             wanted = f"Latest({model})" if version is None else f"Specific({model}, {version})"
-            raise Refusal(f"Servable not found for request: {wanted}", 404)
+            raise Refusal(f"Servable not found for request: {wanted}", "NOT_FOUND")
         return chosen
-
-    def number(self, model: str, servable: Servable) -> int:
-        """The version that a servable is."""
-        with self._lock:
-            return next((n for n, v in self._models[model].items() if v.servable is servable), 0)
 
     def status(self, model: str, version: int | None = None) -> list[dict[str, Any]]:
         """Every version that was ever seen, newest first, as the server tells it.
@@ -173,9 +199,9 @@ class ModelStore:
         with self._lock:
             known = self._models.get(model, {})
             if not known:
-                raise Refusal(f"Could not find any versions of model {model}", 404)
+                raise Refusal(f"Could not find any versions of model {model}", "NOT_FOUND")
             if version is not None and version not in known:
-                raise Refusal(f"Could not find version {version} of model {model}", 404)
+                raise Refusal(f"Could not find version {version} of model {model}", "NOT_FOUND")
             return [
                 {
                     "version": str(number),
@@ -216,28 +242,31 @@ class ModelStore:
             if str(error) != self._config_error:
                 log.warning("%s; what was served stays", error)
             self._config_error = str(error)
-        with self._lock:
-            self._labels = {config.name: config.labels for config in self._configs}
 
     def _refresh_model(self, config: ModelConfig) -> None:
         folder = self.base / Path(config.base_path).name  # the file may be rendered for a container
         present = versions_of(folder)
-        wanted = (
-            {version for version in config.versions if version in present} if config.versions else set(present[-1:])
-        )
+        listed = {version for version in config.versions if version in present}
+        wanted = listed if config.versions else set(present[-1:])
         known = self._models.setdefault(config.name, {}) if wanted else self._models.get(config.name, {})
         for number in sorted(wanted):
             entry, seen = known.get(number), _fingerprint(folder / str(number))
             if entry is None or not (entry.servable or (entry.code != "OK" and entry.seen == seen)):
                 self._load(config.name, number, folder / str(number), seen)
         loaded = {number for number, entry in known.items() if entry.servable}
+        # a label moves once its new version is loaded, and its old version goes afterwards: no request finds neither
+        old = self._labels.get(config.name, {})
+        moved = {label: number if number in loaded else old.get(label) for label, number in config.labels.items()}
+        labels = {label: number for label, number in moved.items() if number in loaded}
+        with self._lock:
+            self._labels[config.name] = labels  # type: ignore[assignment]
         if not wanted or loaded & wanted:
-            self._unload(config.name, loaded - wanted)
+            self._unload(config.name, loaded - wanted - set(labels.values()))
 
     def _load(self, model: str, number: int, folder: Path, seen: tuple[int, ...]) -> None:
         self._set(model, number, _Version("LOADING"))
         try:
-            self._set(model, number, _Version("AVAILABLE", servable=Servable(folder)))
+            self._set(model, number, _Version("AVAILABLE", servable=Servable(folder, number)))
             log.info("loaded %s version %d", model, number)
         except Exception as error:  # whatever is in the folder must not stop the others
             code, message = _code(error), getattr(error, "message", str(error))
@@ -265,7 +294,7 @@ def _fingerprint(folder: Path) -> tuple[int, ...]:
 def _code(error: Exception) -> str:
     """The status code's name: OutOfRangeError is OUT_OF_RANGE."""
     if isinstance(error, Refusal):
-        return {404: "NOT_FOUND", 400: "INVALID_ARGUMENT"}.get(error.status, "UNKNOWN")
+        return error.code
     if isinstance(error, tf.errors.OpError):
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).upper()
     return "UNKNOWN"

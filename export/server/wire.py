@@ -16,10 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_HTTP = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
 _ECHO = 512
 _INT32 = (-(2**31), 2**31 - 1)
 _RANGES = {"int64": (-(2**63), 2**63 - 1), "uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1)}
-_NAMES = {"float32": "float", "float64": "double"}
+NAMES = {"float32": "float", "float64": "double", "object": "string"}
+"""The server's names of types, where they are not NumPy's."""
 _KINDS = {dict: "Object", list: "Array", str: "String", int: "Number", float: "Number", type(None): "Null"}
 _SYNTAX = {
     "Expecting value": "Invalid value.",
@@ -32,11 +43,11 @@ _SYNTAX = {
 
 
 class Refusal(Exception):
-    """A request that gets an error answer: the HTTP status, and the text under "error"."""
+    """A request that gets an error answer: its text, its gRPC code, and the HTTP status that goes with that."""
 
-    def __init__(self, text: str, status: int = 400) -> None:
+    def __init__(self, text: str, code: str = "INVALID_ARGUMENT", status: int | None = None) -> None:
         super().__init__(text)
-        self.status = status
+        self.code, self.status = code, status or _HTTP.get(code, 500)
 
 
 @dataclass(frozen=True)
@@ -250,7 +261,7 @@ def _checked(values: list[Any], dtype: np.dtype[Any]) -> list[Any]:
     if set(map(type, values)) <= allowed and (not ranged or all(low <= value <= high for value in values)):
         return values
     wrong = next(v for v in values if type(v) not in allowed or (ranged and not low <= v <= high))
-    raise _wrong_type(wrong, _NAMES.get(dtype.name, dtype.name))
+    raise _wrong_type(wrong, NAMES.get(dtype.name, dtype.name))
 
 
 def _wrong_type(value: Any, wanted: str) -> Refusal:

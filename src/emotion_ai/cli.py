@@ -34,6 +34,8 @@ _EXTRAS = {
     "sklearn": "train",
     "tensorboard": "train",
     "torchmetrics": "train",
+    "google": "grpc",
+    "grpc": "grpc",
     "onnx": "export",
     "onnx_tf": "export",
     "onnxruntime": "export",
@@ -130,7 +132,7 @@ def data(
 def serve(
     base: Annotated[Path, typer.Argument(help="The folder that `emotion-ai export` published into.")],
     rest_port: Annotated[int, typer.Option(help="Port of the REST API.")] = 8501,
-    grpc_port: Annotated[int, typer.Option(help="Port of the gRPC API (TensorFlow Serving only).")] = 8500,
+    grpc_port: Annotated[int, typer.Option(help="Port of the gRPC API.")] = 8500,
     engine: Annotated[str, typer.Option(help="auto, tensorflow-serving, docker or embedded.")] = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:

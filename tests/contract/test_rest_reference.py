@@ -6,9 +6,6 @@ import json
 import math
 import os
 import re
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from reference.build_models import build  # pytest puts this test's folder on the path
+from reference.real import real_server
 
 from emotion_ai_export.server import NAME
 from emotion_ai_export.server.app import create_app
@@ -64,30 +62,11 @@ def embedded(models: Path) -> Ask:
 
 
 @pytest.fixture(scope="module")
-def real(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    binary = os.environ.get("TFS_BIN")
-    if not binary:
+def real(models: Path) -> Iterator[Ask]:
+    if not os.environ.get("TFS_BIN"):
         pytest.skip("TFS_BIN is not set: no real TensorFlow Serving")
-    ports = [_free_port(), _free_port()]
-    arguments = [f"--rest_api_port={ports[0]}", f"--port={ports[1]}", f"--model_config_file={models}/models.config"]
-    log = (tmp_path_factory.mktemp("tfs") / "log").open("wb")
-    process = subprocess.Popen(
-        [binary, *arguments, "--allow_version_labels_for_unavailable_models"], stdout=log, stderr=log
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=30) as client:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and process.poll() is None:
-                try:
-                    client.get("/v1/models/m")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.2)
-            yield lambda recorded: client.request(**_request(recorded))
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
+    with real_server(models) as (port, _), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        yield lambda recorded: client.request(**_request(recorded))
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["label"])
@@ -138,8 +117,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return re.sub(r"__inference_(\w+)_\d+", r"__inference_\1", value)
     return value
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -27,13 +27,14 @@ from hypothesis import strategies as st
 from emotion_ai.client import FaceClient
 from emotion_ai.errors import ConfigError, ExportError, MissingExtraError, ModelNotFoundError
 from emotion_ai.png import encode_png
+from emotion_ai.serving_protos import PredictionLog, tensor
 from emotion_ai_export import serve
 from emotion_ai_export.frameworks import tf
 from emotion_ai_export.model_config import ModelConfig, parse, render
-from emotion_ai_export.server.app import Limits, create_app
+from emotion_ai_export.server.app import create_app
+from emotion_ai_export.server.limits import Limits
 from emotion_ai_export.server.store import ModelStore
 from emotion_ai_export.server.wire import Refusal, parse_predict, render_predict
-from emotion_ai_export.serving_protos import PredictionLog, tensor
 
 Ask = Callable[..., httpx.Response]
 
@@ -356,7 +357,7 @@ def test_running_serves_what_the_networks_say_and_leaves_nothing(
     with torch.inference_mode():
         images = torch.from_numpy(crops)[:, None].float()
         keypoints, probabilities = (networks[task](images).numpy() for task in ("keypoints", "emotion"))
-    with serve.running(base) as url:
+    with serve.running(base) as (url, _):
         for signature in ("serving_bytes", "serving_default"):
             with FaceClient(url, version=1, signature=signature) as client:
                 readings = client.read_crops(crops)
@@ -406,7 +407,7 @@ def test_a_terminated_server_answers_what_was_asked(built: Path, base: Path, tmp
         process.wait()
     said = notes.read_text()
     assert "emotion-ai-embedded: stands in for TensorFlow Serving" in said
-    assert "without gRPC" in said
+    assert "gRPC on port" in said
     assert "Traceback" not in said
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotion_ai import serving_protos as protos
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
-from emotion_ai_export import serving_protos as protos
 from emotion_ai_export.frameworks import tf
 from emotion_ai_export.warmup import BATCHES, WARMUP_FILE, replay_warmup, requests, write_warmup
 
