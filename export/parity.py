@@ -1,5 +1,6 @@
 """The gate: PyTorch = ONNX Runtime = SavedModel, on every signature, batch size and kind of face."""
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,26 +10,31 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, FRAME, IMAGES_INPUT, IMAGES_SIGNATURE, OUTPUTS, Task
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ParityError
+from emotion_ai.framing import to_frame
 from emotion_ai.models import FaceNetwork
 from emotion_ai.png import encode_png
 from emotion_ai_export.frameworks import tf
 
 BATCHES = (1, 2, 7, 64)
 TOLERANCES = {"keypoints": 1e-4, "probabilities": 1e-5}
-"""Pixels of the 96x96 frame; probability."""
+"""Given the same pixels; pixels of the 96x96 frame, and probability."""
+
+DECODED_TOLERANCES = {"keypoints": 1e-3, "probabilities": 1e-4}
+"""Given the same file: decoded and resized by Pillow for PyTorch, by the served graph for itself."""
 
 Answers = dict[str, NDArray[np.float32]]
-Ask = Callable[[str, str, NDArray[np.uint8]], Answers]
-"""(servable, signature, uint8 (N, 96, 96)) to its outputs by name."""
+Ask = Callable[[str, str, list[bytes] | NDArray[np.float32]], Answers]
+"""(servable, signature, its input: image files, or frames (N, 96, 96, 1)) to its outputs by name."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The largest difference to PyTorch of one output, over all faces of one kind and batch size."""
+    """The largest difference to PyTorch of one output, and the allowed one, over faces of one kind and batch size."""
 
     path: str
     servable: str
@@ -37,10 +43,7 @@ class Row:
     kind: str
     batch: int
     difference: float
-
-    @property
-    def tolerance(self) -> float:
-        return TOLERANCES[self.output]
+    tolerance: float
 
     @property
     def passes(self) -> bool:
@@ -75,15 +78,15 @@ class ParityReport:
 
     def summary(self) -> list[tuple[str, str, str, float, float]]:
         """(path, servable, output, largest difference, tolerance) over kinds, batches and signatures."""
-        groups: dict[tuple[str, str, str], list[Row]] = {}
+        groups: dict[tuple[str, str, str, float], list[Row]] = {}
         for row in self.rows:
-            groups.setdefault((row.path, row.servable, row.output), []).append(row)
-        return [(*key, max(r.difference for r in rows), rows[0].tolerance) for key, rows in groups.items()]
+            groups.setdefault((row.path, row.servable, row.output, row.tolerance), []).append(row)
+        return [(*key[:3], max(r.difference for r in rows), key[3]) for key, rows in groups.items()]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "passes": self.passes,
-            "tolerances": TOLERANCES,
+            "tolerances": {"same pixels": TOLERANCES, "same file": DECODED_TOLERANCES},
             "batches": list(BATCHES),
             "worst": asdict(self.worst),
             "rows": [asdict(row) for row in self.rows],
@@ -109,10 +112,10 @@ def check_onnx(
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     output = OUTPUTS[task][0]
 
-    def ask(_: str, __: str, images: NDArray[np.uint8]) -> Answers:
-        return {output: session.run([output], {IMAGES_INPUT: images[:, None].astype(np.float32)})[0]}
+    def ask(_: str, __: str, frames: Any) -> Answers:
+        return {output: session.run([output], {IMAGES_INPUT: frames.transpose(0, 3, 1, 2)})[0]}
 
-    return list(_rows("ONNX Runtime", {output: network}, task, ("onnx",), ask, faces))
+    return list(_rows("ONNX Runtime", {output: network}, task, (IMAGES_SIGNATURE,), ask, faces))
 
 
 def check_asked(
@@ -128,15 +131,53 @@ def check_asked(
     return [row for servable in servables for row in _rows(path, by_output, servable, signatures, ask, faces)]
 
 
+def check_decoding(path: str, networks: dict[Task, FaceNetwork], servables: tuple[str, ...], ask: Ask) -> list[Row]:
+    """`serving_bytes` given image files, against PyTorch given the same files decoded and resized as in training."""
+    rows = []
+    by_output = {OUTPUTS[task][0]: network for task, network in networks.items()}
+    for kind, file in picture_files().items():
+        gray = np.asarray(Image.open(io.BytesIO(file)).convert("L"))
+        wanted = _answers(by_output, to_frame(gray)[None])
+        for servable in servables:
+            got = ask(servable, BYTES_SIGNATURE, [file])
+            for name in OUTPUTS[servable]:
+                difference = _difference(got.get(name), wanted[name])
+                tolerance = DECODED_TOLERANCES[name]
+                rows.append(Row(path, servable, BYTES_SIGNATURE, name, kind, 1, difference, tolerance))
+    return rows
+
+
+def picture_files(seed: int = 0) -> dict[str, bytes]:
+    """Faces as files of many kinds and sizes, by what they are."""
+    kinds: list[tuple[str, str, tuple[int, int], dict[str, Any]]] = [
+        *(("L", "JPEG", (96, 96), {"quality": quality}) for quality in (30, 75, 95)),
+        *(("RGB", "JPEG", size, {"quality": 85}) for size in ((97, 131), (240, 200), (31, 48))),
+        ("RGB", "JPEG", (180, 180), {"quality": 60, "progressive": True}),
+        ("RGB", "JPEG", (128, 128), {"quality": 90, "subsampling": 0}),
+        *(("L", "PNG", size, {}) for size in ((48, 48), (211, 307), (1, 1))),
+        *((mode, "PNG", (120, 90), {}) for mode in ("RGB", "RGBA", "LA", "P", "1")),
+    ]
+    faces = synthetic_faces(len(kinds), seed).images
+    files = {}
+    for face, (mode, kind, size, settings) in zip(faces, kinds, strict=True):
+        tinted = np.stack([face, face[::-1] // 2 + 60, 255 - face], -1)
+        picture = Image.fromarray(tinted).resize(size, Image.Resampling.BICUBIC)
+        if mode in ("RGBA", "LA"):
+            picture = picture.convert(mode[:-1])
+            picture.putalpha(Image.linear_gradient("L").resize(size))
+        file = io.BytesIO()
+        picture.convert(mode).save(file, kind, **settings)
+        said = ", ".join(f"{name} {value}" for name, value in settings.items())
+        files[f"{kind} {mode} {size[0]}x{size[1]}{', ' + said if said else ''}"] = file.getvalue()
+    return files
+
+
 def ask_saved_models(models: dict[str, Any]) -> Ask:
     """Asks SavedModels as `tf.saved_model.load` gives them, by servable."""
+    names = {IMAGES_SIGNATURE: IMAGES_INPUT, BYTES_SIGNATURE: BYTES_INPUT}
 
-    def ask(servable: str, signature: str, images: NDArray[np.uint8]) -> Answers:
-        function = models[servable].signatures[signature]
-        if signature == IMAGES_SIGNATURE:
-            answers = function(**{IMAGES_INPUT: tf.constant(images[..., None].astype(np.float32))})
-        else:
-            answers = function(**{BYTES_INPUT: tf.constant([encode_png(image) for image in images])})
+    def ask(servable: str, signature: str, values: Any) -> Answers:
+        answers = models[servable].signatures[signature](**{names[signature]: tf.constant(values)})
         return {name: tensor.numpy() for name, tensor in answers.items()}
 
     return ask
@@ -153,12 +194,21 @@ def _rows(
     for kind, images in faces.items():
         for batch in BATCHES:
             chosen = images[np.arange(batch) % len(images)]
-            with torch.inference_mode():
-                tensor = torch.from_numpy(chosen)[:, None]
-                wanted = {name: networks[name](tensor).numpy() for name in OUTPUTS[servable]}
+            wanted = _answers({name: networks[name] for name in OUTPUTS[servable]}, chosen)
             for signature in signatures:
-                got = ask(servable, signature, chosen)
+                by_bytes = signature == BYTES_SIGNATURE
+                values = [encode_png(image) for image in chosen] if by_bytes else chosen[..., None].astype(np.float32)
+                got = ask(servable, signature, values)
                 for name, value in wanted.items():
-                    alike = name in got and got[name].shape == value.shape
-                    difference = float(np.abs(got[name] - value).max()) if alike else float("inf")
-                    yield Row(path, servable, signature, name, kind, batch, difference)
+                    difference = _difference(got.get(name), value)
+                    yield Row(path, servable, signature, name, kind, batch, difference, TOLERANCES[name])
+
+
+def _answers(networks: dict[str, FaceNetwork], images: NDArray[Any]) -> Answers:
+    with torch.inference_mode():
+        tensor = torch.from_numpy(images.copy())[:, None]  # Pillow's pixels are read-only
+        return {name: network(tensor).numpy() for name, network in networks.items()}
+
+
+def _difference(got: NDArray[np.float32] | None, wanted: NDArray[np.float32]) -> float:
+    return float(np.abs(got - wanted).max()) if got is not None and got.shape == wanted.shape else float("inf")

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emotion_ai.contract import SERVABLES
+from emotion_ai.contract import SERVABLES, TASKS, Task
 from emotion_ai.errors import ExportError
 from emotion_ai_export.model_config import ModelConfig, parse, render
 
 CONFIG_FILE = "models.config"
+CHECKSUMS_FILE = "assets.extra/SHA256SUMS"
+PARTS: dict[str, tuple[Task, ...]] = {"keypoints": ("keypoints",), "emotion": ("emotion",), "face": TASKS}
+"""Whose networks a servable holds."""
 CONTAINER_BASE = "/models"
 FIRST_LABEL = "stable"
 TARGETS = ("host", "container")
@@ -21,14 +24,13 @@ _STAGING = ".staging-"
 
 
 @contextmanager
-def publisher(base: Path) -> Iterator[Path]:
-    """Holds the base path's lock, clears what a killed publisher left, and gives a staging folder on its file system.
+def locked(base: Path) -> Iterator[None]:
+    """Holds the base path's lock, and clears what a killed holder left.
 
     Raises:
-        ExportError: another publisher is at work, or the folder cannot be written.
+        ExportError: another holds it, or the folder cannot be written.
     """
     try:
-        base.mkdir(parents=True, exist_ok=True)
         lock = (base / ".lock").open("w")
     except OSError as error:
         raise ExportError(f"{base}: cannot be written ({error.strerror}); give another out=") from error
@@ -36,9 +38,24 @@ def publisher(base: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ExportError(f"{base}: another export is publishing there; wait for it") from error
+            raise ExportError(f"{base}: another export, promotion or pruning is at work there; wait for it") from error
         for stale in base.glob(f"{_STAGING}*"):
             shutil.rmtree(stale)
+        yield
+
+
+@contextmanager
+def publisher(base: Path) -> Iterator[Path]:
+    """Holds the base path's lock and gives a staging folder on its file system.
+
+    Raises:
+        ExportError: another publisher is at work, or the folder cannot be written.
+    """
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{base}: cannot be written ({error.strerror}); give another out=") from error
+    with locked(base):
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base))
         try:
             yield staging
@@ -60,7 +77,7 @@ def next_version(base: Path) -> int:
 
 def write_checksums(version: Path) -> None:
     """`assets.extra/SHA256SUMS` of all other files of a version, as `sha256sum --check` reads them."""
-    target = version / "assets.extra" / "SHA256SUMS"
+    target = version / CHECKSUMS_FILE
     files = sorted(p for p in version.rglob("*") if p.is_file() and p != target)
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(version).as_posix()}\n" for p in files]
     target.write_text("".join(lines))
@@ -108,14 +125,27 @@ def write_config(base: Path, target: str) -> Path:
             kept = {FIRST_LABEL: present[-1]}  # so that the first version stays served until a promotion moves it
         root = CONTAINER_BASE if target == "container" else str(base.resolve())
         configs.append(ModelConfig(name, f"{root}/{name}", tuple(sorted({*kept.values(), *present[-1:]})), kept))
-    partial = path.with_name(f".{CONFIG_FILE}.partial")
+    replace_file(path, render(configs))
+    return path
+
+
+def remove_version(base: Path, model: str, version: int) -> None:
+    """Takes a version away as a whole, then deletes its files."""
+    gone = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base))
+    os.rename(base / model / str(version), gone / str(version))
+    _sync_entry(base / model)
+    shutil.rmtree(gone)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all, and lastingly."""
+    partial = path.with_name(f".{path.name}.partial")
     with partial.open("w") as stream:
-        stream.write(render(configs))
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)
-    _sync_entry(base)
-    return path
+    _sync_entry(path.parent)
 
 
 def _sync(folder: Path) -> None:

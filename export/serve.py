@@ -145,6 +145,11 @@ def choose_engine(engine: str = "auto") -> str:
     return "embedded"
 
 
+def server_engine() -> str:
+    """What tests and checks serve with: TensorFlow Serving where it is installed, otherwise the embedded server."""
+    return "tensorflow-serving" if _binary() else choose_engine("embedded")
+
+
 def command_line(base: Path, rest_port: int, grpc_port: int, engine: str, host: str, scratch: Path) -> list[str]:
     """The command that serves `base` with an engine; `scratch` takes a models.config where there is no fitting one."""
     if engine == "embedded":

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from emotion_ai.contract import FRAME, SERVABLES, TASKS, Task
+from emotion_ai.contract import FRAME, SERVABLES, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError
 from emotion_ai.framing import to_frame
@@ -24,12 +24,17 @@ from emotion_ai.readings import framed_faces
 from emotion_ai.training.record import environment
 from emotion_ai_export.convert import to_graph, to_onnx
 from emotion_ai_export.frameworks import tf
-from emotion_ai_export.parity import ParityReport, ask_saved_models, check_asked, check_onnx, parity_faces
-from emotion_ai_export.publish import next_version, publisher, put_in_place, write_checksums, write_config
+from emotion_ai_export.parity import (
+    ParityReport,
+    ask_saved_models,
+    check_asked,
+    check_decoding,
+    check_onnx,
+    parity_faces,
+)
+from emotion_ai_export.publish import PARTS, next_version, publisher, put_in_place, write_checksums, write_config
 from emotion_ai_export.servable import save_servable
 from emotion_ai_export.warmup import replay_warmup, write_warmup
-
-_PARTS: dict[str, tuple[Task, ...]] = {"keypoints": ("keypoints",), "emotion": ("emotion",), "face": TASKS}
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ def export(cfg: DictConfig) -> Export:
             models[servable] = tf.saved_model.load(str(staging / servable))
             replay_warmup(staging / servable, models[servable])
         progress.update(step, description="parity of every signature, batch size and kind of face")
-        report.rows += check_asked("SavedModel", networks, SERVABLES, ask_saved_models(models), faces)
+        ask = ask_saved_models(models)
+        report.rows += check_asked("SavedModel", networks, SERVABLES, ask, faces)
+        report.rows += check_decoding("SavedModel given files", networks, SERVABLES, ask)
         console.print(parity_table(report))
         report.require()
         progress.update(step, description="publishing")
@@ -139,7 +146,7 @@ def _extras(
 ) -> None:
     """`assets.extra`: the checkpoint, the proof, the model card, the contract and the checksums."""
     extra = folder / "assets.extra"
-    parts = _PARTS[servable]
+    parts = PARTS[servable]
     cards = []
     for task in parts:
         network, record = loaded[task]

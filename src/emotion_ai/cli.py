@@ -140,6 +140,76 @@ def serve(
     stage("emotion_ai_export.serve").serve(base, rest_port, grpc_port, engine, host)
 
 
+Base = Annotated[Path, typer.Argument(help="The folder that `emotion-ai export` published into.")]
+Label = Annotated[str, typer.Option(help="stable or canary.")]
+Timeout = Annotated[float, typer.Option(help="Seconds that the server may take for each step.")]
+Served = Annotated[str, typer.Option(help="The server, http:// or grpc://, that must say AVAILABLE.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Only rewrite models.config; no server is asked.")]
+SERVER = "http://127.0.0.1:8501"
+
+
+@app.command()
+def versions(
+    base: Base,
+    server: Annotated[str, typer.Option(help="Whose states are shown, where it answers.")] = SERVER,
+    json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """List the published versions: labels, state, metrics, parity, checkpoint."""
+    stage("emotion_ai_export.versions").versions_command(base, server, json)
+
+
+@app.command()
+def promote(
+    base: Base,
+    version: Annotated[int | None, typer.Argument(help="A version's number; the newest if not given.")] = None,
+    label: Label = "stable",
+    server: Served = SERVER,
+    offline: Offline = False,
+    timeout: Timeout = 120,
+) -> None:
+    """Move a label to a version, once the server has loaded it."""
+    command = stage("emotion_ai_export.versions").promote
+    number = command(base, version, label, None if offline else server, timeout)
+    Console().print(f"{label} is version {number}", highlight=False)
+
+
+@app.command()
+def rollback(
+    base: Base, label: Label = "stable", server: Served = SERVER, offline: Offline = False, timeout: Timeout = 120
+) -> None:
+    """Move a label back to the version that it named before."""
+    number = stage("emotion_ai_export.versions").rollback(base, label, None if offline else server, timeout)
+    Console().print(f"{label} is version {number}" if number else f"{label} is taken away", highlight=False)
+
+
+@app.command()
+def prune(
+    base: Base,
+    keep: Annotated[int, typer.Option(help="How many of the newest versions stay; labelled ones always do.")] = 3,
+    server: Served = SERVER,
+    offline: Offline = False,
+    timeout: Timeout = 120,
+) -> None:
+    """Delete old versions, never one that a label names."""
+    gone = stage("emotion_ai_export.versions").prune(base, keep, None if offline else server, timeout)
+    Console().print(f"deleted {', '.join(map(str, gone))}" if gone else "nothing to delete", highlight=False)
+
+
+@app.command()
+def verify(
+    base: Base,
+    server: Annotated[
+        str | None, typer.Option(help="REST address of what serves them; one is started if not given.")
+    ] = None,
+    grpc: Annotated[str | None, typer.Option(help="Its gRPC address; else one port below REST's is tried.")] = None,
+    version: Annotated[int | None, typer.Option(help="One version; all if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Prove again that what is published and served is what its checkpoints say; exits with 1 where it is not."""
+    sys.exit(stage("emotion_ai_export.verify").verify_command(base, server, grpc, version, out, json))
+
+
 @app.command()
 def predict(
     photos: Annotated[list[Path], typer.Argument(help="Photographs, of any size, with any number of faces.")],
