@@ -23,6 +23,7 @@ from emotion_ai.photo import PORTRAITS, load_photo
 from emotion_ai.readings import framed_faces
 from emotion_ai.training.record import environment
 from emotion_ai_export.convert import to_graph, to_onnx
+from emotion_ai_export.deployment import write_deployment
 from emotion_ai_export.frameworks import tf
 from emotion_ai_export.parity import (
     ParityReport,
@@ -90,7 +91,8 @@ def export(cfg: DictConfig) -> Export:
             _extras(staging / servable, servable, loaded, _checkpoints(cfg), report, version)
         paths = put_in_place(staging, base, version)
         config = write_config(base, cfg.target)
-    for path in [*paths, config]:
+        deployment = write_deployment(base, cfg.target)
+    for path in [*paths, config, deployment[0].parent]:
         console.print(f"[green]published[/] {path}", soft_wrap=True, highlight=False)
     return Export(version, paths, report)
 
