@@ -1,8 +1,9 @@
 """The gate: PyTorch = ONNX Runtime = SavedModel, on every signature, batch size and kind of face."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, FRAME, IMAGES_INPUT, IMAGES_SIGNATURE, OUTPUTS, Task
+from emotion_ai.contract import (
+    BYTES_INPUT,
+    BYTES_SIGNATURE,
+    FRAME,
+    IMAGES_INPUT,
+    IMAGES_SIGNATURE,
+    OUTPUTS,
+    Servable,
+    Task,
+)
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ParityError
 from emotion_ai.framing import to_frame
@@ -105,48 +115,77 @@ def parity_faces(real: NDArray[np.uint8] | None = None, seed: int = 0) -> dict[s
     return kinds if real is None or len(real) == 0 else {"real": real, **kinds}
 
 
-def check_onnx(
-    task: Task, network: FaceNetwork, model: onnx.ModelProto, faces: dict[str, NDArray[np.uint8]]
-) -> list[Row]:
+@dataclass(frozen=True)
+class Case:
+    """One request, and what PyTorch answers to it.
+
+    Attributes:
+        kind: of face, or of file.
+        frames: float32 (N, 96, 96, 1); None where the server itself decodes and resizes.
+        files: N images.
+        wanted: each network's answer, by output name.
+    """
+
+    kind: str
+    frames: NDArray[np.float32] | None
+    files: list[bytes]
+    wanted: Answers
+
+
+def same_pixels(networks: dict[Task, FaceNetwork], faces: dict[str, NDArray[np.uint8]]) -> list[Case]:
+    """Every kind of face at every batch size; the files hold the frames without loss."""
+    cases = []
+    for kind, images in faces.items():
+        for batch in BATCHES:
+            chosen = images[np.arange(batch) % len(images)]
+            files = [encode_png(image) for image in chosen]
+            cases.append(Case(kind, chosen[..., None].astype(np.float32), files, _answers(networks, chosen)))
+    return cases
+
+
+def same_files(networks: dict[Task, FaceNetwork]) -> list[Case]:
+    """Every kind of file, decoded and resized for PyTorch as in training."""
+    cases = []
+    for kind, file in picture_files().items():
+        gray = np.asarray(Image.open(io.BytesIO(file)).convert("L"))
+        cases.append(Case(kind, None, [file], _answers(networks, to_frame(gray)[None])))
+    return cases
+
+
+def check_onnx(task: Task, model: onnx.ModelProto, cases: list[Case]) -> list[Row]:
     """ONNX Runtime against PyTorch."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    output = OUTPUTS[task][0]
+    (output,) = OUTPUTS[task]
 
     def ask(_: str, __: str, frames: Any) -> Answers:
         return {output: session.run([output], {IMAGES_INPUT: frames.transpose(0, 3, 1, 2)})[0]}
 
-    return list(_rows("ONNX Runtime", {output: network}, task, (IMAGES_SIGNATURE,), ask, faces))
+    return check_asked("ONNX Runtime", (task,), ask, cases, (IMAGES_SIGNATURE,))
 
 
 def check_asked(
     path: str,
-    networks: dict[Task, FaceNetwork],
-    servables: tuple[str, ...],
+    servables: tuple[Servable, ...],
     ask: Ask,
-    faces: dict[str, NDArray[np.uint8]],
+    cases: list[Case],
+    signatures: tuple[str, ...] = (IMAGES_SIGNATURE, BYTES_SIGNATURE),
 ) -> list[Row]:
     """Whatever answers like a server, against PyTorch: loaded SavedModels, or a server through its client."""
-    by_output = {OUTPUTS[task][0]: network for task, network in networks.items()}
-    signatures = (IMAGES_SIGNATURE, BYTES_SIGNATURE)
-    return [row for servable in servables for row in _rows(path, by_output, servable, signatures, ask, faces)]
-
-
-def check_decoding(path: str, networks: dict[Task, FaceNetwork], servables: tuple[str, ...], ask: Ask) -> list[Row]:
-    """`serving_bytes` given image files, against PyTorch given the same files decoded and resized as in training."""
     rows = []
-    by_output = {OUTPUTS[task][0]: network for task, network in networks.items()}
-    for kind, file in picture_files().items():
-        gray = np.asarray(Image.open(io.BytesIO(file)).convert("L"))
-        wanted = _answers(by_output, to_frame(gray)[None])
+    for case in cases:
+        decoded = case.frames is None
+        tolerances = DECODED_TOLERANCES if decoded else TOLERANCES
         for servable in servables:
-            got = ask(servable, BYTES_SIGNATURE, [file])
-            for name in OUTPUTS[servable]:
-                difference = _difference(got.get(name), wanted[name])
-                tolerance = DECODED_TOLERANCES[name]
-                rows.append(Row(path, servable, BYTES_SIGNATURE, name, kind, 1, difference, tolerance))
+            for signature in (BYTES_SIGNATURE,) if decoded else signatures:
+                got = ask(servable, signature, case.files if signature == BYTES_SIGNATURE else case.frames)  # type: ignore[arg-type]
+                for name in OUTPUTS[servable]:
+                    difference = _difference(got.get(name), case.wanted[name])
+                    place = (f"{path} given files" if decoded else path, servable, signature, name)
+                    rows.append(Row(*place, case.kind, len(case.files), difference, tolerances[name]))
     return rows
 
 
+@cache
 def picture_files(seed: int = 0) -> dict[str, bytes]:
     """Faces as files of many kinds and sizes, by what they are."""
     kinds: list[tuple[str, str, tuple[int, int], dict[str, Any]]] = [
@@ -183,31 +222,10 @@ def ask_saved_models(models: dict[str, Any]) -> Ask:
     return ask
 
 
-def _rows(
-    path: str,
-    networks: dict[str, FaceNetwork],
-    servable: str,
-    signatures: tuple[str, ...],
-    ask: Ask,
-    faces: dict[str, NDArray[np.uint8]],
-) -> Iterator[Row]:
-    for kind, images in faces.items():
-        for batch in BATCHES:
-            chosen = images[np.arange(batch) % len(images)]
-            wanted = _answers({name: networks[name] for name in OUTPUTS[servable]}, chosen)
-            for signature in signatures:
-                by_bytes = signature == BYTES_SIGNATURE
-                values = [encode_png(image) for image in chosen] if by_bytes else chosen[..., None].astype(np.float32)
-                got = ask(servable, signature, values)
-                for name, value in wanted.items():
-                    difference = _difference(got.get(name), value)
-                    yield Row(path, servable, signature, name, kind, batch, difference, TOLERANCES[name])
-
-
-def _answers(networks: dict[str, FaceNetwork], images: NDArray[Any]) -> Answers:
+def _answers(networks: dict[Task, FaceNetwork], images: NDArray[Any]) -> Answers:
     with torch.inference_mode():
         tensor = torch.from_numpy(images.copy())[:, None]  # Pillow's pixels are read-only
-        return {name: network(tensor).numpy() for name, network in networks.items()}
+        return {OUTPUTS[task][0]: network(tensor).numpy() for task, network in networks.items()}
 
 
 def _difference(got: NDArray[np.float32] | None, wanted: NDArray[np.float32]) -> float:

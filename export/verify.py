@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import SERVABLES, TASKS, Task
+from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError, ParityError
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.training.record import write_json
@@ -25,12 +26,14 @@ from emotion_ai_export.frameworks import tf
 from emotion_ai_export.model_config import ModelConfig, render
 from emotion_ai_export.parity import (
     Ask,
+    Case,
     ParityReport,
     Row,
     ask_saved_models,
     check_asked,
-    check_decoding,
     parity_faces,
+    same_files,
+    same_pixels,
 )
 from emotion_ai_export.publish import CHECKSUMS_FILE, CONFIG_FILE, PARTS, versions_of
 from emotion_ai_export.serve import running, server_engine
@@ -82,19 +85,17 @@ def verify(base: Path, server: str | None = None, grpc: str | None = None, versi
         raise ConfigError(f"{base}: {wanted} is not there; publish with: emotion-ai export out={base}")
     numbers = numbers if version is None else [version]
     if server:
-        _served_models(server, numbers)  # before the long work
-    faces = parity_faces()
+        _served(server, numbers)  # before the long work
     checks: list[Check] = []
-    proven: dict[int, dict[Task, FaceNetwork]] = {}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with ExitStack() as stack, Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         step = progress.add_task("")
 
-        def check(number: int, name: str, act: Callable[[], list[Row] | None]) -> bool:
+        def check(number: int, name: str, look: Callable[[], list[Row] | None]) -> bool:
             progress.update(step, description=f"version {number}: {name}")
             found = Check(number, name)
             try:
-                found.rows = act() or []
+                found.rows = look() or []
                 if found.rows:
                     ParityReport(found.rows).require()
             except Exception as error:  # whatever a damaged file makes the libraries raise
@@ -102,28 +103,21 @@ def verify(base: Path, server: str | None = None, grpc: str | None = None, versi
             checks.append(found)
             return found.passes
 
+        proven = {}
         for number in numbers:
-            folders = {model: base / model / str(number) for model in SERVABLES}
-            networks: dict[Task, FaceNetwork] = {}
-            models: dict[str, Any] = {}
-            check(number, "files", lambda folders=folders: _check_files(folders))  # type: ignore[misc]
-            if check(number, "checkpoint", lambda f=folders, n=networks: n.update(_networks(f))):  # type: ignore[misc]
-                good = check(
-                    number,
-                    "SavedModel",
-                    lambda f=folders, n=networks, m=models: _compare("SavedModel", n, _loaded(f, m), faces),  # type: ignore[misc]
-                )
-                replays = check(number, "warm-up", lambda f=folders, m=models: _replay(f, m))  # type: ignore[misc]
-                if good and replays:
-                    proven[number] = networks
-        with ExitStack() as stack:
-            if server is None and proven:
-                progress.update(step, description="starting a server")
-                server, grpc = stack.enter_context(_own_server(base, list(proven), stack))
-            for name, address in (("REST", server), ("gRPC", grpc or (_beside(server) if server else None))):
-                for number in _served_models(address, list(proven)) if address else ():
-                    asked = _client_ask(address, number, stack)  # type: ignore[arg-type]
-                    check(number, name, lambda a=asked, n=number, p=name: _compare(p, proven[n], a, faces))  # type: ignore[misc]
+            published = _Published(number, base)
+            whole = check(number, "files", published.check_files)
+            good = check(number, "checkpoint", published.load_checkpoint)
+            good = good and check(number, "SavedModel", published.compare)
+            if good and check(number, "warm-up", published.replay) and whole:
+                proven[number] = published  # what is damaged is not served
+        if server is None and proven:
+            progress.update(step, description="starting a server")
+            server, grpc = stack.enter_context(_own_server(base, list(proven), stack))
+        for name, address in (("REST", server), ("gRPC", grpc or (_beside(server) if server else None))):
+            for number in _served(address, list(proven)) if address else ():
+                ask = _asking(str(address), number, stack)
+                check(number, name, partial(check_asked, name, SERVABLES, ask, proven[number].cases))
     return sorted(checks, key=lambda found: found.version)
 
 
@@ -145,58 +139,56 @@ def verify_command(
     return int(not passes)
 
 
-def _check_files(folders: dict[str, Path]) -> None:
-    """Every file is as SHA256SUMS says, none is missing, none was added.
+class _Published:
+    """One version of the three servables on disk; each method is one thing to look at.
 
     Raises:
-        ParityError: the first that is not so.
+        ParityError: what is not as it was proven.
     """
-    for folder in folders.values():
-        sums = folder / CHECKSUMS_FILE
-        if not sums.is_file():
-            raise ParityError(f"{sums}: is missing; export again")
-        listed = {name: digest for digest, _, name in (line.partition("  ") for line in sums.read_text().splitlines())}
-        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        for name in sorted(listed.keys() | present - {CHECKSUMS_FILE}):
-            if name not in present:
-                raise ParityError(f"{folder / name}: is missing; export again")
-            if name not in listed:
-                raise ParityError(f"{folder / name}: was added after the export; remove it")
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != listed[name]:
-                raise ParityError(f"{folder / name}: was altered after the export; export again")
 
+    def __init__(self, number: int, base: Path) -> None:
+        self.folders = {model: base / model / str(number) for model in SERVABLES}
+        self.cases: list[Case] = []
+        self._models: dict[str, Any] = {}
 
-def _networks(folders: dict[str, Path]) -> dict[Task, FaceNetwork]:
-    """The checkpoints of a version.
+    def check_files(self) -> None:
+        """Every file is as SHA256SUMS says, none is missing, none was added."""
+        for folder in self.folders.values():
+            sums = folder / CHECKSUMS_FILE
+            if not sums.is_file():
+                raise ParityError(f"{sums}: is missing; export again")
+            lines = (line.partition("  ") for line in sums.read_text().splitlines())
+            listed = {name: digest for digest, _, name in lines}
+            present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            for name in sorted(listed.keys() | present - {CHECKSUMS_FILE}):
+                if name not in present:
+                    raise ParityError(f"{folder / name}: is missing; export again")
+                if name not in listed:
+                    raise ParityError(f"{folder / name}: was added after the export; remove it")
+                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != listed[name]:
+                    raise ParityError(f"{folder / name}: was altered after the export; export again")
 
-    Raises:
-        CheckpointError: one that cannot be read.
-        ParityError: the servables do not carry the same ones.
-    """
-    found: dict[Task, FaceNetwork] = {}
-    for model, folder in folders.items():
-        for task in PARTS[model]:
-            file = folder / "assets.extra" / f"{task}.safetensors"
-            network = load_network(file, task)[0]
-            first = found.setdefault(task, network).state_dict()
-            if not all(torch.equal(first[name], tensor) for name, tensor in network.state_dict().items()):
-                raise ParityError(f"{file}: holds other weights than the same version's other models; export again")
-    return found
+    def load_checkpoint(self) -> None:
+        """Every servable carries its networks, the same ones; they say what the others must answer."""
+        found: dict[Task, FaceNetwork] = {}
+        for model, folder in self.folders.items():
+            for task in PARTS[model]:
+                file = folder / "assets.extra" / f"{task}.safetensors"
+                network = load_network(file, task)[0]
+                first = found.setdefault(task, network).state_dict()
+                if not all(torch.equal(first[name], tensor) for name, tensor in network.state_dict().items()):
+                    raise ParityError(f"{file}: holds other weights than this version's other models; export again")
+        self.cases = same_pixels(found, parity_faces()) + same_files(found)
 
+    def compare(self) -> list[Row]:
+        """The SavedModels against the checkpoint."""
+        self._models = {model: tf.saved_model.load(str(folder)) for model, folder in self.folders.items()}
+        return check_asked("SavedModel", SERVABLES, ask_saved_models(self._models), self.cases)
 
-def _loaded(folders: dict[str, Path], models: dict[str, Any]) -> Ask:
-    models.update({model: tf.saved_model.load(str(folder)) for model, folder in folders.items()})
-    return ask_saved_models(models)
-
-
-def _compare(path: str, networks: dict[Task, FaceNetwork], ask: Ask, faces: dict[str, Any]) -> list[Row]:
-    rows = check_asked(path, networks, SERVABLES, ask, faces)
-    return rows + check_decoding(f"{path} given files", networks, SERVABLES, ask)
-
-
-def _replay(folders: dict[str, Path], models: dict[str, Any]) -> None:
-    for model, folder in folders.items():
-        replay_warmup(folder, models[model])
+    def replay(self) -> None:
+        """The warm-up requests are answered."""
+        for model, folder in self.folders.items():
+            replay_warmup(folder, self._models[model])
 
 
 def _own_server(base: Path, numbers: list[int], stack: ExitStack) -> Any:
@@ -209,12 +201,12 @@ def _own_server(base: Path, numbers: list[int], stack: ExitStack) -> Any:
     return running(folder, engine=server_engine())
 
 
-def _client_ask(address: str, number: int, stack: ExitStack) -> Ask:
+def _asking(address: str, number: int, stack: ExitStack) -> Ask:
     clients = {m: stack.enter_context(FaceClient(address, model=m, version=number)) for m in SERVABLES}
     return lambda servable, signature, values: clients[servable].predict(values, signature)  # type: ignore[index]
 
 
-def _served_models(address: str, numbers: list[int]) -> list[int]:
+def _served(address: str, numbers: list[int]) -> list[int]:
     """Those of the versions that a server has AVAILABLE in all models.
 
     Raises:

@@ -18,10 +18,11 @@ from emotion_ai_export.parity import (
     Row,
     ask_saved_models,
     check_asked,
-    check_decoding,
     check_onnx,
     parity_faces,
     picture_files,
+    same_files,
+    same_pixels,
 )
 
 KINDS = {"real", "synthetic", "black", "white", "noise"}
@@ -41,8 +42,8 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
 ) -> None:
     report = ParityReport()
     for task, network in networks.items():
-        report.rows += check_onnx(task, network, onnx_models[task], faces)
-    report.rows += check_asked("SavedModel", networks, SERVABLES, ask_saved_models(loaded), faces)
+        report.rows += check_onnx(task, onnx_models[task], same_pixels({task: network}, faces))
+    report.rows += check_asked("SavedModel", SERVABLES, ask_saved_models(loaded), same_pixels(networks, faces))
     report.require()
     saved = {(r.servable, r.signature, r.output, r.kind, r.batch) for r in report.rows if r.path == "SavedModel"}
     outputs = [
@@ -71,8 +72,8 @@ def test_a_weight_that_was_altered_after_the_export_is_refused(
     output = {"keypoints": "keypoints", "emotion": "probabilities"}[task]
     changed = networks | {task: altered}
     for rows in (
-        check_onnx(task, altered, onnx_models[task], few(faces)),
-        check_asked("SavedModel", changed, ("face",), ask_saved_models(loaded), few(faces)),
+        check_onnx(task, onnx_models[task], same_pixels({task: altered}, few(faces))),
+        check_asked("SavedModel", ("face",), ask_saved_models(loaded), same_pixels(changed, few(faces))),
     ):
         report = ParityReport(rows)
         assert not report.passes
@@ -89,14 +90,14 @@ def test_a_swap_between_faces_of_a_batch_is_noticed(
     def shuffled(servable: str, signature: str, values: Any) -> dict[str, np.ndarray]:
         return {name: value[::-1] for name, value in ask(servable, signature, values).items()}
 
-    report = ParityReport(check_asked("served", networks, ("keypoints",), shuffled, few(faces)))
+    report = ParityReport(check_asked("served", ("keypoints",), shuffled, same_pixels(networks, few(faces))))
     assert {row.batch for row in report.rows if not row.passes} == set(BATCHES) - {1}
 
 
 def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
     networks: dict[Any, Any], loaded: dict[str, Any]
 ) -> None:
-    rows = check_decoding("SavedModel", networks, SERVABLES, ask_saved_models(loaded))
+    rows = check_asked("SavedModel", SERVABLES, ask_saved_models(loaded), same_files(networks))
     ParityReport(rows).require()
     kinds = {row.kind for row in rows}
     assert len(kinds) == len(picture_files()) == 16
@@ -111,7 +112,7 @@ def test_a_coarser_resize_is_noticed(networks: dict[Any, Any], loaded: dict[str,
         picture = Image.open(io.BytesIO(values[0])).convert("L").resize((96, 96), Image.Resampling.NEAREST)
         return ask(servable, signature, [encode_png(np.asarray(picture))])
 
-    failed = {row.kind for row in check_decoding("served", networks, ("face",), nearest) if not row.passes}
+    failed = {row.kind for row in check_asked("served", ("face",), nearest, same_files(networks)) if not row.passes}
     assert {kind for kind in picture_files() if "96x96" not in kind and "1x1" not in kind} <= failed
 
 
@@ -127,7 +128,7 @@ def test_a_coarser_resize_is_noticed(networks: dict[Any, Any], loaded: dict[str,
 def test_an_answer_that_is_not_the_contracts_does_not_pass(
     answer: dict[str, Any], networks: dict[Any, Any], faces: dict[str, Any]
 ) -> None:
-    report = ParityReport(check_asked("served", networks, ("emotion",), lambda *_: answer, few(faces)))
+    report = ParityReport(check_asked("served", ("emotion",), lambda *_: answer, same_pixels(networks, few(faces))))
     assert not any(row.passes for row in report.rows)
     with pytest.raises(ParityError):
         report.require()
