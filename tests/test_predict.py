@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError, ModelNotFoundError, ServerTimeoutError, ServerUnreachableError
 from emotion_ai.photo import PORTRAITS
-from emotion_ai.predict import predict, predict_command
+from emotion_ai.predict import Output, follow, predict, predict_command
 from emotion_ai.readings import COLUMNS, CropReadings, Crops
 
 
@@ -125,3 +126,60 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         predict(list(PORTRAITS), reader, out=tmp_path / "file")
     with pytest.raises(ConfigError, match="cannot be written"):
         predict(list(PORTRAITS), reader, csv=tmp_path)
+
+
+def test_photographs_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give photographs, or --watch FOLDER"):
+        predict_command()
+    with pytest.raises(ConfigError, match="give photographs, or --watch FOLDER"):
+        predict_command(PORTRAITS, watched=tmp_path)
+    with pytest.raises(ConfigError, match="--signature choose among served models"):
+        predict_command(PORTRAITS, signature="serving_default")
+    with pytest.raises(ConfigError, match="no such folder; give one that photographs come into"):
+        follow(tmp_path / "nowhere", reader, Output())
+
+
+def test_a_watched_folder_is_read_as_photographs_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Present, new, half-written, replaced, broken ones; a server that is away for a while."""
+    folder, table = tmp_path / "in", tmp_path / "out" / "faces.csv"
+    folder.mkdir()
+    shutil.copy(PORTRAITS[0], folder / "a.png")
+    (folder / "notes.txt").write_text("not a photograph")
+    content = PORTRAITS[1].read_bytes()
+    steps = iter(
+        [
+            lambda: (folder / "b.jpg").write_bytes(content[:9000]),
+            lambda: (folder / "b.jpg").write_bytes(content),
+            lambda: None,
+            lambda: (folder / "bad.jpg").write_bytes(b"nonsense"),
+            lambda: None,
+            lambda: away.clear(),
+            lambda: shutil.copy(PORTRAITS[0], folder / "b.jpg"),
+            lambda: None,
+        ]
+    )
+    away = [True]
+
+    def answer(crops: Crops) -> CropReadings:
+        if away:
+            raise ServerUnreachableError("no server answers")
+        return reader(crops)
+
+    def look(_: float) -> None:
+        try:
+            next(steps)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotion_ai.watch.time.sleep", look)
+        assert follow(folder, answer, Output(tmp_path / "out", table, as_json=True)) == 0
+    out, err = capsys.readouterr()
+    records = [json.loads(line) for line in out.strip().splitlines()]
+    read = [Path(record["photo"]).name for record in records if "faces" in record]
+    assert read == ["a.png", "b.jpg", "b.jpg"]
+    assert err.count("no server answers") == 1
+    assert err.count("bad.jpg") == 1
+    with table.open(newline="") as file:
+        assert [Path(row["photo"]).name for row in csv.DictReader(file)] == read
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.annotated.png", "b.annotated.png"}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from emotion_ai.contract import TASKS
+from emotion_ai.contract import BYTES_SIGNATURE, TASKS
 from emotion_ai.errors import ConfigError, EmotionAIError, MissingExtraError
 
 app = typer.Typer(
@@ -212,17 +212,24 @@ def verify(
 
 @app.command()
 def predict(
-    photos: Annotated[list[Path], typer.Argument(help="Photographs, of any size, with any number of faces.")],
-    server: Annotated[str | None, typer.Option(help="URL of the REST API; without it PyTorch answers.")] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="Photographs, of any size, with any number of faces.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="http:// (REST) or grpc:// address; without it PyTorch answers.")
+    ] = None,
+    signature: Annotated[str, typer.Option(help="serving_bytes sends PNG, serving_default pixels.")] = BYTES_SIGNATURE,
     version: Annotated[int | None, typer.Option(help="A version of the served model.")] = None,
     label: Annotated[str | None, typer.Option(help="A label of the served model, e.g. stable.")] = None,
+    watch: Annotated[Path | None, typer.Option(help="Read the photographs that come into a folder.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated pictures.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table with one row for each face.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the readings as JSON.")] = False,
 ) -> None:
     """Find the faces in photographs and read their keypoints and emotions."""
-    command = stage("emotion_ai.predict").predict_command
-    sys.exit(command(photos, server=server, version=version, label=label, out=out, csv=csv, as_json=json))
+    module = stage("emotion_ai.predict")
+    output = module.Output(out, csv, json)
+    sys.exit(module.predict_command(photos or (), server, signature, version, label, watch, output))
 
 
 @app.command()

@@ -1,7 +1,10 @@
 """The command `emotion-ai predict`: photographs in; a table, JSON, CSV and annotated pictures out."""
 
+import contextlib
+import json
 from collections.abc import Callable, Sequence
 from csv import DictWriter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from emotion_ai import watch
 from emotion_ai.annotate import annotate
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import EMOTIONS
+from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS
 from emotion_ai.errors import (
     ClientError,
     ConfigError,
@@ -28,14 +32,23 @@ from emotion_ai.readings import COLUMNS, CropReadings, Crops, FaceReading, read_
 Answer = tuple[Path, list[FaceReading] | EmotionAIError]
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where readings go: annotated pictures, a table with a row for each face, and JSON or a table on the screen."""
+
+    out: Path | None = None
+    csv: Path | None = None
+    as_json: bool = False
+
+
 def predict_command(
-    photos: Sequence[Path],
+    photos: Sequence[Path] = (),
     server: str | None = None,
+    signature: str = BYTES_SIGNATURE,
     version: int | None = None,
     label: str | None = None,
-    out: Path | None = None,
-    csv: Path | None = None,
-    as_json: bool = False,
+    watched: Path | None = None,
+    output: Output | None = None,
 ) -> int:
     """Reads photographs with a served model, or with the bundled weights and PyTorch, and shows what was found.
 
@@ -47,14 +60,52 @@ def predict_command(
         CheckpointError: the bundled weights cannot be used.
         MissingExtraError: no server is given and PyTorch is not installed.
     """
+    output = output or Output()
+    if bool(photos) == (watched is not None):
+        raise ConfigError("give photographs, or --watch FOLDER for those that come into a folder")
     if server is None:
-        if version is not None or label is not None:
-            raise ConfigError("--version and --label choose among served models; give --server as well")
+        if version is not None or label is not None or signature != BYTES_SIGNATURE:
+            raise ConfigError("--version, --label and --signature choose among served models; give --server as well")
         from emotion_ai.reader import FaceReader  # brings PyTorch
 
-        return predict(photos, FaceReader.bundled().read_crops, out, csv, as_json)
-    with FaceClient(server, version=version, label=label) as client:
-        return predict(photos, client.read_crops, out, csv, as_json)
+        return _run(photos, watched, FaceReader.bundled().read_crops, output)
+    with FaceClient(server, version=version, label=label, signature=signature) as client:
+        return _run(photos, watched, client.read_crops, output)
+
+
+def _run(
+    photos: Sequence[Path], watched: Path | None, read_crops: Callable[[Crops], CropReadings], output: Output
+) -> int:
+    if watched is None:
+        return predict(photos, read_crops, output.out, output.csv, output.as_json)
+    return follow(watched, read_crops, output)
+
+
+def follow(folder: Path, read_crops: Callable[[Crops], CropReadings], output: Output, poll: float = watch.POLL) -> int:
+    """`predict_command` for a folder, until it is interrupted; with JSON, one object a line."""
+    for place in filter(None, (output.out, output.csv.parent if output.csv else None)):
+        _make(place)
+    console, errors = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True)
+
+    def read(path: Path) -> list[FaceReading]:
+        photo = load_photo(path)
+        faces = read_photo(photo, read_crops)
+        if output.out:
+            _write_picture(photo.rgb, faces, output.out / f"{path.stem}.annotated.png")
+        return faces
+
+    def show(path: Path, answer: list[FaceReading] | EmotionAIError) -> None:
+        if output.as_json:
+            console.print(json.dumps(_record(path, answer)), markup=False)
+        if isinstance(answer, EmotionAIError):
+            _complain(errors, path, answer)
+        elif not output.as_json:
+            said = ", ".join(f"{face.emotion or 'points'} {face.confidence:.0%}" for face in answer)
+            console.print(f"{path.name}: {said}", markup=False)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        watch.watch(folder, read, show, output.csv, poll)
+    return 0
 
 
 def predict(
