@@ -17,6 +17,9 @@ test-all: $(READY)
 bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed
 
+load: $(READY) # against the server that runs on 8501 and 8500; LOAD="--server ... --grpc ..." names another
+	$(BIN)/python -m emotion_ai_export.bench.load $(LOAD)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

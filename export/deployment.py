@@ -17,9 +17,7 @@ FOLDER = "deployment"
 FILES = ("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "README.md")
 TEMPLATES = Path(__file__).with_name("templates")
 METRICS_PATH = "/monitoring/prometheus/metrics"
-SERVER_MEMORY = (
-    1024  # MiB beside the models: the process, its threads and the requests in flight; assumed, not measured
-)
+SERVER_MEMORY = 2048  # MiB beside the models; the embedded server takes 1.2 GiB with one version, 1.6 with two
 MEMORY_STEP = 128  # MiB
 USER = 65532  # nobody's number on the host; the models must be readable by everyone
 

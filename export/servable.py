@@ -34,7 +34,9 @@ def save_servable(graphs: dict[str, ServableGraph], servable: Servable, folder: 
     # one inner function, so that both signatures share one copy of the weights
     @tf.function(input_signature=[tf.TensorSpec([None, FRAME, FRAME, 1], tf.float32, IMAGES_INPUT)])
     def network(images: Any) -> dict[str, Any]:
-        return {part.output: part(images) for part in parts}
+        # servers do not check shapes, and a convolution that is given another rank ends the whole process
+        checked = tf.ensure_shape(images, [None, FRAME, FRAME, 1])
+        return {part.output: part(checked) for part in parts}
 
     @tf.function(input_signature=[tf.TensorSpec([None, FRAME, FRAME, 1], tf.float32, IMAGES_INPUT)])
     def from_images(images: Any) -> dict[str, Any]:

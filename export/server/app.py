@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from emotion_ai_export.server import NAME
@@ -26,14 +25,14 @@ _LOOK = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE)
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 
 
-def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[], None] = lambda: None) -> Starlette:
+def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[], None] = lambda: None) -> Router:
     """The ASGI application; its lifespan starts and stops the store, and at the end calls `stop`."""
     limits = limits or Limits()
     pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="model")
     pending = 0
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Any) -> AsyncIterator[None]:
         store.start()
         yield
         await asyncio.to_thread(stop)
@@ -62,7 +61,7 @@ def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[
             response.body = b""
         await response(scope, receive, send)
 
-    return Starlette(routes=[Mount("/", app=answer)], lifespan=lifespan)
+    return Router(redirect_slashes=False, default=answer, lifespan=lifespan)
 
 
 def _path(request: Request) -> str:

@@ -158,6 +158,7 @@ class ModelStore:
         self._labels: dict[str, dict[str, int]] = {}
         self._configs: list[ModelConfig] = []
         self._config_error = ""
+        self._changed = False
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -219,6 +220,11 @@ class ModelStore:
             self._refresh_model(config)
         for model in self._models.keys() - {config.name for config in self._configs}:
             self._unload(model, set(self._models[model]))
+        if self._changed:
+            self._changed = False
+            gc.unfreeze()
+            gc.collect()  # graphs are cyclic
+            gc.freeze()  # otherwise each request of many numbers has all models' graphs looked through
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -278,11 +284,11 @@ class ModelStore:
             if self._models[model][number].servable:
                 self._set(model, number, _Version("END"))
                 log.info("unloaded %s version %d", model, number)
-                gc.collect()  # graphs are cyclic
 
     def _set(self, model: str, number: int, entry: _Version) -> None:
         with self._lock:
             self._models[model][number] = entry
+        self._changed = True
 
 
 def _fingerprint(folder: Path) -> tuple[int, ...]:

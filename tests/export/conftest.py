@@ -1,6 +1,8 @@
 """Small random networks and what is made of them, once for all tests of the export."""
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from emotion_ai.models import FaceNetwork
 from emotion_ai_export.convert import to_graph, to_onnx
 from emotion_ai_export.frameworks import tf
 from emotion_ai_export.servable import save_servable
+from emotion_ai_export.serve import Addresses, running
 
 ENCODERS: dict[Task, dict[str, Any]] = {
     "keypoints": {"name": "residual", "widths": [8, 16, 16], "depths": [1, 1, 1], "stem_stride": 4},
@@ -58,6 +61,20 @@ def folders(onnx_models: dict[Task, Any], tmp_path_factory: pytest.TempPathFacto
     for name in SERVABLES:
         save_servable(graphs, name, base / name)
     return {name: base / name for name in SERVABLES}
+
+
+@pytest.fixture(scope="session", params=["embedded", "tensorflow-serving"])
+def live(
+    request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Addresses]:
+    """The random networks, served as version 1 by a process of its own."""
+    if request.param != "embedded" and not os.environ.get("TFS_BIN"):
+        pytest.skip("TFS_BIN is not set: no real TensorFlow Serving")
+    base = tmp_path_factory.mktemp("live")
+    for name, folder in folders.items():
+        shutil.copytree(folder, base / name / "1")
+    with running(base, engine=request.param) as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="session")

@@ -196,14 +196,14 @@ def test_memory_is_twice_the_configured_models(base: Path, target: str) -> None:
         compose = yaml.safe_load(texts["compose.yaml"])["services"]["server"]["mem_limit"]
         return {resources["limits"]["memory"], f"{compose[:-1]}Mi"}
 
-    assert limits() == {"1152Mi"}  # 1024 + 2 × 3, to the next 128
+    assert limits() == {"2176Mi"}  # 2048 + 2 × 3, to the next 128
     put_version(base / "face" / "2", 62 * MIB)  # the first stays labelled, so both are loaded
     put_version(base / "face" / "2.partial", 999 * MIB)
-    assert limits() == {"1280Mi"}  # 1024 + 2 × 65
+    assert limits() == {"2304Mi"}  # 2048 + 2 × 65
     config = base / "models.config"
     config.write_text(config.read_text().replace('key: "stable" value: 1', 'key: "stable" value: 2'))
     write_config(base, target)
-    assert limits() == {"1152Mi"}  # version 1 is no longer loaded: 1024 + 2 × 64
+    assert limits() == {"2176Mi"}  # version 1 is no longer loaded: 2048 + 2 × 64
 
 
 def message(name: str, fields: list[tuple[str, int, str | int]], repeated: tuple[str, ...] = ()) -> Any:
@@ -377,4 +377,4 @@ def test_a_configuration_without_versions_counts_the_newest(base: Path) -> None:
     config.write_text(render(newest))
     write_deployment(base, "container")
     memory = container((base / "deployment/kubernetes.yaml").read_text())["resources"]["limits"]["memory"]
-    assert memory == "1280Mi"  # 1024 + 2 × 102
+    assert memory == "2304Mi"  # 2048 + 2 × 102
