@@ -11,7 +11,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ from emotion_ai.training.record import write_json
 Send = Callable[[], bool]
 """Asks once; whether it was answered as asked."""
 
+Connect = Callable[[], AbstractContextManager[Send]]
+
 
 @dataclass(frozen=True)
 class Way:
@@ -47,7 +50,7 @@ class Way:
 
     name: str
     size: int
-    connect: Callable[[], Send]
+    connect: Connect
 
 
 @dataclass(frozen=True)
@@ -94,36 +97,36 @@ def ways(rest: str, address: str | None, model: str = "face") -> list[Way]:
 
 def measure(way: Way, clients: int, seconds: float) -> Load:
     """The given number of clients, for so long, after each has been answered once."""
-    sends = [way.connect() for _ in range(clients)]
-    answered: list[list[float]] = [[] for _ in sends]
+    answered: list[list[float]] = [[] for _ in range(clients)]
     failed = [0] * clients
     ready = threading.Barrier(clients + 1)
-    end = 0.0
+    finish = threading.Event()
 
     def ask(place: int) -> None:
-        send = sends[place]
-        send()
-        ready.wait()
-        while (started := time.perf_counter()) < end:
-            if send():
-                answered[place].append(time.perf_counter() - started)
-            else:
-                failed[place] += 1
+        with way.connect() as send:
+            send()
+            ready.wait()
+            while not finish.is_set():
+                started = time.perf_counter()
+                if send():
+                    answered[place].append(time.perf_counter() - started)
+                else:
+                    failed[place] += 1
 
     threads = [threading.Thread(target=ask, args=(place,), daemon=True) for place in range(clients)]
     for thread in threads:
         thread.start()
-    end = time.perf_counter() + 3600  # until all are ready
     ready.wait()
     started = time.perf_counter()
-    end = started + seconds
+    finish.wait(seconds)
+    finish.set()
     for thread in threads:
         thread.join()
     taken = time.perf_counter() - started
     times: NDArray[Any] = 1000 * np.concatenate(answered)
-    p50, p90, p99 = np.percentile(times, [50, 90, 99]) if len(times) else [float("nan")] * 3
     count = len(times)
-    return Load(way.name, way.size, clients, count, sum(failed), count / taken, float(p50), float(p90), float(p99))
+    p50, p90, p99 = np.percentile(times, [50, 90, 99]).tolist() if count else [float("nan")] * 3
+    return Load(way.name, way.size, clients, count, sum(failed), count / taken, p50, p90, p99)
 
 
 def main() -> None:
@@ -191,12 +194,13 @@ def _table(loads: list[Load]) -> Table:
     return table
 
 
-def _rest(url: str, model: str, body: bytes) -> Callable[[], Send]:
+def _rest(url: str, model: str, body: bytes) -> Connect:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     path, headers = f"{parts.path.rstrip('/')}/v1/models/{model}:predict", {"Content-Type": "application/json"}
 
-    def connect() -> Send:
+    @contextmanager
+    def connect() -> Iterator[Send]:
         connection = kind(parts.hostname or "", parts.port, timeout=60)
 
         def send() -> bool:
@@ -208,22 +212,27 @@ def _rest(url: str, model: str, body: bytes) -> Callable[[], Send]:
                 connection.close()  # the next request opens it anew
                 return False
 
-        return send
+        with closing(connection):
+            yield send
 
     return connect
 
 
-def _grpc(address: str, body: bytes) -> Callable[[], Send]:
-    channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
-    method = channel.unary_unary(protos.PREDICT, lambda content: content, lambda content: content)
+def _grpc(address: str, body: bytes) -> Connect:
+    @contextmanager
+    def connect() -> Iterator[Send]:
+        with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+            method = channel.unary_unary(protos.PREDICT)
 
-    def send() -> bool:
-        try:
-            return bool(method(body, timeout=60))
-        except grpc.RpcError:
-            return False
+            def send() -> bool:
+                try:
+                    return bool(method(body, timeout=60))
+                except grpc.RpcError:
+                    return False
 
-    return lambda: send
+            yield send
+
+    return connect
 
 
 if __name__ == "__main__":

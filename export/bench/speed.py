@@ -33,7 +33,7 @@ from emotion_ai_export.onnx_tf_compat import load_onnx_tf
 from emotion_ai_export.servable import save_servable
 from emotion_ai_export.server.store import Servable
 
-OURS, KERAS, ONNX_TF = "our SavedModel", "Keras", "onnx-tf as it comes"
+OURS, KERAS, ONNX_TF = "SavedModel", "Keras", "onnx-tf"
 _PAUSE = 0.05  # seconds: longer than idle worker threads spin
 _TURN = 0.05  # seconds of timed calls, at least one
 

@@ -61,6 +61,27 @@ def test_each_convolution_stands_there_once_with_one_bias(folders: dict[str, Pat
     assert kinds.count("BiasAdd") == convolutions
 
 
+@pytest.mark.parametrize(
+    ("task", "counts"),
+    [
+        (
+            "keypoints",
+            {"Conv2D": 17, "BiasAdd": 17, "Relu": 11, "AvgPool": 2, "Mean": 3, "Sigmoid": 3, "Mul": 5, "AddV2": 4}
+            | {"Sub": 1, "Reshape": 1, "Placeholder": 1, "Identity": 1, "Const": 42},
+        ),
+        (
+            "emotion",
+            {"Conv2D": 10, "BiasAdd": 11, "Relu": 7, "AvgPool": 1, "Mean": 3, "Sigmoid": 2, "Mul": 3, "AddV2": 2}
+            | {"Sub": 1, "MatMul": 1, "Softmax": 1, "Placeholder": 1, "Identity": 1, "Const": 27},
+        ),
+    ],
+)
+def test_the_graph_has_exactly_the_networks_operations(
+    task: str, counts: dict[str, int], onnx_models: dict[str, Any]
+) -> None:
+    assert to_graph(onnx_models[task]).operations() == counts
+
+
 def test_torchvisions_padded_pooling_converts_exactly(make_network: Callable[..., Any], tmp_path: Path) -> None:
     network = make_network("emotion", {"name": "resnet18"})
     graph = to_graph(to_onnx(network))
