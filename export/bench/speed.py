@@ -50,7 +50,7 @@ def contenders(task: Task, network: FaceNetwork, folder: Path, threads: int) -> 
     load_onnx_tf().prepare(model, logging_level="ERROR").export_graph(str(folder / "onnx_tf"))
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
     return {
-        "PyTorch": _torch(network, threads),
+        "PyTorch": _torch(network),
         "ONNX Runtime": _onnx_runtime(model, threads),
         ONNX_TF: _session(folder / "onnx_tf", channels_first=True),
         OURS: _session(folder / "ours"),
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--checkpoint", nargs=2, default=["bundled", "bundled"], metavar=("KEYPOINTS", "EMOTION"))
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     nodes = {}
@@ -180,8 +181,7 @@ def _seconds(call: Call, images: NDArray[np.float32], repeats: int) -> float:
     return time.perf_counter() - started
 
 
-def _torch(network: FaceNetwork, threads: int) -> Call:
-    torch.set_num_threads(threads)
+def _torch(network: FaceNetwork) -> Call:
     network = network.to(memory_format=torch.channels_last)
 
     def call(images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from string import Template
@@ -201,7 +202,7 @@ def test_memory_is_twice_the_configured_models(base: Path, target: str) -> None:
     put_version(base / "face" / "2.partial", 999 * MIB)
     assert limits() == {"2304Mi"}  # 2048 + 2 × 65
     config = base / "models.config"
-    config.write_text(config.read_text().replace('key: "stable" value: 1', 'key: "stable" value: 2'))
+    config.write_text(render([replace(entry, labels={"stable": 2}) for entry in parse(config.read_text())]))
     write_config(base, target)
     assert limits() == {"2176Mi"}  # version 1 is no longer loaded: 2048 + 2 × 64
 

@@ -60,9 +60,12 @@ def test_killed_it_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: P
         extra = base / name / "1" / "assets.extra"
         proof = json.loads((extra / "parity.json").read_text())
         assert proof["passes"]
-        assert {row["batch"] for row in proof["rows"]} == {1, 2, 7, 64}
-        assert {row["signature"] for row in proof["rows"]} == {"onnx", "serving_default", "serving_bytes"}
-        assert {row["kind"] for row in proof["rows"]} == {"real", "synthetic", "black", "white", "noise"}
+        given_pixels = [row for row in proof["rows"] if "given files" not in row["path"]]
+        assert {row["batch"] for row in given_pixels} == {1, 2, 7, 64}
+        assert {row["signature"] for row in proof["rows"]} == {"serving_default", "serving_bytes"}
+        assert {row["path"] for row in given_pixels} == {"ONNX Runtime", "SavedModel"}
+        assert {row["path"] for row in proof["rows"]} - {"ONNX Runtime", "SavedModel"} == {"SavedModel given files"}
+        assert {row["kind"] for row in given_pixels} == {"real", "synthetic", "black", "white", "noise"}
         for line in (extra / "SHA256SUMS").read_text().splitlines():
             digest, path = line.split("  ")
             assert hashlib.sha256((base / name / "1" / path).read_bytes()).hexdigest() == digest
