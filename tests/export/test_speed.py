@@ -40,7 +40,8 @@ def test_the_benchmark_compares_all_five_and_leaves_table_and_picture(
     files = [str(tmp_path / f"{task}.safetensors") for task in ("keypoints", "emotion")]
     for task, file in zip(("keypoints", "emotion"), files, strict=True):
         save_network(networks[task], Path(file), {})
-    arguments = ["--rounds", "2", "--batches", "1", "3", "--threads", "1", "--out", str(tmp_path / "out")]
+    threads = str(torch.get_num_threads())  # it sets them for the whole process: other tests keep what they have
+    arguments = ["--rounds", "2", "--batches", "1", "3", "--threads", threads, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["speed", *arguments, "--checkpoint", *files])
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")  # put back afterwards
     speed.main()
