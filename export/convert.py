@@ -14,8 +14,9 @@ from typing import Any
 import absl.logging
 import onnx
 import torch
+from torch import nn
 
-from emotion_ai.contract import FRAME, IMAGES_INPUT, OUTPUTS
+from emotion_ai.contract import FRAME, IMAGES_INPUT, OUTPUTS, UNCERTAINTY_SIGNATURE, outputs
 from emotion_ai.errors import ExportError
 from emotion_ai.models import FaceNetwork
 from emotion_ai.models.checkpoint import contract_record
@@ -36,24 +37,25 @@ _PASSES = ("function", "constfold", "shape", "layout", "arithmetic", "constfold"
 
 @dataclass(frozen=True)
 class ServableGraph:
-    """A frozen TensorFlow graph: images float32 (N, 96, 96, 1), 0-255, in; one output with the batch first.
+    """A frozen TensorFlow graph: images float32 (N, 96, 96, 1), 0-255, in; outputs with the batch first.
 
     Attributes:
         graph_def: its nodes; weights are constants, no node names a device.
-        output: name of the output in the contract, e.g. "keypoints".
-        tensor: name of the output's tensor in the graph.
+        tensors: names of the outputs' tensors in the graph, by their names in the contract, e.g. "keypoints".
     """
 
     graph_def: Any
-    output: str
-    tensor: str
+    tensors: dict[str, str]
 
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: Any) -> dict[str, Any]:
         """Puts the graph where it is called: inside a tf.function this inlines it."""
-        (answer,) = tf.graph_util.import_graph_def(
-            self.graph_def, input_map={f"{IMAGES_INPUT}:0": images}, return_elements=[self.tensor], name=self.output
+        answers = tf.graph_util.import_graph_def(
+            self.graph_def,
+            input_map={f"{IMAGES_INPUT}:0": images},
+            return_elements=list(self.tensors.values()),
+            name=next(iter(self.tensors)),
         )
-        return answer
+        return dict(zip(self.tensors, answers, strict=True))
 
     def operations(self) -> dict[str, int]:
         """How many nodes of each kind it has."""
@@ -61,27 +63,38 @@ class ServableGraph:
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 
+class _Served(nn.Module):
+    """What a network answers when it is served: for keypoints with their deviations."""
+
+    def __init__(self, network: FaceNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.network.uncertainty(images) if self.network.task == "keypoints" else self.network(images)
+
+
 def to_onnx(network: FaceNetwork) -> onnx.ModelProto:
-    """The network as ONNX: `images` float32 (N, 1, 96, 96) in, the contract's output name out, dynamic batch.
+    """The network as ONNX: `images` float32 (N, 1, 96, 96) in, the contract's output names out, dynamic batch.
 
     Raises:
         ExportError: torch cannot trace it, or the result is not valid ONNX.
     """
-    (output,) = OUTPUTS[network.task]
+    names = outputs(network.task, UNCERTAINTY_SIGNATURE) or OUTPUTS[network.task]
     file = io.BytesIO()
     with warnings.catch_warnings():
         # deprecated, but only this exporter writes an opset that onnx-tf knows
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             torch.onnx.export(
-                network.eval(),
+                _Served(network).eval(),
                 (torch.zeros(2, 1, FRAME, FRAME),),  # a trace at batch 1 would bake the batch in
                 file,
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[IMAGES_INPUT],
-                output_names=[output],
-                dynamic_axes={IMAGES_INPUT: {0: _BATCH}, output: {0: _BATCH}},
+                output_names=list(names),
+                dynamic_axes={name: {0: _BATCH} for name in (IMAGES_INPUT, *names)},
             )
             model = onnx.load_from_string(file.getvalue())
             onnx.helper.set_model_props(model, {"contract": json.dumps(contract_record()), "task": network.task})
@@ -97,37 +110,42 @@ def to_graph(model: onnx.ModelProto) -> ServableGraph:
     Raises:
         ExportError: an operator that onnx-tf does not know, or a step that left NCHW, transposes or pads behind.
     """
-    (output,) = (tensor.name for tensor in model.graph.output)
-    frozen, tensor = _freeze(model, output)
-    graph_def = graph_rewrites.simplify(_to_nhwc(frozen, tensor), tensor)
-    graph_rewrites.check(graph_def, output)
-    return ServableGraph(graph_def, output, tensor)
+    names = [output.name for output in model.graph.output]
+    frozen, tensors = _freeze(model, names)
+    graph_def = graph_rewrites.simplify(_to_nhwc(frozen, tensors), tensors)
+    graph_rewrites.check(graph_def, names[0])
+    return ServableGraph(graph_def, dict(zip(names, tensors, strict=True)))
 
 
-def _freeze(model: onnx.ModelProto, output: str) -> tuple[Any, str]:
+def _freeze(model: onnx.ModelProto, names: list[str]) -> tuple[Any, list[str]]:
     backend = load_onnx_tf()
     verbosity = absl.logging.get_verbosity()
     try:
         # "CUDA" makes onnx-tf keep NCHW, instead of transposing around every convolution
         translated = backend.prepare(model, device="CUDA", logging_level="ERROR").tf_module
-        function = tf.function(lambda images: translated(**{IMAGES_INPUT: images})[output])
-        concrete = function.get_concrete_function(tf.TensorSpec([None, 1, FRAME, FRAME], tf.float32, IMAGES_INPUT))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 1, FRAME, FRAME], tf.float32, IMAGES_INPUT)])
+        def function(images: Any) -> list[Any]:
+            answers = translated(**{IMAGES_INPUT: images})
+            return [answers[name] for name in names]
+
+        concrete = function.get_concrete_function()
         frozen = convert_variables_to_constants_v2(concrete)
     except Exception as error:  # onnx-tf and TensorFlow raise many kinds
-        raise ExportError(f"onnx-tf does not translate the {output} network: {_lines(error)[-1]}") from error
+        raise ExportError(f"onnx-tf does not translate the {names[0]} network: {_lines(error)[-1]}") from error
     finally:
         absl.logging.set_verbosity(verbosity)  # onnx-tf's pooling sets it
-    return frozen.graph.as_graph_def(), frozen.outputs[0].name
+    return frozen.graph.as_graph_def(), [tensor.name for tensor in frozen.outputs]
 
 
-def _to_nhwc(graph_def: Any, tensor: str) -> Any:
+def _to_nhwc(graph_def: Any, tensors: list[str]) -> Any:
     for node in graph_def.node:
         node.device = "/device:CPU:0"  # without a device the layout pass silently does nothing
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")
     meta = tf.compat.v1.train.export_meta_graph(graph_def=graph_def, graph=graph)
-    meta.collection_def["train_op"].node_list.value.append(tensor)  # Grappler keeps what this collection needs
+    meta.collection_def["train_op"].node_list.value.extend(tensors)  # Grappler keeps what this collection needs
 
     config = tf.compat.v1.ConfigProto()
     rewrite = config.graph_options.rewrite_options

@@ -21,7 +21,7 @@ _LAID_OUT = {"Conv2D", "DepthwiseConv2dNative", "MaxPool", "AvgPool", "BiasAdd",
 _GONE = {"Transpose", "Pad", "PadV2", "MirrorPad", "SparseToDense", "Shape", "DataFormatVecPermute", "PyFunc"}
 
 
-def simplify(graph_def: Any, tensor: str) -> Any:
+def simplify(graph_def: Any, tensors: list[str]) -> Any:
     """The graph with an NHWC input `images` (N, 96, 96, 1) and everything merged that can be; constants stay exact.
 
     Raises:
@@ -38,8 +38,8 @@ def simplify(graph_def: Any, tensor: str) -> Any:
             _reshape_to_constant(graph, node)
     for node in list(graph.nodes.values()):
         if node.op == "Reshape":
-            _drop_transpose_of_vectors(graph, node, tensor)
-    return graph.needed_for(tensor)
+            _drop_transpose_of_vectors(graph, node)
+    return graph.needed_for(tensors)
 
 
 def check(graph_def: Any, name: str) -> None:
@@ -82,13 +82,13 @@ class _Graph:
         self.nodes[name] = node
         return name
 
-    def needed_for(self, tensor: str) -> Any:
-        return tf.compat.v1.graph_util.extract_sub_graph(self.graph_def, [_name(tensor)])
+    def needed_for(self, tensors: list[str]) -> Any:
+        return tf.compat.v1.graph_util.extract_sub_graph(self.graph_def, [_name(tensor) for tensor in tensors])
 
-    def shape(self, node: Any, tensor: str) -> tuple[int | None, ...] | None:
+    def shape(self, node: Any) -> tuple[int | None, ...] | None:
         graph = tf.Graph()
         with graph.as_default():
-            tf.graph_util.import_graph_def(self.needed_for(tensor), name="")
+            tf.graph_util.import_graph_def(self.needed_for([node.name]), name="")
         shape = graph.get_tensor_by_name(f"{node.name}:0").shape
         return None if shape.rank is None else tuple(shape)
 
@@ -180,10 +180,10 @@ def _reshape_to_constant(graph: _Graph, node: Any) -> None:
         node.attr["Tshape"].type = tf.as_dtype(wanted.dtype).as_datatype_enum
 
 
-def _drop_transpose_of_vectors(graph: _Graph, node: Any, tensor: str) -> None:
+def _drop_transpose_of_vectors(graph: _Graph, node: Any) -> None:
     """A 1x1 map reads the same in either layout, so nothing has to move before it is reshaped."""
     transpose = graph.source(node)
     if transpose.op == "Transpose" and _is_permutation(graph, transpose, _NCHW_FROM_NHWC):
-        shape = graph.shape(graph.source(transpose), tensor)
+        shape = graph.shape(graph.source(transpose))
         if shape is not None and shape[1:3] == (1, 1):
             node.input[0] = transpose.input[0]

@@ -1,7 +1,7 @@
 """The gate: PyTorch = ONNX Runtime = SavedModel, on every signature, batch size and kind of face."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
@@ -15,13 +15,14 @@ from PIL import Image
 
 from emotion_ai.contract import (
     BYTES_INPUT,
-    BYTES_SIGNATURE,
+    DEVIATIONS,
     FRAME,
     IMAGES_INPUT,
     IMAGES_SIGNATURE,
-    OUTPUTS,
+    INPUTS,
     Servable,
     Task,
+    outputs,
 )
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ParityError
@@ -31,10 +32,10 @@ from emotion_ai.png import encode_png
 from emotion_ai_export.frameworks import tf
 
 BATCHES = (1, 2, 7, 64)
-TOLERANCES = {"keypoints": 1e-4, "probabilities": 1e-5}
+TOLERANCES = {"keypoints": 1e-4, "deviations": 1e-4, "probabilities": 1e-5}
 """Given the same pixels; pixels of the 96x96 frame, and probability."""
 
-DECODED_TOLERANCES = {"keypoints": 1e-3, "probabilities": 1e-4}
+DECODED_TOLERANCES = {"keypoints": 1e-3, "deviations": 1e-3, "probabilities": 1e-4}
 """Given the same file: decoded and resized by Pillow for PyTorch, by the served graph for itself."""
 
 Answers = dict[str, NDArray[np.float32]]
@@ -155,10 +156,10 @@ def same_files(networks: dict[Task, FaceNetwork]) -> list[Case]:
 def check_onnx(task: Task, model: onnx.ModelProto, cases: list[Case]) -> list[Row]:
     """ONNX Runtime against PyTorch."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (output,) = OUTPUTS[task]
+    names = [output.name for output in session.get_outputs()]
 
     def ask(_: str, __: str, frames: Any) -> Answers:
-        return {output: session.run([output], {IMAGES_INPUT: frames.transpose(0, 3, 1, 2)})[0]}
+        return dict(zip(names, session.run(names, {IMAGES_INPUT: frames.transpose(0, 3, 1, 2)}), strict=True))
 
     return check_asked("ONNX Runtime", (task,), ask, cases, (IMAGES_SIGNATURE,))
 
@@ -168,7 +169,7 @@ def check_asked(
     servables: tuple[Servable, ...],
     ask: Ask,
     cases: list[Case],
-    signatures: tuple[str, ...] = (IMAGES_SIGNATURE, BYTES_SIGNATURE),
+    signatures: Sequence[str] = tuple(INPUTS),
 ) -> list[Row]:
     """Whatever answers like a server, against PyTorch: loaded SavedModels, or a server through its client."""
     rows = []
@@ -176,9 +177,13 @@ def check_asked(
         decoded = case.frames is None
         tolerances = DECODED_TOLERANCES if decoded else TOLERANCES
         for servable in servables:
-            for signature in (BYTES_SIGNATURE,) if decoded else signatures:
-                got = ask(servable, signature, case.files if signature == BYTES_SIGNATURE else case.frames)  # type: ignore[arg-type]
-                for name in OUTPUTS[servable]:
+            for signature in signatures:
+                wanted = outputs(servable, signature)
+                given = case.files if INPUTS[signature] == BYTES_INPUT else case.frames
+                if not wanted or given is None:
+                    continue
+                got = ask(servable, signature, given)
+                for name in wanted:
                     difference = _difference(got.get(name), case.wanted[name])
                     place = (f"{path} given files" if decoded else path, servable, signature, name)
                     rows.append(Row(*place, case.kind, len(case.files), difference, tolerances[name]))
@@ -213,10 +218,9 @@ def picture_files(seed: int = 0) -> dict[str, bytes]:
 
 def ask_saved_models(models: dict[str, Any]) -> Ask:
     """Asks SavedModels as `tf.saved_model.load` gives them, by servable."""
-    names = {IMAGES_SIGNATURE: IMAGES_INPUT, BYTES_SIGNATURE: BYTES_INPUT}
 
     def ask(servable: str, signature: str, values: Any) -> Answers:
-        answers = models[servable].signatures[signature](**{names[signature]: tf.constant(values)})
+        answers = models[servable].signatures[signature](**{INPUTS[signature]: tf.constant(values)})
         return {name: tensor.numpy() for name, tensor in answers.items()}
 
     return ask
@@ -225,7 +229,12 @@ def ask_saved_models(models: dict[str, Any]) -> Ask:
 def _answers(networks: dict[Task, FaceNetwork], images: NDArray[Any]) -> Answers:
     with torch.inference_mode():
         tensor = torch.from_numpy(images.copy())[:, None]  # Pillow's pixels are read-only
-        return {OUTPUTS[task][0]: network(tensor).numpy() for task, network in networks.items()}
+        answers = {}
+        if "keypoints" in networks:
+            answers["keypoints"], answers[DEVIATIONS] = networks["keypoints"].uncertainty(tensor)
+        if "emotion" in networks:
+            answers["probabilities"] = networks["emotion"](tensor)
+        return {name: answer.numpy() for name, answer in answers.items()}
 
 
 def _difference(got: NDArray[np.float32] | None, wanted: NDArray[np.float32]) -> float:

@@ -1,4 +1,4 @@
-"""The three servables: graphs with the contract's two signatures, written as SavedModels."""
+"""The three servables: graphs with the contract's signatures, written as SavedModels."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from emotion_ai.contract import (
     FRAME,
     IMAGES_INPUT,
     IMAGES_SIGNATURE,
-    OUTPUTS,
+    UNCERTAINTY_SIGNATURE,
     Servable,
+    outputs,
 )
 from emotion_ai_export.convert import ServableGraph
 from emotion_ai_export.frameworks import tf
@@ -22,33 +23,44 @@ _PNG_HEADER = 24  # bytes up to the end of width and height, which stand in IHDR
 
 
 def save_servable(graphs: dict[str, ServableGraph], servable: Servable, folder: Path) -> None:
-    """Writes a SavedModel with both signatures.
+    """Writes a SavedModel with its signatures.
 
     Args:
-        graphs: by output name; "face" needs both.
+        graphs: by task; "face" needs both.
         servable: which of the three.
         folder: must not exist.
     """
-    parts = [graphs[output] for output in OUTPUTS[servable]]
+    parts = list(graphs.values()) if servable == "face" else [graphs[servable]]
 
-    # one inner function, so that both signatures share one copy of the weights
+    # one inner function, so that all signatures share one copy of the weights
     @tf.function(input_signature=[tf.TensorSpec([None, FRAME, FRAME, 1], tf.float32, IMAGES_INPUT)])
     def network(images: Any) -> dict[str, Any]:
         # servers do not check shapes, and a convolution that is given another rank ends the whole process
         checked = tf.ensure_shape(images, [None, FRAME, FRAME, 1])
-        return {part.output: part(checked) for part in parts}
+        return {name: tensor for part in parts for name, tensor in part(checked).items()}
 
     @tf.function(input_signature=[tf.TensorSpec([None, FRAME, FRAME, 1], tf.float32, IMAGES_INPUT)])
     def from_images(images: Any) -> dict[str, Any]:
-        return network(images)
+        answers = network(images)
+        return {name: answers[name] for name in outputs(servable, IMAGES_SIGNATURE)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)])
     def from_bytes(image_bytes: Any) -> dict[str, Any]:
-        return network(decode(image_bytes))
+        answers = network(decode(image_bytes))
+        return {name: answers[name] for name in outputs(servable, BYTES_SIGNATURE)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)])
+    def with_uncertainty(image_bytes: Any) -> dict[str, Any]:
+        answers = network(decode(image_bytes))
+        return {name: answers[name] for name in outputs(servable, UNCERTAINTY_SIGNATURE)}
 
     module = tf.Module(name=servable)
     module.network, module.from_images, module.from_bytes = network, from_images, from_bytes
-    tf.saved_model.save(module, str(folder), {IMAGES_SIGNATURE: from_images, BYTES_SIGNATURE: from_bytes})
+    signatures = {IMAGES_SIGNATURE: from_images, BYTES_SIGNATURE: from_bytes}
+    if outputs(servable, UNCERTAINTY_SIGNATURE):
+        module.with_uncertainty = with_uncertainty
+        signatures[UNCERTAINTY_SIGNATURE] = with_uncertainty
+    tf.saved_model.save(module, str(folder), signatures)
 
 
 def decode(image_bytes: Any) -> Any:

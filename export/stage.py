@@ -73,7 +73,7 @@ def export(cfg: DictConfig) -> Export:
             model = to_onnx(network)
             report.rows += check_onnx(task, model, pixels)
             progress.update(step, description=f"{task}: ONNX to TensorFlow")
-            graphs[model.graph.output[0].name] = to_graph(model)
+            graphs[task] = to_graph(model)
         models = {}
         for servable in SERVABLES:
             progress.update(step, description=f"{servable}: SavedModel and warm-up")
@@ -106,7 +106,7 @@ def parity_table(report: ParityReport) -> Table:
     for name in ("difference", "allowed"):
         table.add_column(name, justify="right")
     for path, servable, output, difference, tolerance in report.summary():
-        unit = "px" if output == "keypoints" else ""
+        unit = "" if output == "probabilities" else "px"
         colour = "green" if difference <= tolerance else "bold red"
         table.add_row(path, servable, output, f"[{colour}]{difference:.1e}[/] {unit}", f"{tolerance:.0e} {unit}")
     return table

@@ -8,13 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai import serving_protos as protos
-from emotion_ai.contract import (
-    BYTES_INPUT,
-    BYTES_SIGNATURE,
-    IMAGES_INPUT,
-    IMAGES_SIGNATURE,
-    Servable,
-)
+from emotion_ai.contract import IMAGES_INPUT, INPUTS, Servable, outputs
 from emotion_ai.errors import ExportError
 from emotion_ai.png import encode_png
 from emotion_ai_export.quiet_tensorflow import held_stderr, tf
@@ -24,7 +18,7 @@ BATCHES = (1, 8, 32, 64)  # one, and the batch sizes that the batching parameter
 
 
 def write_warmup(version: Path, servable: Servable, images: NDArray[np.uint8]) -> None:
-    """Writes the requests for both signatures at each batch size, as a TFRecord of PredictionLog.
+    """Writes the requests for each signature at each batch size, as a TFRecord of PredictionLog.
 
     Args:
         version: the version's folder.
@@ -37,14 +31,14 @@ def write_warmup(version: Path, servable: Servable, images: NDArray[np.uint8]) -
         for batch in BATCHES:
             faces = images[np.arange(batch) % len(images)]
             pixels = faces[..., np.newaxis].astype(np.float32)
-            for signature, key, value in (
-                (IMAGES_SIGNATURE, IMAGES_INPUT, pixels),
-                (BYTES_SIGNATURE, BYTES_INPUT, [encode_png(face) for face in faces]),
-            ):
+            files = [encode_png(face) for face in faces]
+            for signature, key in INPUTS.items():
+                if not outputs(servable, signature):
+                    continue
                 record = protos.PredictionLog()
                 request = record.predict_log.request
                 request.model_spec.name, request.model_spec.signature_name = servable, signature
-                request.inputs[key].CopyFrom(protos.tensor(value))
+                request.inputs[key].CopyFrom(protos.tensor(pixels if key == IMAGES_INPUT else files))
                 writer.write(record.SerializeToString())
 
 

@@ -22,7 +22,7 @@ def test_every_choice_of_training_composes_and_fits_its_code(group: str, choice:
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
         cfg = compose("train", [f"{group}={choice}"])
     Augmentation(**cfg.task.augment)
-    FaceNetwork(cfg.task.name, dict(cfg.model.encoder), cfg.model.dropout)
+    FaceNetwork(cfg.task.name, dict(cfg.model.encoder), cfg.model.get("head"), cfg.model.get("dropout", 0.0))
 
 
 @pytest.mark.parametrize("root", ROOTS)

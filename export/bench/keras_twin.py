@@ -8,7 +8,7 @@ from torch import nn
 from emotion_ai.contract import FRAME, KEYPOINTS
 from emotion_ai.models import FaceNetwork
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder, SqueezeExcite
-from emotion_ai.models.network import EmotionHead, KeypointHead
+from emotion_ai.models.network import EmotionHead, HeatmapHead, RegressionHead
 from emotion_ai_export.frameworks import tf
 
 _HALF = FRAME / 2
@@ -29,8 +29,10 @@ def keras_twin(network: FaceNetwork) -> Any:
     for block in network.encoder.blocks:
         x = _block(block, x)
     head = network.head
-    if isinstance(head, KeypointHead):
+    if isinstance(head, RegressionHead):
         answer = tf.keras.layers.Reshape((len(KEYPOINTS), 2))(_layer(head.conv, x) * _HALF + _HALF)
+    elif isinstance(head, HeatmapHead):
+        answer = _soft_argmax(head, _layer(head.conv, x))
     else:
         assert isinstance(head, EmotionHead)
         weights = [head.linear.weight.detach().numpy().T, head.linear.bias.detach().numpy()]
@@ -38,6 +40,13 @@ def keras_twin(network: FaceNetwork) -> Any:
         answer = dense(tf.keras.layers.GlobalAveragePooling2D()(x))
         dense.set_weights(weights)
     return tf.keras.Model(images, answer)
+
+
+def _soft_argmax(head: HeatmapHead, logits: Any) -> Any:
+    weights = tf.keras.ops.exp(logits - tf.keras.ops.max(logits, (1, 2), keepdims=True))
+    total = tf.keras.ops.sum(weights, (1, 2))
+    grids = (cells.permute(0, 2, 3, 1).numpy() for cells in (head.across, head.down))
+    return tf.keras.ops.stack([tf.keras.ops.sum(weights * grid, (1, 2)) / total for grid in grids], -1)
 
 
 def _block(block: ResidualBlock, x: Any) -> Any:

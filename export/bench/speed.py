@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import bootstrap
 
-from emotion_ai.contract import FRAME, IMAGES_SIGNATURE, TASKS, Task
+from emotion_ai.contract import FRAME, IMAGES_SIGNATURE, OUTPUTS, TASKS, Task
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.training.record import environment, write_json
 from emotion_ai_export.bench.keras_twin import keras_twin
@@ -44,16 +44,15 @@ Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 def contenders(task: Task, network: FaceNetwork, folder: Path, threads: int) -> dict[str, Call]:
     """All ways to run one network, by name."""
     model = to_onnx(network)
-    graph = to_graph(model)
-    save_servable({graph.output: graph}, task, folder / "ours")
+    save_servable({task: to_graph(model)}, task, folder / "ours")
     keras_twin(network).export(folder / "keras", "tf_saved_model", verbose=False)
     load_onnx_tf().prepare(model, logging_level="ERROR").export_graph(str(folder / "onnx_tf"))
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
     return {
         "PyTorch": _torch(network),
         "ONNX Runtime": _onnx_runtime(model, threads),
-        ONNX_TF: _session(folder / "onnx_tf", channels_first=True),
-        OURS: _session(folder / "ours"),
+        ONNX_TF: _session(folder / "onnx_tf", OUTPUTS[task][0], channels_first=True),
+        OURS: _session(folder / "ours", OUTPUTS[task][0]),
         KERAS: _session(folder / "keras"),
     }
 
@@ -196,17 +195,18 @@ def _onnx_runtime(model: onnx.ModelProto, threads: int) -> Call:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (images_input,) = (tensor.name for tensor in session.get_inputs())
-    return lambda images: session.run(None, {images_input: images.transpose(0, 3, 1, 2)})[0]
+    output = session.get_outputs()[0].name
+    return lambda images: session.run([output], {images_input: images.transpose(0, 3, 1, 2)})[0]
 
 
-def _session(folder: Path, channels_first: bool = False) -> Call:
+def _session(folder: Path, output: str | None = None, channels_first: bool = False) -> Call:
     servable = Servable(folder)
     (images_input,) = servable.dtypes(IMAGES_SIGNATURE)
 
     def call(images: NDArray[np.float32]) -> NDArray[np.float32]:
         fed = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_first else images
-        (answer,) = servable.run(IMAGES_SIGNATURE, {images_input: fed}).values()
-        return answer
+        answers = servable.run(IMAGES_SIGNATURE, {images_input: fed})
+        return answers[output or next(iter(answers))]
 
     return call
 

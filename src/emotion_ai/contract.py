@@ -66,7 +66,19 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "emotion": ("probabilities",),
     "face": ("keypoints", "probabilities"),
 }
-"""Names of each servable's outputs, in both signatures."""
+"""Names of each servable's outputs, in `serving_default` and `serving_bytes`."""
 
-IMAGES_SIGNATURE, IMAGES_INPUT = "serving_default", "images"
-BYTES_SIGNATURE, BYTES_INPUT = "serving_bytes", "image_bytes"
+DEVIATIONS = "deviations"
+"""Standard deviations of the keypoints' coordinates, float32 (N, 15, 2), pixels of the frame."""
+
+IMAGES_SIGNATURE, BYTES_SIGNATURE, UNCERTAINTY_SIGNATURE = "serving_default", "serving_bytes", "serving_uncertainty"
+IMAGES_INPUT, BYTES_INPUT = "images", "image_bytes"
+INPUTS = {IMAGES_SIGNATURE: IMAGES_INPUT, BYTES_SIGNATURE: BYTES_INPUT, UNCERTAINTY_SIGNATURE: BYTES_INPUT}
+"""Signatures, and the input that each takes."""
+
+
+def outputs(servable: str, signature: str) -> tuple[str, ...]:
+    """Names of a servable's outputs in a signature; none where it has no such signature."""
+    if signature != UNCERTAINTY_SIGNATURE:
+        return OUTPUTS[servable]
+    return (*OUTPUTS[servable], DEVIATIONS) if "keypoints" in OUTPUTS[servable] else ()

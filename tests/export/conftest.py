@@ -17,15 +17,21 @@ from emotion_ai_export.servable import save_servable
 from emotion_ai_export.serve import Addresses, running
 
 ENCODERS: dict[Task, dict[str, Any]] = {
-    "keypoints": {"name": "residual", "widths": [8, 16, 16], "depths": [1, 1, 1], "stem_stride": 4},
+    "keypoints": {
+        "name": "residual",
+        "widths": [8, 16, 16],
+        "depths": [1, 1, 1],
+        "stem_stride": 4,
+        "strides": [1, 2, 1],
+    },
     "emotion": {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 2},
 }
 
 
-def random_network(task: Task, encoder: dict[str, Any], seed: int = 0) -> FaceNetwork:
+def random_network(task: Task, encoder: dict[str, Any], seed: int = 0, head: str = "heatmap") -> FaceNetwork:
     """As after training: no statistic, gain or head weight is left at a value that hides a wrong conversion."""
     generator = torch.Generator().manual_seed(seed)
-    network = FaceNetwork(task, encoder, mean=120.0, std=60.0).eval()
+    network = FaceNetwork(task, encoder, {"name": head}, mean=120.0, std=60.0).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -33,8 +39,12 @@ def random_network(task: Task, encoder: dict[str, Any], seed: int = 0) -> FaceNe
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
                 module.weight.uniform_(0.5, 1.0, generator=generator)
                 module.bias.normal_(0, 0.2, generator=generator)
-        head = network.head.conv if task == "keypoints" else network.head.linear
-        head.weight.normal_(0, 0.02 if task == "keypoints" else 1.0, generator=generator)
+        if task == "emotion":
+            network.head.linear.weight.normal_(0, 1.0, generator=generator)
+        else:
+            network.head.conv.weight.normal_(0, 0.02 if head == "regression" else 0.5, generator=generator)
+            network.deviations.linear.weight.normal_(0, 0.1, generator=generator)
+            network.deviations.linear.bias.normal_(0, 0.1, generator=generator)
     return network
 
 
@@ -57,7 +67,7 @@ def onnx_models(networks: dict[Task, FaceNetwork]) -> dict[Task, Any]:
 def folders(onnx_models: dict[Task, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """SavedModels, not yet published, by servable."""
     base = tmp_path_factory.mktemp("saved")
-    graphs = {model.graph.output[0].name: to_graph(model) for model in onnx_models.values()}
+    graphs = {task: to_graph(model) for task, model in onnx_models.items()}
     for name in SERVABLES:
         save_servable(graphs, name, base / name)
     return {name: base / name for name in SERVABLES}

@@ -34,8 +34,10 @@ def test_onnx_tf_imports_and_its_stand_ins_do_not_outlive_the_import() -> None:
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
 def test_the_onnx_model_keeps_its_names_its_batch_and_its_contract(task: str, onnx_models: dict[str, Any]) -> None:
     model = onnx_models[task]
-    (images,), (output,) = model.graph.input, model.graph.output
-    assert (images.name, output.name) == ("images", {"keypoints": "keypoints", "emotion": "probabilities"}[task])
+    (images,) = model.graph.input
+    assert images.name == "images"
+    names = [output.name for output in model.graph.output]
+    assert names == {"keypoints": ["keypoints", "deviations"], "emotion": ["probabilities"]}[task]
     batch, *rest = images.type.tensor_type.shape.dim
     assert batch.dim_param
     assert [size.dim_value for size in rest] == [1, 96, 96]
@@ -57,8 +59,8 @@ def test_the_graph_is_nhwc_without_transposes_pads_or_devices(name: str, folders
 def test_each_convolution_stands_there_once_with_one_bias(folders: dict[str, Path], networks: dict[str, Any]) -> None:
     convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in networks["keypoints"].modules())
     kinds = [node.op for node in nodes(folders["keypoints"])]
-    assert kinds.count("Conv2D") == convolutions  # also says that both signatures share one copy of the network
-    assert kinds.count("BiasAdd") == convolutions
+    assert kinds.count("Conv2D") == convolutions  # also says that the signatures share one copy of the network
+    assert kinds.count("BiasAdd") == convolutions  # not of the heatmaps, but of the deviations' linear layer
 
 
 @pytest.mark.parametrize(
@@ -66,8 +68,9 @@ def test_each_convolution_stands_there_once_with_one_bias(folders: dict[str, Pat
     [
         (
             "keypoints",
-            {"Conv2D": 17, "BiasAdd": 17, "Relu": 11, "AvgPool": 2, "Mean": 3, "Sigmoid": 3, "Mul": 5, "AddV2": 4}
-            | {"Sub": 1, "Reshape": 1, "Placeholder": 1, "Identity": 1, "Const": 42},
+            {"Conv2D": 16, "BiasAdd": 16, "Relu": 11, "AvgPool": 1, "Mean": 7, "Sigmoid": 3, "Mul": 6, "AddV2": 3}
+            | {"Max": 1, "Exp": 2, "RealDiv": 2, "ConcatV2": 1, "MatMul": 1}
+            | {"Sub": 2, "Reshape": 3, "Placeholder": 1, "Identity": 2, "Const": 49},
         ),
         (
             "emotion",
@@ -82,10 +85,22 @@ def test_the_graph_has_exactly_the_networks_operations(
     assert to_graph(onnx_models[task]).operations() == counts
 
 
+def test_points_that_are_regressed_convert_without_transposes_too(make_network: Callable[..., Any]) -> None:
+    encoder = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
+    network = make_network("keypoints", encoder, head="regression")
+    images = np.random.default_rng(0).uniform(0, 255, (3, 96, 96, 1)).astype(np.float32)
+    graph = to_graph(to_onnx(network))
+    got = tf.function(lambda images: graph(images))(tf.constant(images))
+    with torch.inference_mode():
+        wanted = network.uncertainty(torch.from_numpy(images).permute(0, 3, 1, 2))
+    for name, values in zip(("keypoints", "deviations"), wanted, strict=True):
+        assert np.abs(got[name].numpy() - values.numpy()).max() < 1e-4
+
+
 def test_torchvisions_padded_pooling_converts_exactly(make_network: Callable[..., Any], tmp_path: Path) -> None:
     network = make_network("emotion", {"name": "resnet18"})
     graph = to_graph(to_onnx(network))
-    save_servable({"probabilities": graph}, "emotion", tmp_path / "emotion")
+    save_servable({"emotion": graph}, "emotion", tmp_path / "emotion")
     assert not {"Transpose", "Pad", "PadV2"} & {node.op for node in nodes(tmp_path / "emotion")}
     images = np.random.default_rng(0).uniform(0, 255, (3, 96, 96, 1)).astype(np.float32)
     model = tf.saved_model.load(str(tmp_path / "emotion"))

@@ -52,13 +52,15 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
         ("face", "keypoints"),
         ("face", "probabilities"),
     ]
-    signatures = ("serving_default", "serving_bytes")
-    assert saved == {(s, g, o, k, b) for s, o in outputs for g in signatures for k in KINDS for b in (1, 2, 7, 64)}
+    wanted = {(s, g, o) for s, o in outputs for g in ("serving_default", "serving_bytes")}
+    uncertain = {"keypoints": ("keypoints", "deviations"), "face": ("keypoints", "deviations", "probabilities")}
+    wanted |= {(s, "serving_uncertainty", o) for s, names in uncertain.items() for o in names}
+    assert saved == {(*place, k, b) for place in wanted for k in KINDS for b in (1, 2, 7, 64)}
     assert {r.kind for r in report.rows if r.path == "ONNX Runtime"} == KINDS
     record = json.loads(json.dumps(report.as_dict()))
     assert record["passes"]
     assert len(record["rows"]) == len(report.rows)
-    assert TOLERANCES == {"keypoints": 1e-4, "probabilities": 1e-5}
+    assert TOLERANCES == {"keypoints": 1e-4, "deviations": 1e-4, "probabilities": 1e-5}
 
 
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
@@ -67,8 +69,10 @@ def test_a_weight_that_was_altered_after_the_export_is_refused(
 ) -> None:
     altered = copy.deepcopy(networks[task])
     with torch.no_grad():
-        head = altered.head.conv if task == "keypoints" else altered.head.linear
-        head.bias[1] += 1e-3
+        if task == "keypoints":
+            altered.head.conv.weight[1] += 1e-3
+        else:
+            altered.head.linear.bias[1] += 1e-3
     output = {"keypoints": "keypoints", "emotion": "probabilities"}[task]
     changed = networks | {task: altered}
     for rows in (

@@ -12,7 +12,7 @@ from emotion_ai_export.frameworks import tf
 from emotion_ai_export.servable import decode
 
 GRAY_LEVELS = 0.01  # how far decoding and resizing may differ from Pillow's, of 255
-SHAPES = {"keypoints": (15, 2), "probabilities": (5,)}
+SHAPES = {"keypoints": (15, 2), "deviations": (15, 2), "probabilities": (5,)}
 
 
 def picture(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
@@ -41,14 +41,17 @@ def pillows(file: bytes) -> np.ndarray:
 @pytest.mark.parametrize("name", SERVABLES)
 def test_signatures_have_the_contracts_names_shapes_and_batch_first(name: str, loaded: dict[str, Any]) -> None:
     signatures = loaded[name].signatures
-    assert set(signatures) == {"serving_default", "serving_bytes"}
-    for signature, key, spec in (
-        ("serving_default", "images", tf.TensorSpec([None, 96, 96, 1], tf.float32, "images")),
-        ("serving_bytes", "image_bytes", tf.TensorSpec([None], tf.string, "image_bytes")),
-    ):
-        assert signatures[signature].structured_input_signature[1] == {key: spec}
-        outputs = signatures[signature].structured_outputs
-        assert {k: tuple(v.shape) for k, v in outputs.items()} == {k: (None, *SHAPES[k]) for k in OUTPUTS[name]}
+    images = tf.TensorSpec([None, 96, 96, 1], tf.float32, "images")
+    files = tf.TensorSpec([None], tf.string, "image_bytes")
+    specs = {"serving_default": images, "serving_bytes": files}
+    if name != "emotion":
+        specs["serving_uncertainty"] = files
+    assert set(signatures) == set(specs)
+    for signature, spec in specs.items():
+        assert signatures[signature].structured_input_signature[1] == {spec.name: spec}
+        found = signatures[signature].structured_outputs
+        names = [*OUTPUTS[name], *(["deviations"] if signature == "serving_uncertainty" else [])]
+        assert {k: tuple(v.shape) for k, v in found.items()} == {k: (None, *SHAPES[k]) for k in names}
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -30,7 +30,9 @@ def test_shapes_and_a_gradient_for_every_parameter(task: Any, encoder: dict[str,
     assert answer.shape == ((3, 15, 2) if task == "keypoints" else (3, 5))
     assert answer.dtype == torch.float32
     assert answer.isfinite().all()
-    network.scores(torch.rand(3, 1, 96, 96) * 255).square().sum().backward()
+    images = torch.rand(3, 1, 96, 96) * 255
+    answers = network.uncertainty(images) if task == "keypoints" else [network.scores(images)]
+    sum(part.square().sum() for part in answers).backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert not without
 

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import CheckpointError, ConfigError
-from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.training.augment import Augmentation
 from emotion_ai.training.batches import Batches, to_frames
 from emotion_ai.training.modules import EmotionModule, KeypointModule
@@ -90,7 +91,7 @@ def test_eight_faces_can_be_learnt_by_heart(task: Any) -> None:
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(150):
         optimizer.zero_grad()
-        module.loss(network.scores(images), targets).backward()
+        module.loss(module.answers(images), targets).backward()
         optimizer.step()
     scores = network.scores(images)
     if task == "keypoints":
@@ -103,14 +104,58 @@ def test_points_that_are_not_annotated_weigh_nothing() -> None:
     settings: dict[str, Any] = {"augment": Augmentation(), "optimizer": {}, "seed": 0}
     module = KeypointModule(network=FaceNetwork("keypoints", TINY), **settings, beta=3.0)
     targets = torch.tensor(MEAN_FACE)[None].repeat(2, 1, 1)
-    scores = (targets + 5).requires_grad_()
+    scores, deviations = (targets + 5).requires_grad_(), torch.full_like(targets, 5.0).requires_grad_()
     targets[0, 3:], targets[1, :] = torch.nan, torch.nan
-    loss = module.loss(scores, targets)
+    loss = module.loss((scores, deviations), targets)
     loss.backward()
-    assert loss.item() == pytest.approx(5 - 1.5)  # |error| - beta / 2
+    surprise = math.log(5) + 0.5  # of an error of one standard deviation
+    assert loss.item() == pytest.approx(5 - 1.5 + surprise)  # |error| - beta / 2
     assert scores.grad is not None
     assert (scores.grad != 0).sum() == 6
-    assert module.loss(scores, torch.full_like(targets, torch.nan)).item() == 0
+    torch.testing.assert_close(scores.grad[0, :3], torch.full((3, 2), 1 / 6))  # the deviations pull no point
+    torch.testing.assert_close(deviations.grad, torch.zeros_like(targets))  # they are as large as the errors
+    assert module.loss((scores, deviations), torch.full_like(targets, torch.nan)).item() == 0
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_teachers_answer_in_turn_for_faces_and_mirror_images_and_are_not_trained(task: Any) -> None:
+    teachers = [moved(FaceNetwork(task, TINY), seed) for seed in range(2)]
+    settings: dict[str, Any] = {"augment": Augmentation(), "optimizer": {}, "seed": 0}
+    own: dict[str, Any] = {"beta": 3.0}
+    if task == "emotion":
+        own = {"class_counts": [1] * 5, "balance": 0.0, "smoothing": 0.0}
+    module = (KeypointModule if task == "keypoints" else EmotionModule)(
+        network=FaceNetwork(task, TINY), **settings, **own, teachers=teachers, distil=0.5
+    )
+    assert {id(p) for p in module.parameters()} == {id(p) for p in module.network.parameters()}
+    images = torch.rand(3, 1, 96, 96) * 255
+    mean = sum(module._taught(images, draw) for draw in range(4)) / 4
+    with torch.no_grad():
+        wanted = sum(teacher(images) + teacher.mirrored(images) for teacher in teachers) / 4
+    torch.testing.assert_close(mean, wanted)
+
+
+def moved(network: FaceNetwork, seed: int) -> FaceNetwork:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.normal_(0, 0.1, generator=generator)
+    return network.eval()
+
+
+def test_a_run_starts_from_given_weights_and_its_last_checkpoint_is_that_of_the_last_epoch(tmp_path: Path) -> None:
+    file = tmp_path / "first.safetensors"
+    save_network(moved(FaceNetwork("emotion", TINY), 0), file, {})
+    still = [*QUICK, "task=emotion", f"init={file}", "task.optimizer.lr=0", "epochs=3"]
+    train(config(*still, f"teachers=[{file}]", "distil=0.5", f"out={tmp_path / 'still'}"))  # nothing gets better
+    last = torch.load(tmp_path / "still" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 2
+    first, after = (load_network(path, "emotion")[0] for path in (file, tmp_path / "still" / "last.ckpt"))
+    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), after.parameters(), strict=True))
+    with pytest.raises(ConfigError, match="0 teachers: give teachers"):
+        train(config(*QUICK, "task=emotion", "distil=0.5", f"out={tmp_path / 'none'}"))
+    with pytest.raises(ConfigError, match="holds another network"):
+        train(config(*still, "model.encoder.widths=[8,8]", f"out={tmp_path / 'other'}"))
 
 
 def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:

@@ -31,6 +31,11 @@ FER7_TO_FIVE = {0: 0, 1: 1, 3: 3, 4: 2, 5: 4}
 """FER2013's seven ids without fear (2) and neutral (6)."""
 LABELS = ("auto", "five", "fer7")
 FER_SIDE = 48
+_FERPLUS = (
+    *("anger", "disgust", "sadness", "happiness", "surprise"),
+    *("neutral", "fear", "contempt", "unknown", "NF"),
+)
+"""FER+'s columns, our five first, in our order."""
 PARTS = ("Training", "PublicTest", "PrivateTest")
 
 _CHOICE: dict[str, str] = {
@@ -39,13 +44,15 @@ _CHOICE: dict[str, str] = {
 }
 
 
-def load(path: str | Path, task: Task | None = None, labels: str = "auto") -> Faces:
+def load(path: str | Path, task: Task | None = None, labels: str = "auto", votes: str | Path | None = None) -> Faces:
     """Faces of a CSV file, an archive of one, or an image folder `[split/]class/*.png|jpg`.
 
     Args:
         path: the file or folder.
         task: None tells it from the columns; a folder is always for emotion.
         labels: "five", "fer7", or "auto": five only if there is no Usage column and no id above 4.
+        votes: FER+'s `fer2013new.csv` for the rows of FER2013; faces of fear and neutral that at least half of its
+            annotators saw as one of the five then stay, with the target -1.
 
     Raises:
         DataError: missing, damaged or wrong content; names file, row, column and the remedy.
@@ -70,8 +77,11 @@ def load(path: str | Path, task: Task | None = None, labels: str = "auto") -> Fa
     if task is not None and task != found:
         raise DataError(f"{path}: holds faces for {found}, but {task} is wanted; give another file or task={found}")
     if found == "emotion" and not path.is_dir():
-        arrays = _five_classes(path, arrays, labels)
-    return Faces(found, arrays["images"], arrays["targets"], arrays["part"], str(path), mark)
+        shares = None if votes is None else _votes(Path(votes), path, arrays["part"])
+        arrays = _five_classes(path, arrays, labels, shares)
+    elif votes is not None:
+        raise ConfigError(f"data.votes={votes}: FER+ votes belong to the rows of FER2013's CSV, not to {path}")
+    return Faces(found, arrays["images"], arrays["targets"], arrays["part"], str(path), mark, arrays.get("votes"))
 
 
 def load_lookup(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -159,7 +169,29 @@ def _parse_emotion(path: Path) -> Arrays:
     return {"images": np.stack(images), "targets": np.array(ids, np.int64), "part": np.array(parts, "U11")}
 
 
-def _five_classes(path: Path, arrays: Arrays, labels: str) -> Arrays:
+def _votes(path: Path, faces: Path, parts: NDArray[np.str_]) -> NDArray[np.float32]:
+    """Shares of FER+'s annotators, float32 (N, 5), for the rows of FER2013: joined by position within each Usage, as
+    the images' names are missing for some (Barsoum et al. 2016, arXiv:1608.01041)."""
+    found: dict[str, list[list[int]]] = {}
+    with _table(path) as (header, lines):
+        columns = {name.strip(): index for index, name in enumerate(header)}
+        if missing := [name for name in ("Usage", *_FERPLUS) if name not in columns]:
+            raise DataError(f"{path}: lacks the column {', '.join(missing)}; give FER+'s fer2013new.csv")
+        for line, cells in lines:
+            counts = [_integer(path, line, name, cells[columns[name]]) for name in _FERPLUS]
+            if min(counts) < 0 or sum(counts) == 0:
+                raise DataError(f"{path}, row {line}: its votes are {counts}; wanted are counts; mend the row")
+            found.setdefault(cells[columns["Usage"]].strip(), []).append(counts)
+    shares = np.zeros((len(parts), len(EMOTIONS)), np.float32)
+    for part in np.unique(parts):
+        rows, table = parts == part, np.array(found.get(str(part), []), np.float32).reshape(-1, len(_FERPLUS))
+        if rows.sum() != len(table):
+            raise DataError(f"{path}: votes on {len(table)} faces of {part or 'no Usage'}, {faces} has {rows.sum()}")
+        shares[rows] = table[:, : len(EMOTIONS)] / table.sum(1, keepdims=True)
+    return shares
+
+
+def _five_classes(path: Path, arrays: Arrays, labels: str, votes: NDArray[np.float32] | None) -> Arrays:
     ids = arrays["targets"]
     if labels == "auto":
         labels = "five" if not (arrays["part"] != "").any() and ids.max() < len(EMOTIONS) else "fer7"
@@ -167,7 +199,7 @@ def _five_classes(path: Path, arrays: Arrays, labels: str) -> Arrays:
     if labels == "five":
         if ids.max() >= len(EMOTIONS):
             raise DataError(f"{path}: has the class id {ids.max()}, so it is no five-class file; use data.labels=fer7")
-        return arrays
+        return arrays if votes is None else arrays | {"votes": votes}
     table = np.full(7, -1, np.int64)
     table[list(FER7_TO_FIVE)] = list(FER7_TO_FIVE.values())
     keep = table[ids] >= 0
@@ -175,7 +207,10 @@ def _five_classes(path: Path, arrays: Arrays, labels: str) -> Arrays:
         raise DataError(
             f"{path}: has faces of fear and neutral only, which are left out; give a file with the other classes"
         )
-    return {"images": arrays["images"][keep], "targets": table[ids][keep], "part": arrays["part"][keep]}
+    if votes is not None:
+        keep |= votes.sum(1) >= 0.5
+        arrays = arrays | {"votes": votes}
+    return {name: values[keep] for name, values in (arrays | {"targets": table[ids]}).items()}
 
 
 def _some(path: Path, images: list[Any]) -> None:

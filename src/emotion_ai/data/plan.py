@@ -9,7 +9,7 @@ import numpy as np
 from emotion_ai.contract import Task
 from emotion_ai.data.arrays import Faces
 from emotion_ai.data.loaders import load
-from emotion_ai.data.splits import folds, grouped_split, seen_in, twin_groups
+from emotion_ai.data.splits import Rows, folds, grouped_split, seen_in, twin_groups
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
 
@@ -43,6 +43,7 @@ def plan_sets(
     train: str,
     val: str | None,
     labels: str,
+    votes: str | None,
     count: int,
     select: float,
     split: list[float] | None,
@@ -58,6 +59,7 @@ def plan_sets(
 
     Args:
         train, val: files or folders, or "synthetic".
+        votes: FER+'s file for `train`; faces whose own label is none of the five are then learnt from, never judged.
         count: number of synthetic training faces.
         select: share of the training rows for choices.
         split: [train, select, report]; only where no official split exists.
@@ -73,7 +75,9 @@ def plan_sets(
         raise ConfigError(f"data.split={split}: wanted are three shares, of training, choices and report")
     if folds_count is not None and not 0 <= fold < folds_count:
         raise ConfigError(f"data.fold={fold}: with data.folds={folds_count} wanted is 0 to {folds_count - 1}")
-    faces = synthetic_faces(count, seed).faces(task) if train == SYNTHETIC else load(train, task, labels)
+    if votes is not None and (train == SYNTHETIC or task != "emotion"):
+        raise ConfigError(f"data.votes={votes}: FER+ votes belong to FER2013; give it as data.train, with task=emotion")
+    faces = synthetic_faces(count, seed).faces(task) if train == SYNTHETIC else load(train, task, labels, votes)
     if task == "keypoints":
         faces = faces[np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))]
     parts = set(faces.part) - {""}
@@ -88,18 +92,29 @@ def plan_sets(
             raise ConfigError(f"{train}: has the parts {', '.join(sorted(parts))} only; give data.val or data.split")
         training, public = (np.flatnonzero(faces.part == part) for part in ("Training", "PublicTest"))
         return _with_report(faces[training], faces[public], select, seed, "Usage: Training, PublicTest")
-    groups = twin_groups(faces.images)
     if folds_count is not None:
-        rows = folds(groups, folds_count, seed)
+        rows = folds(twin_groups(faces.images), folds_count, seed)
         rest = np.concatenate([r for index, r in enumerate(rows) if index != fold])
         return _with_report(faces[rest], faces[rows[fold]], select, seed, f"fold {fold} of {folds_count}")
     fractions = split or [0.8, 0.1, 0.1]
-    first, second, third = grouped_split(groups, fractions, seed)
+    first, second, third = _split(faces, fractions, seed)
     return Sets(faces[first], faces[second], faces[third], f"random split {fractions}", 0)
 
 
+def _split(faces: Faces, fractions: list[float], seed: int) -> list[Rows]:
+    """Labelled faces are split as if alone; the others belong to the first part, where they have no twin outside."""
+    labelled = faces.targets >= 0 if faces.task == "emotion" else np.ones(len(faces), bool)
+    rows = np.flatnonzero(labelled)
+    first, *others = (rows[part] for part in grouped_split(twin_groups(faces.images[rows]), fractions, seed))
+    rest = np.flatnonzero(~labelled)
+    rest = rest[~seen_in(faces.images[rest], faces.images[np.concatenate(others)])]
+    return [np.sort(np.concatenate([first, rest])), *others]
+
+
 def _with_report(faces: Faces, report: Faces, select: float, seed: int, how: str) -> Sets:
+    if report.task == "emotion":
+        report = report[report.targets >= 0]
     twins = seen_in(faces.images, report.images)
     faces = faces[~twins]
-    learn, choose = grouped_split(twin_groups(faces.images), [1 - select, select], seed)
+    learn, choose = _split(faces, [1 - select, select], seed)
     return Sets(faces[learn], faces[choose], report, how, int(twins.sum()))

@@ -4,6 +4,7 @@ Lineage: He et al. 2016 (arXiv:1512.03385) for the basic block, Hu et al. 2018 (
 squeeze-and-excitation, Goyal et al. 2017 (arXiv:1706.02677) for the zero-initialised last gain.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -57,18 +58,28 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualEncoder(nn.Module):
-    """Our own encoder: a strided stem, then one stage per width; every stage after the first halves the map.
+    """Our own encoder: a strided stem, then one stage per width.
 
     Args:
         widths: channels of each stage.
         depths: residual blocks of each stage.
         stem_stride: 2 keeps 48x48 features for the first stage, 4 starts at 24x24.
+        strides: 1 or 2 for each stage; without it every stage after the first halves the map.
     """
 
-    def __init__(self, widths: Sequence[int], depths: Sequence[int], stem_stride: int = 2) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        stem_stride: int = 2,
+        strides: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
+        strides = [1] + [2] * (len(widths) - 1) if strides is None else list(strides)
         if len(widths) != len(depths):
             raise ValueError(f"widths has {len(widths)} stages but depths has {len(depths)}; give one depth per width")
+        if len(strides) != len(widths) or not set(strides) <= {1, 2}:
+            raise ValueError(f"strides is {strides}; give 1 or 2 for each of the {len(widths)} widths")
         if stem_stride not in (2, 4):
             raise ValueError(f"stem_stride must be 2 or 4, got {stem_stride}")
         stem = [nn.Conv2d(1, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
@@ -81,13 +92,13 @@ class ResidualEncoder(nn.Module):
         self.stem = nn.Sequential(*stem)
         blocks: list[nn.Module] = []
         channels = widths[0]
-        for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for width, depth, stride in zip(widths, depths, strides, strict=True):
             for index in range(depth):
-                blocks.append(ResidualBlock(channels, width, 2 if stage > 0 and index == 0 else 1))
+                blocks.append(ResidualBlock(channels, width, stride if index == 0 else 1))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.num_features = channels
-        self.map_size = 96 // stem_stride // 2 ** (len(widths) - 1)
+        self.map_size = 96 // stem_stride // math.prod(strides)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.stem(x))

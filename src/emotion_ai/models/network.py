@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS, MEAN_FACE, TASKS, Task
+from emotion_ai.contract import EMOTIONS, FLIP, FRAME, KEYPOINTS, MEAN_FACE, TASKS, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder
 
 _HALF = FRAME / 2
+_REACH = 1.25
 
 
 class TorchvisionEncoder(nn.Module):
@@ -31,7 +32,7 @@ class TorchvisionEncoder(nn.Module):
         return self.layers(x)
 
 
-class KeypointHead(nn.Module):
+class RegressionHead(nn.Module):
     """One convolution over the whole map: a linear layer in either memory layout. Answers in pixels."""
 
     def __init__(self, features: int, map_size: int) -> None:
@@ -44,6 +45,42 @@ class KeypointHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x) * _HALF + _HALF
         return x.reshape(-1, len(KEYPOINTS), 2)
+
+
+class HeatmapHead(nn.Module):
+    """One distribution over the map's cells for each point; its mean is the answer, in pixels.
+
+    Soft-argmax, or integral regression (Sun et al. 2018, arXiv:1711.08229). Cells count as `_REACH` times their
+    distance from the centre, so that points near and beyond the frame's border can be reached.
+    """
+
+    def __init__(self, features: int, map_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(features, len(KEYPOINTS), 1, bias=False)  # the same for all cells would change nothing
+        nn.init.normal_(self.conv.weight, std=0.01)
+        cells = (torch.arange(map_size) - (map_size - 1) / 2) * _REACH * FRAME / map_size + (FRAME - 1) / 2
+        self.register_buffer("across", cells[None, None, None, :], persistent=False)
+        self.register_buffer("down", cells[None, None, :, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.conv(x)
+        weights = (logits - logits.amax((2, 3), keepdim=True)).exp()
+        total = weights.mean((2, 3), keepdim=True)
+        means = [(weights * cells).mean((2, 3), keepdim=True) / total for cells in (self.across, self.down)]
+        return torch.cat([mean.reshape(-1, len(KEYPOINTS), 1) for mean in means], -1)
+
+
+class DeviationHead(nn.Module):
+    """Standard deviations of the points' coordinates, in pixels, from the map's mean."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 2 * len(KEYPOINTS))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.mean((2, 3))).exp().reshape(-1, len(KEYPOINTS), 2)
 
 
 class EmotionHead(nn.Module):
@@ -62,13 +99,14 @@ class FaceNetwork(nn.Module):
     """An encoder and the head of one task.
 
     `scores` gives what the loss wants, `forward` what is served: keypoints float32 (N, 15, 2) in pixels of the frame,
-    or probabilities float32 (N, 5) in the order of `contract.EMOTIONS`.
+    or probabilities float32 (N, 5) in the order of `contract.EMOTIONS`. `uncertainty` adds the points' deviations.
 
     Args:
         task: "keypoints" or "emotion".
         encoder: {"name": "residual", "widths": …, "depths": …, "stem_stride": …}, {"name": "resnet18"} or
             {"name": "resnet50"}.
-        dropout: before the emotion head's linear layer; the keypoint head has none.
+        head: {"name": "regression"} or {"name": "heatmap"}; for keypoints.
+        dropout: before the emotion head's linear layer; for emotion.
         mean, std: of the training pixels, 0-255.
 
     Raises:
@@ -76,34 +114,76 @@ class FaceNetwork(nn.Module):
     """
 
     def __init__(
-        self, task: Task, encoder: dict[str, Any], dropout: float = 0.0, mean: float = 128.0, std: float = 64.0
+        self,
+        task: Task,
+        encoder: dict[str, Any],
+        head: dict[str, Any] | None = None,
+        dropout: float = 0.0,
+        mean: float = 128.0,
+        std: float = 64.0,
     ) -> None:
         super().__init__()
         if task not in TASKS:
             raise ConfigError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
         self.task: Task = task
-        self.config = {"task": task, "encoder": dict(encoder), "dropout": dropout, "mean": mean, "std": std}
+        head = dict(head or {"name": "regression"})
+        self.config = {
+            "task": task,
+            "encoder": dict(encoder),
+            "head": head,
+            "dropout": dropout,
+            "mean": mean,
+            "std": std,
+        }
         self.mean, self.std = mean, std
         self.encoder = build_encoder(**encoder)
-        self.head = (
-            KeypointHead(self.encoder.num_features, self.encoder.map_size)
-            if task == "keypoints"
-            else EmotionHead(self.encoder.num_features, dropout)
-        )
+        features = self.encoder.num_features
         for module in self.encoder.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, ResidualBlock):
                 module.zero_init_last()
+        self.head: nn.Module
+        if task == "keypoints":
+            self.head = build_head(**head, features=features, map_size=self.encoder.map_size)
+            self.deviations = DeviationHead(features)
+        else:
+            self.head = EmotionHead(features, dropout)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.encoder((images.float() - self.mean) / self.std).float()
 
     def scores(self, images: Tensor) -> Tensor:
-        features = self.encoder((images.float() - self.mean) / self.std)
+        features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):  # half precision would cost 0.2 pixels here
-            return self.head(features.float())
+            return self.head(features)
+
+    def uncertainty(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a keypoint network: points and their standard deviations, float32 (N, 15, 2) each, pixels of the frame.
+
+        Deviations learn from features that they do not change: points are as exact as without them.
+        """
+        features = self.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(features), self.deviations(features.detach())
+
+    def mirrored(self, images: Tensor) -> Tensor:
+        """`forward` for the mirror images, told of the images as they are."""
+        answers = self(images.flip(-1))
+        if self.task == "emotion":
+            return answers
+        return torch.stack([FRAME - 1 - answers[..., 0], answers[..., 1]], -1)[:, list(FLIP)]
 
     def forward(self, images: Tensor) -> Tensor:
         scores = self.scores(images)
         return scores if self.task == "keypoints" else scores.softmax(1)
+
+
+def build_head(name: str, features: int, map_size: int, **unknown: Any) -> RegressionHead | HeatmapHead:
+    """The head of that name for the points."""
+    if name not in ("regression", "heatmap") or unknown:
+        raise ConfigError(f"model.head {name!r} {unknown or ''}: choose regression or heatmap, without settings")
+    return RegressionHead(features, map_size) if name == "regression" else HeatmapHead(features, map_size)
 
 
 def build_encoder(name: str, **settings: Any) -> ResidualEncoder | TorchvisionEncoder:

@@ -1,5 +1,6 @@
 """The networks as LightningModules: loss, metrics, optimizer. One class for each task."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -26,21 +27,45 @@ class FaceModule(pl.LightningModule):
         augment: applied to training batches only.
         optimizer: {"name": "sgd" | "adamw", "lr": …, "weight_decay": …}.
         seed: of augmentation and dropout.
+        teachers: networks whose answers to the augmented faces, and to their mirror images, are targets, too (Hinton et
+            al. 2015, arXiv:1503.02531; the same view for both as in Beyer et al. 2022, arXiv:2106.05237).
+        distil: the teachers' share of the loss.
     """
 
     monitor: str
     mode: str
 
-    def __init__(self, network: FaceNetwork, augment: Augmentation, optimizer: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        network: FaceNetwork,
+        augment: Augmentation,
+        optimizer: dict[str, Any],
+        seed: int,
+        teachers: Sequence[FaceNetwork] = (),
+        distil: float = 0.0,
+    ) -> None:
         super().__init__()
+        if bool(teachers) != bool(distil) or not 0 <= distil <= 1:
+            raise ConfigError(
+                f"distil={distil} with {len(teachers)} teachers: give teachers and a share up to 1, or none"
+            )
         self.network = network
         self.augment, self.optimizer_config, self.seed = augment, optimizer, seed
+        self.teachers, self.distil = tuple(teachers), distil  # a tuple: they are no part of what is trained and saved
         self.record: dict[str, Any] = {}
 
-    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+    def answers(self, images: Tensor) -> Any:
+        """What the loss and the metrics are computed from."""
         raise NotImplementedError
 
-    def measure(self, scores: Tensor, targets: Tensor) -> dict[str, Metric]:
+    def loss(self, answers: Any, targets: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def teacher_loss(self, answers: Any, taught: Tensor) -> Tensor:
+        """Distance to the teachers' mean answer."""
+        raise NotImplementedError
+
+    def measure(self, answers: Any, targets: Tensor) -> dict[str, Metric]:
         """Updates and returns this task's metrics, by name."""
         raise NotImplementedError
 
@@ -53,9 +78,20 @@ class FaceModule(pl.LightningModule):
         torch.manual_seed(int(mix(keys[0])))  # dropout, too, draws the same after a resume
         with torch.autocast(self.device.type, enabled=False):  # half precision would move the points
             images, targets = self.augmented(images, targets, keys)
-        loss = self.loss(self.network.scores(images.contiguous(memory_format=torch.channels_last)), targets)
+        images = images.contiguous(memory_format=torch.channels_last)
+        answers = self.answers(images)
+        loss = self.loss(answers, targets)
+        if self.teachers:
+            taught = self._taught(images, int(mix(keys[-1])))
+            loss = torch.lerp(loss, self.teacher_loss(answers, taught), self.distil)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
         return loss
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor, draw: int) -> Tensor:
+        """One teacher's answer, to the faces or to their mirror images: on average that of all, averaged over both."""
+        teacher = self.teachers[draw // 2 % len(self.teachers)].to(self.device)
+        return (teacher.mirrored(images) if draw % 2 else teacher(images)).float()
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self._judge(batch, "val")
@@ -65,10 +101,10 @@ class FaceModule(pl.LightningModule):
 
     def _judge(self, batch: Batch, split: str) -> None:
         images, targets, _ = batch
-        scores = self.network.scores(images)
+        answers = self.answers(images)
         size = len(images)
-        self.log(f"{split}/loss", self.loss(scores, targets), batch_size=size, sync_dist=True)
-        for name, metric in self.measure(scores, targets).items():
+        self.log(f"{split}/loss", self.loss(answers, targets), batch_size=size, sync_dist=True)
+        for name, metric in self.measure(answers, targets).items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
 
     def configure_optimizers(self) -> Any:
@@ -100,6 +136,9 @@ class FaceModule(pl.LightningModule):
 class KeypointModule(FaceModule):
     """Smooth L1 on the annotated coordinates, in pixels; points that are not annotated weigh nothing.
 
+    The deviations learn by the Gaussian likelihood of the errors (Nix and Weigend 1994, doi:10.1109/ICNN.1994.374138),
+    which reaches neither the points nor the encoder.
+
     Args:
         beta: error in pixels above which the loss grows linearly (Girshick 2015, arXiv:1504.08083).
     """
@@ -116,20 +155,29 @@ class KeypointModule(FaceModule):
         assert points is not None
         return images, points
 
-    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        known = ~targets.isnan()
-        errors = F.smooth_l1_loss(scores, targets.nan_to_num(), reduction="none", beta=self.beta)
-        return (errors * known).sum() / known.sum().clamp(min=1)
+    def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.uncertainty(images)
 
-    def measure(self, scores: Tensor, targets: Tensor) -> dict[str, Metric]:
+    def loss(self, answers: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
+        points, deviations = answers
+        known = ~targets.isnan()
+        targets, count = targets.nan_to_num(), known.sum().clamp(min=1)
+        errors = F.smooth_l1_loss(points, targets, reduction="none", beta=self.beta)
+        surprise = F.gaussian_nll_loss(points.detach(), targets, deviations.square(), reduction="none")
+        return ((errors + surprise) * known).sum() / count
+
+    def teacher_loss(self, answers: tuple[Tensor, Tensor], taught: Tensor) -> Tensor:
+        return F.smooth_l1_loss(answers[0], taught, beta=self.beta)
+
+    def measure(self, answers: tuple[Tensor, Tensor], targets: Tensor) -> dict[str, Metric]:
         known = ~targets.isnan()
         if known.any():
-            self.rmse.update(scores[known], targets[known])
+            self.rmse.update(answers[0][known], targets[known])
         return {"rmse": self.rmse}
 
 
 class EmotionModule(FaceModule):
-    """Cross-entropy with label smoothing; rare classes weigh more.
+    """Cross-entropy with label smoothing; rare classes weigh more. Targets are classes, or distributions (N, 5).
 
     Args:
         class_counts: faces of each class in the training rows.
@@ -151,10 +199,16 @@ class EmotionModule(FaceModule):
     def augmented(self, images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         return self.augment(images, None, keys)[0], targets
 
-    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(scores, targets, weight=self.class_weights, label_smoothing=self.smoothing)  # type: ignore[arg-type]
+    def answers(self, images: Tensor) -> Tensor:
+        return self.network.scores(images)
 
-    def measure(self, scores: Tensor, targets: Tensor) -> dict[str, Metric]:
-        self.accuracy.update(scores, targets)
-        self.f1.update(scores, targets)
+    def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(answers, targets, weight=self.class_weights, label_smoothing=self.smoothing)  # type: ignore[arg-type]
+
+    def teacher_loss(self, answers: Tensor, taught: Tensor) -> Tensor:
+        return F.cross_entropy(answers, taught)
+
+    def measure(self, answers: Tensor, targets: Tensor) -> dict[str, Metric]:
+        self.accuracy.update(answers, targets)
+        self.f1.update(answers, targets)
         return {"accuracy": self.accuracy, "macro_f1": self.f1}

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,6 +64,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         train=cfg.data.train,
         val=cfg.data.val,
         labels=cfg.data.labels,
+        votes=cfg.data.votes,
         count=cfg.data.count,
         select=cfg.data.select,
         split=OmegaConf.to_object(cfg.data.split) if cfg.data.split is not None else None,  # type: ignore[arg-type]
@@ -73,9 +75,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, sets)
     module.record = {"config": settings, "data": sets.as_dict(), **environment()}
-    best = ModelCheckpoint(
-        out, "best", monitor=module.monitor, mode=module.mode, save_last=True, save_on_train_epoch_end=True
-    )
+    best = ModelCheckpoint(out, "best", monitor=module.monitor, mode=module.mode, save_on_train_epoch_end=True)
+    # save_last=True would only follow the best
+    last_epoch = ModelCheckpoint(out, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     trainer = pl.Trainer(
         **OmegaConf.to_object(cfg.trainer),  # type: ignore[arg-type]
         max_epochs=cfg.epochs,
@@ -86,6 +88,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
             EMAWeightAveraging(decay=cfg.ema),
             EarlyStopping(module.monitor, mode=module.mode, patience=cfg.patience),
             best,
+            last_epoch,
         ],
         plugins=[WholeFileCheckpointIO()],
         use_distributed_sampler=False,  # Batches gives each process its own share
@@ -103,7 +106,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         warnings.filterwarnings("ignore", ".*(num_workers|treespec|is not empty).*")
         trainer.fit(
             module,
-            batches(sets.train, shuffle_seed=cfg.seed),
+            batches(learnt(sets.train, cfg.task.get("votes", 0.0)), shuffle_seed=cfg.seed),
             batches(sets.select),
             ckpt_path=last,
             weights_only=True,
@@ -119,10 +122,30 @@ def train(cfg: DictConfig) -> dict[str, float]:
     return metrics
 
 
+def learnt(faces: Faces, share: float) -> Faces:
+    """Faces with what is learnt instead of their labels where there are votes: distributions, float32 (N, 5).
+
+    A labelled face has its label and the votes for the five, mixed by `share`; its label alone where nobody saw
+    any of the five. A face whose label is none of the five has its votes, which add up to less than 1: it weighs less.
+
+    Raises:
+        ConfigError: a share that is none.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"task.votes={share}: wanted is a share from 0 to 1")
+    if faces.votes is None:
+        return faces
+    labelled, seen = faces.targets >= 0, faces.votes.sum(1, keepdims=True)
+    labels = np.eye(len(EMOTIONS), dtype=np.float32)[faces.targets]
+    votes = np.where(seen > 0, faces.votes / np.maximum(seen, 1e-9), labels)
+    mixed = np.where(labelled[:, None], (1 - share) * labels + share * votes, faces.votes)
+    return replace(faces, targets=mixed.astype(np.float32))
+
+
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """The choices that make the run; of the data's place only the file names, the fingerprints say the rest."""
     settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
-    for key in ("train", "val"):
+    for key in ("train", "val", "votes"):
         settings["data"][key] = settings["data"][key] and Path(settings["data"][key]).name
     return {key: value for key, value in settings.items() if key not in ("resume", "out")}
 
@@ -131,24 +154,39 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
     """The task's LightningModule with a fresh network, normalised by the training faces."""
     if cfg.task.name == "emotion" and len(sets.train) == 0:
         raise ConfigError("no training faces are left; give more data")
-    network = FaceNetwork(
-        task=cfg.task.name,
-        encoder=OmegaConf.to_object(cfg.model.encoder),  # type: ignore[arg-type]
-        dropout=cfg.model.dropout,
-        mean=round(float(sets.train.images.mean()), 2),
-        std=round(float(sets.train.images.std()), 2),
-    )
+    settings = {
+        "task": cfg.task.name,
+        "encoder": OmegaConf.to_object(cfg.model.encoder),
+        "head": OmegaConf.to_object(cfg.model.head) if "head" in cfg.model else None,
+        "dropout": cfg.model.dropout,
+        "mean": round(float(sets.train.images.mean()), 2),
+        "std": round(float(sets.train.images.std()), 2),
+    }
+    network = _started(cfg.init, settings) if cfg.init is not None else FaceNetwork(**settings)
     network.to(memory_format=torch.channels_last)
     shared = {
         "network": network,
         "augment": Augmentation(**cfg.task.augment),
         "optimizer": OmegaConf.to_object(cfg.task.optimizer),
         "seed": cfg.seed,
+        "teachers": [load_network(teacher, cfg.task.name)[0] for teacher in cfg.teachers],
+        "distil": cfg.distil,
     }
     if cfg.task.name == "keypoints":
         return KeypointModule(**shared, beta=cfg.task.beta)
-    counts = np.bincount(sets.train.targets, minlength=len(EMOTIONS)).tolist()
+    labels = sets.train.targets
+    counts = np.bincount(labels[labels >= 0], minlength=len(EMOTIONS)).tolist()
     return EmotionModule(**shared, class_counts=counts, balance=cfg.task.balance, smoothing=cfg.task.smoothing)
+
+
+def _started(checkpoint: str, settings: dict[str, Any]) -> FaceNetwork:
+    """A network of these settings with a checkpoint's weights, and its normalisation."""
+    start, _ = load_network(checkpoint, settings["task"])
+    network = FaceNetwork(**(settings | {"mean": start.mean, "std": start.std}))
+    if any(network.config[key] != start.config[key] for key in ("encoder", "head")):
+        raise ConfigError(f"init={checkpoint}: holds another network than model= says; give the same model")
+    network.load_state_dict(start.state_dict())
+    return network
 
 
 def _start(out: Path, resume: bool, settings: dict[str, Any]) -> Path | None:
