@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from emotion_ai.contract import MEAN_FACE
+from emotion_ai.contract import FLIP, MEAN_FACE
 from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork, load_network, save_network
+from emotion_ai.models.network import HeatmapHead
 
 SMALL = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 ENCODERS: list[dict[str, Any]] = [
@@ -42,6 +43,61 @@ def test_an_untrained_keypoint_network_answers_with_the_mean_face() -> None:
     torch.testing.assert_close(answer, torch.tensor(MEAN_FACE).expand(2, -1, -1), atol=1e-4, rtol=0)
 
 
+def test_a_heatmaps_point_lies_at_the_mean_of_its_cells() -> None:
+    head = HeatmapHead(15, 12)
+    torch.nn.init.eye_(head.conv.weight[:, :, 0, 0].data)
+    logits = torch.full((1, 15, 12, 12), -1e9)
+    logits[0, :, 0, 0] = 0.0  # the first cell, beyond the frame's border
+    logits[0, 1] = 0.0  # every cell
+    logits[0, 2, 0, 0], logits[0, 2, 5, 6], logits[0, 2, 6, 6] = -1e9, 1e4, 1e4  # between two cells; large numbers
+    points = head(logits)[0]
+    assert points[0].tolist() == [-7.5, -7.5]
+    torch.testing.assert_close(points[1:3], torch.tensor([[47.5, 47.5], [52.5, 47.5]]))
+
+
+def test_deviations_are_positive_and_leave_points_and_encoder_alone() -> None:
+    network = FaceNetwork("keypoints", SMALL, {"name": "heatmap"})
+    images = torch.rand(2, 1, 96, 96) * 255
+    points, deviations = network.uncertainty(images)
+    assert points.shape == deviations.shape == (2, 15, 2)
+    assert (deviations > 0).all()
+    deviations.sum().backward()
+    learnt = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert learnt == {"deviations.linear.weight", "deviations.linear.bias"}
+    network.eval()
+    before = network.uncertainty(images)[1]
+    network.deviations.scale(1.5)
+    torch.testing.assert_close(network.uncertainty(images)[1], 1.5 * before)
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_answers_to_mirror_images_are_told_of_the_image(task: Any) -> None:
+    network = FaceNetwork(task, SMALL).eval()
+    torch.nn.init.normal_(next(network.head.parameters()), std=0.05)
+    images = torch.rand(2, 1, 96, 96) * 255
+    symmetric = (images + images.flip(-1)) / 2
+    torch.testing.assert_close(network.mirrored(images.flip(-1)), unflipped(network(images)), atol=1e-4, rtol=0)
+    assert network.mirrored(symmetric).shape == network(symmetric).shape
+
+
+def unflipped(answers: torch.Tensor) -> torch.Tensor:
+    if answers.ndim == 2:
+        return answers
+    flipped = answers.clone()
+    for index, other in enumerate(FLIP):
+        flipped[:, index, 0], flipped[:, index, 1] = 95 - answers[:, other, 0], answers[:, other, 1]
+    return flipped
+
+
+def test_a_cooled_head_says_the_same_less_surely() -> None:
+    network = FaceNetwork("emotion", SMALL).eval()
+    torch.nn.init.normal_(network.head.linear.weight, std=0.5)  # type: ignore[union-attr]
+    images = torch.rand(4, 1, 96, 96) * 255
+    before = network.scores(images)
+    network.head.cool(2.0)  # type: ignore[operator]
+    torch.testing.assert_close(network.scores(images), before / 2)
+
+
 def test_probabilities_add_up_to_one() -> None:
     answer = FaceNetwork("emotion", SMALL).eval()(torch.rand(4, 1, 96, 96) * 255)
     torch.testing.assert_close(answer.sum(1), torch.ones(4))
@@ -62,11 +118,17 @@ def test_a_batch_gives_what_single_images_give() -> None:
         ("emotion", {**SMALL, "depths": [1]}, "give one depth per width"),
         ("emotion", {**SMALL, "stem_stride": 3}, "stem_stride must be 2 or 4"),
         ("emotion", {**SMALL, "colour": 1}, "colour"),
+        ("emotion", {**SMALL, "strides": [1]}, "give 1 or 2 for each of the 2 widths"),
     ],
 )
 def test_impossible_networks(task: Any, encoder: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FaceNetwork(task, encoder)
+
+
+def test_an_unknown_head_is_refused() -> None:
+    with pytest.raises(ConfigError, match="choose regression or heatmap"):
+        FaceNetwork("keypoints", SMALL, {"name": "simcc"})
 
 
 def test_weights_come_back_as_they_were(tmp_path: Path) -> None:

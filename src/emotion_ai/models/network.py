@@ -3,6 +3,7 @@
 Both take gray faces as they come, float32 or uint8 (N, 1, 96, 96), 0-255; normalisation is part of the graph.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -82,6 +83,11 @@ class DeviationHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.mean((2, 3))).exp().reshape(-1, len(KEYPOINTS), 2)
 
+    @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Multiplies what it answers."""
+        self.linear.bias += math.log(factor)
+
 
 class EmotionHead(nn.Module):
     """Mean over the map, dropout, a linear layer. Answers in logits."""
@@ -93,6 +99,12 @@ class EmotionHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.dropout(x.mean((2, 3))))
+
+    @torch.no_grad()
+    def cool(self, temperature: float) -> None:
+        """Divides the logits by it (Guo et al. 2017, arXiv:1706.04599)."""
+        self.linear.weight /= temperature
+        self.linear.bias /= temperature
 
 
 class FaceNetwork(nn.Module):

@@ -1,0 +1,116 @@
+"""FER+ votes: joined to FER2013's rows, learnt from, and never judged by."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emotion_ai.data.loaders import load
+from emotion_ai.data.plan import plan_sets
+from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.training.train import learnt
+
+COLUMNS = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+ANGRY, HAPPY, NEUTRAL = "0,0,0,0,10,0,0,0,0,0", "0,10,0,0,0,0,0,0,0,0", "8,0,0,0,2,0,0,0,0,0"
+
+
+def write(folder: Path, rows: list[tuple[int, str, str]], seed: int = 0) -> tuple[Path, Path]:
+    """Of (FER2013's id, Usage, votes): the faces' file, every face another, and the votes' file."""
+    rng = np.random.default_rng(seed)
+    faces, votes = folder / "fer2013.csv", folder / "fer2013new.csv"
+    pixels = [" ".join(map(str, rng.integers(0, 256, 48 * 48))) for _ in rows]
+    lines = [f"{label},{text},{usage}" for (label, usage, _), text in zip(rows, pixels, strict=True)]
+    faces.write_text("\n".join(["emotion,pixels,Usage", *lines]) + "\n")
+    ordered = sorted(rows, key=lambda row: row[1])  # FER+'s file need not interleave the parts as FER2013's does
+    lines = [f"{usage},,{counts}" for _, usage, counts in ordered]
+    votes.write_text("\n".join([f"Usage,Image name,{COLUMNS}", *lines]) + "\n")
+    return faces, votes
+
+
+def test_votes_are_joined_by_position_within_each_part(tmp_path: Path) -> None:
+    rows = [(3, "PublicTest", HAPPY), (0, "Training", ANGRY), (3, "PublicTest", NEUTRAL), (4, "Training", HAPPY)]
+    faces = load(*write(tmp_path, rows)[:1], votes=write(tmp_path, rows)[1])
+    assert faces.votes is not None
+    np.testing.assert_allclose(
+        faces.votes, np.array([[0, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0.2, 0, 0, 0, 0], [0, 0, 0, 1, 0]])
+    )
+    assert faces.targets.tolist() == [3, 0, 3, 2]
+
+
+def test_faces_of_fear_and_neutral_stay_where_half_saw_one_of_the_five(tmp_path: Path) -> None:
+    rows = [(2, "Training", ANGRY), (6, "Training", NEUTRAL), (6, "Training", HAPPY), (0, "Training", NEUTRAL)]
+    path, votes = write(tmp_path, rows)
+    faces = load(path, votes=votes)
+    assert faces.targets.tolist() == [-1, -1, 0]
+    assert len(load(path)) == 1
+
+
+def test_what_is_learnt_mixes_label_and_votes(tmp_path: Path) -> None:
+    unseen = "10,0,0,0,0,0,0,0,0,0"
+    rows = [
+        (3, "Training", ANGRY),
+        (3, "Training", NEUTRAL),
+        (3, "Training", unseen),
+        (6, "Training", "4,0,0,0,6,0,0,0,0,0"),
+    ]
+    path, votes = write(tmp_path, rows)
+    faces = load(path, votes=votes)
+    mixed = learnt(faces, 0.25).targets
+    np.testing.assert_allclose(
+        mixed, [[0.25, 0, 0, 0.75, 0], [0.25, 0, 0, 0.75, 0], [0, 0, 0, 1, 0], [0.6, 0, 0, 0, 0]], atol=1e-6
+    )
+    assert learnt(load(path), 0.25).targets.tolist() == [3, 3, 3]
+    with pytest.raises(ConfigError, match="a share from 0 to 1"):
+        learnt(faces, 1.5)
+
+
+def test_judged_faces_are_the_same_with_and_without_votes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    parts = ["Training"] * 80 + ["PublicTest"] * 20
+    rows = [(int(rng.integers(0, 7)), part, [ANGRY, HAPPY][int(rng.integers(0, 2))]) for part in parts]
+    path, votes = write(tmp_path, rows)
+    settings: dict[str, Any] = {"task": "emotion", "train": str(path), "val": None, "labels": "auto", "count": 0}
+    settings |= {"select": 0.2, "split": None, "folds_count": None, "fold": 0, "seed": 3}
+    plain, voted = plan_sets(**settings, votes=None), plan_sets(**settings, votes=str(votes))
+    for part in ("select", "report"):
+        np.testing.assert_array_equal(getattr(plain, part).images, getattr(voted, part).images)
+        assert (getattr(voted, part).targets >= 0).all()
+    labelled = voted.train.targets >= 0
+    np.testing.assert_array_equal(plain.train.images, voted.train.images[labelled])
+    assert (~labelled).sum() > 10
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda text: text.replace("anger,", ""), "lacks the column anger"),
+        (lambda text: text + "Training,," + HAPPY + "\n", "votes on 3 faces of Training, .* has 2"),
+        (lambda text: text.replace("10", "many", 1), "'many' is no whole number"),
+        (lambda text: text.replace("10", "-1", 1), "row 2: its votes are"),
+        (lambda text: text.replace("10", "0", 1), "row 2: its votes are"),
+    ],
+)
+def test_votes_that_do_not_fit_are_one_clear_error(tmp_path: Path, change: Any, complaint: str) -> None:
+    path, votes = write(tmp_path, [(0, "Training", ANGRY), (3, "Training", HAPPY)])
+    votes.write_text(change(votes.read_text()))
+    with pytest.raises(DataError, match=complaint):
+        load(path, votes=votes)
+
+
+def test_votes_belong_to_fer2013(tmp_path: Path) -> None:
+    _, votes = write(tmp_path, [(0, "Training", ANGRY)])
+    settings: dict[str, Any] = {"val": None, "labels": "auto", "count": 20, "select": 0.2, "split": None}
+    settings |= {"folds_count": None, "fold": 0, "seed": 3, "votes": str(votes)}
+    with pytest.raises(ConfigError, match="belong to FER2013"):
+        plan_sets("emotion", "synthetic", **settings)
+    with pytest.raises(ConfigError, match="belong to FER2013"):
+        plan_sets("keypoints", "synthetic", **settings)
+
+
+def test_the_real_votes_agree_with_most_labels(real_data: Path) -> None:
+    folder = real_data / "fer2013"
+    faces = load(folder / "fer2013.csv.xz", votes=folder / "fer2013new.csv")
+    assert faces.votes is not None
+    seen = (faces.targets >= 0) & (faces.votes.sum(1) > 0)
+    assert (faces.votes.argmax(1) == faces.targets)[seen].mean() > 0.8  # joined at random it would be 0.3
