@@ -46,8 +46,18 @@ def test_a_run_leaves_everything_and_reads_back(task: Any, tmp_path: Path) -> No
     assert {f"val/{key}", f"test/{key}"} <= set(metrics)
     network, record = load_network(tmp_path / "best.ckpt", task)
     assert record["data"]["train"]["faces"] == 160
-    saved = weights(tmp_path, task)
-    assert all(torch.equal(saved[name], tensor) for name, tensor in network.state_dict().items())
+    saved, best = weights(tmp_path, task), network.state_dict()
+    calibrated = {name for name, tensor in best.items() if not torch.equal(saved[name], tensor)}
+    calibration = load_network(tmp_path / "network.safetensors", task)[1]["calibration"]
+    if task == "keypoints":
+        assert calibrated == {"deviations.linear.bias"}
+        difference = saved["deviations.linear.bias"] - best["deviations.linear.bias"]
+        torch.testing.assert_close(difference.exp(), torch.full((30,), calibration["deviation_scale"]))
+    else:
+        assert calibrated == {"head.linear.weight", "head.linear.bias"}
+        torch.testing.assert_close(saved["head.linear.bias"] * calibration["temperature"], best["head.linear.bias"])
+        assert 0 <= calibration["uncertain_below"] <= 1
+        assert calibration["calibration_error_cross_fitted"] >= 0
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config(f"task={task}", *QUICK, "epochs=2", f"out={tmp_path}"))
 

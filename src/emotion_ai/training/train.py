@@ -25,6 +25,7 @@ from emotion_ai.errors import ConfigError
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.training.augment import Augmentation
 from emotion_ai.training.batches import Batches
+from emotion_ai.training.calibrate import calibrate
 from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule
 from emotion_ai.training.record import environment, write_json
 
@@ -45,7 +46,8 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 def train(cfg: DictConfig) -> dict[str, float]:
     """Trains one network; leaves `best.ckpt`, `last.ckpt`, `network.safetensors`, logs and `run.json` in `cfg.out`.
 
-    The best weights are those of the best epoch on the `select` faces; `report` faces are looked at once, at the end.
+    The best weights are those of the best epoch on the `select` faces, and `network.safetensors` has them calibrated
+    there; `report` faces are looked at once, at the end.
 
     Returns:
         Metrics of the best weights, "val/…" on the `select` faces and "test/…" on the `report` faces.
@@ -113,10 +115,12 @@ def train(cfg: DictConfig) -> dict[str, float]:
         )
         network, _ = load_network(best.best_model_path, module.network.task)
         module.network.load_state_dict(network.state_dict())
+        module.network.eval()
+        calibration = calibrate(module.network, sets.select)
         metrics = dict(trainer.validate(module, batches(sets.select), verbose=False)[0])
         metrics |= trainer.test(module, batches(sets.report), verbose=False)[0]
     if trainer.is_global_zero:
-        record = module.record | {"metrics": metrics, "epochs": trainer.current_epoch}
+        record = module.record | {"metrics": metrics, "calibration": calibration, "epochs": trainer.current_epoch}
         save_network(module.network, out / "network.safetensors", record)
         write_json(out / "run.json", record | {"seconds": round(time.monotonic() - started, 1)})
     return metrics
