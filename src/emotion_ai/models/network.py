@@ -86,7 +86,7 @@ class DeviationHead(nn.Module):
     @torch.no_grad()
     def scale(self, factor: float) -> None:
         """Multiplies what it answers."""
-        self.linear.bias += math.log(factor)
+        self.linear.bias.add_(math.log(factor))
 
 
 class EmotionHead(nn.Module):
@@ -103,8 +103,8 @@ class EmotionHead(nn.Module):
     @torch.no_grad()
     def cool(self, temperature: float) -> None:
         """Divides the logits by it (Guo et al. 2017, arXiv:1706.04599)."""
-        self.linear.weight /= temperature
-        self.linear.bias /= temperature
+        self.linear.weight.div_(temperature)
+        self.linear.bias.div_(temperature)
 
 
 class FaceNetwork(nn.Module):
