@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint bench-export load clean
+.PHONY: demo test test-all lint ablations bench-export load clean
 
 demo: $(READY)
 	$(BIN)/emotion-ai demo
@@ -13,6 +13,12 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+# BUDGET=quick proves the road in minutes; DATA is the folder of the datasets, ABLATIONS="trainer=gpu" goes to every run
+BUDGET ?= full
+DATA ?= $(EMOTION_AI_DATA)
+ablations: $(READY)
+	$(BIN)/emotion-ai ablations --budget $(BUDGET) $(if $(DATA),--data "$(DATA)") $(ABLATIONS)
 
 bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed

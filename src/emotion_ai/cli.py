@@ -104,6 +104,25 @@ def train() -> None:
     _hydra("train", "emotion_ai.training.train", "train")
 
 
+@app.command("cross-validate", context_settings=_HYDRA)
+def cross_validate() -> None:
+    """Train and judge every fold: as train, with data.folds=5 and out=DIR, which takes up what is there."""
+    _hydra("train", "emotion_ai.training.cross_validation", "cross_validate")
+
+
+@app.command()
+def ablations(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Of train, for every run: trainer=gpu.")] = None,
+    budget: Annotated[str, typer.Option(help="full, or quick: minutes, whose figures are never quoted.")] = "full",
+    data: Annotated[Path | None, typer.Option(help="Folder of fer2013.csv*, training.csv*, fer2013new.csv.")] = None,
+    out: Annotated[Path, typer.Option(help="Where all runs go, in a folder of the budget's name.")] = Path(
+        "runs/ablations"
+    ),
+) -> None:
+    """Train with one change at a time, several seeds each; takes up what is there; leaves a table and pictures."""
+    stage("emotion_ai.training.ablations").ablations(budget, data, out / budget, overrides or ())
+
+
 @app.command(context_settings=_HYDRA)
 def evaluate() -> None:
     """Judge a checkpoint: task=keypoints|emotion checkpoint=bundled|FILE data.path=FILE."""

@@ -1,5 +1,6 @@
 """Results as pictures. Each function returns a matplotlib figure; colours are safe for colour-blind readers."""
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
+from emotion_ai.evaluation.statistics import Estimate
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
 _STYLE: dict[Any, Any] = {
@@ -90,6 +92,69 @@ def point_errors(errors: KeypointErrors) -> Figure:
     axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
     axis.set(xlabel="RMSE (pixels of the 96×96 frame)", title="Error of each point")
     return figure
+
+
+def coverage_curve(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Figure:
+    """Share found within the regions that the deviations give against the share meant; by name, (meant, found)."""
+    figure, axis = _plain(4.8, 4.6)
+    axis.plot([0, 1], [0, 1], color=GRAY, ls="--", lw=1)
+    for colour, (name, (meant, found)) in zip((BLUE, ORANGE), curves.items(), strict=False):
+        axis.plot(meant, found, color=colour, marker="o", ms=3, label=name)
+    axis.set(xlabel="share meant to lie within", ylabel="share found within", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title("Reliability of the deviations")
+    axis.legend(frameon=False, loc="lower right", title="above the line: too wide", title_fontsize=8)
+    return figure
+
+
+def folds_plot(figures: dict[str, dict[str, Estimate]], title: str) -> Figure:
+    """A panel for each figure: its values by name (folds, their mean, pooled) with their intervals."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, len(figures), figsize=(4.2 * len(figures), 3.6), layout="constrained")
+    for axis, (name, values) in zip(np.atleast_1d(axes), figures.items(), strict=True):
+        for place, (label, estimate) in enumerate(values.items()):
+            _interval(axis, estimate, place, GRAY if label.startswith("fold") else BLUE)
+        _rows(axis, list(values))
+        axis.set(xlabel=name)
+    figure.suptitle(f"{title}; bars are 95 % intervals", fontsize=11)
+    return figure
+
+
+def forest(
+    differences: dict[str, Estimate], seeds: dict[str, list[float]], xlabel: str, title: str, lower_is_better: bool
+) -> Figure:
+    """Differences to the base by change: the mean with its interval, and each seed's as a small dot.
+
+    Blue is better than the base, orange worse, gray undecided: its interval holds 0.
+    """
+    figure, axis = _plain(7.2, 1.5 + 0.38 * len(differences))
+    for place, (name, e) in enumerate(differences.items()):
+        decided = not e.low <= 0 <= e.high
+        colour = GRAY if not decided else BLUE if (e.value < 0) == lower_is_better else ORANGE
+        _interval(axis, e, place, colour)
+        axis.scatter(seeds[name], [place + 0.25] * len(seeds[name]), s=9, color=colour, alpha=0.6, linewidths=0)
+    axis.axvline(0, color="black", lw=1)
+    _rows(axis, list(differences))
+    axis.set(xlabel=xlabel, title=title)
+    return figure
+
+
+def _interval(axis: Axes, estimate: Estimate, place: float, colour: str) -> None:
+    axis.plot([estimate.low, estimate.high], [place, place], color=colour, lw=1.5, marker="|", ms=6)
+    axis.plot(estimate.value, place, color=colour, marker="o", ms=6)
+
+
+def _rows(axis: Axes, names: list[str]) -> None:
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG as a whole or not at all, and closes the figure."""
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", dpi=110)
+    plt.close(figure)
+    partial.replace(path)
 
 
 def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> Figure:

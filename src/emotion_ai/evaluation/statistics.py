@@ -1,18 +1,21 @@
-"""How sure the figures are: bootstrap intervals over faces, and paired tests between two runs."""
+"""How sure the figures are: bootstrap intervals over faces, t intervals over runs, and paired tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
+
+from emotion_ai.errors import ConfigError
 
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % percentile bootstrap interval (Efron 1979) over `n` faces."""
+    """A figure with its 95 % interval over `n` faces, or over `n` runs."""
 
     value: float
     low: float
@@ -24,11 +27,29 @@ class Estimate:
 
 
 def bootstrap(measure: Callable[[NDArray[np.int64]], float], n: int, seed: int, resamples: int = RESAMPLES) -> Estimate:
-    """Resamples faces with replacement; `measure` takes row numbers, int64 (n,), and gives the figure."""
+    """Percentile interval (Efron 1979) of faces resampled with replacement.
+
+    Args:
+        measure: takes row numbers, int64 (n,), and gives the figure.
+    """
     rng = np.random.default_rng(seed)
     draws = [measure(rng.integers(0, n, n)) for _ in range(resamples)]
     low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(float(measure(np.arange(n))), float(low), float(high), n)
+
+
+def t_interval(values: Sequence[float]) -> Estimate:
+    """Mean of independent runs with Student's t interval; of differences paired by seed it is the paired t interval.
+
+    Raises:
+        ConfigError: fewer than two values.
+    """
+    n = len(values)
+    if n < 2:
+        raise ConfigError(f"an interval over {n} run says nothing; give at least two seeds or folds")
+    mean = float(np.mean(values))
+    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, n)
 
 
 @dataclass(frozen=True)

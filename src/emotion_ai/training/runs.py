@@ -1,0 +1,47 @@
+"""Training runs that belong to a series: each is finished once, however often the series is started."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from emotion_ai.data.plan import Sets, plan_sets
+from emotion_ai.errors import ConfigError
+from emotion_ai.training.train import _settings, train
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """The record of the training run in `cfg.out`: a finished one is read, a killed one goes on from its last epoch.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings, or the trainer takes several processes.
+        EmotionAIError: as `train` does.
+    """
+    path = Path(cfg.out) / "run.json"
+    if "ddp" in str(cfg.trainer.get("strategy")):
+        raise ConfigError("trainer=ddp: a series of runs takes one process; give trainer=cpu or trainer=gpu")
+    if not path.is_file():
+        train(OmegaConf.merge(cfg, {"resume": True}))  # type: ignore[arg-type]
+    record: dict[str, Any] = json.loads(path.read_text())
+    settings = _settings(cfg)
+    if changed := sorted(key for key in settings if settings[key] != record["config"].get(key)):
+        raise ConfigError(f"{path}: was made with another {', '.join(changed)}; delete its folder or give another out")
+    return record
+
+
+def sets_of(cfg: DictConfig) -> Sets:
+    """The sets that `train(cfg)` uses."""
+    return plan_sets(
+        task=cfg.task.name,
+        train=cfg.data.train,
+        val=cfg.data.val,
+        labels=cfg.data.labels,
+        votes=cfg.data.votes,
+        count=cfg.data.count,
+        select=cfg.data.select,
+        split=OmegaConf.to_object(cfg.data.split) if cfg.data.split is not None else None,  # type: ignore[arg-type]
+        folds_count=cfg.data.folds,
+        fold=cfg.data.fold,
+        seed=cfg.seed,
+    )
