@@ -16,7 +16,7 @@ from emotion_ai.evaluation.statistics import t_interval
 from emotion_ai.models import load_network
 from emotion_ai.training.record import write_json
 from emotion_ai.training.runs import run, sets_of
-from emotion_ai.training.train import _settings
+from emotion_ai.training.train import settings_of
 
 
 def cross_validate(cfg: DictConfig) -> dict[str, float]:
@@ -65,7 +65,7 @@ def cross_validate(cfg: DictConfig) -> dict[str, float]:
         name: {label: asdict(e) for label, e in rows.items()} | {"standard deviation over folds": spread[name]}
         for name, rows in result.items()
     }
-    write_json(out / "cross_validation.json", {"task": task, "config": _settings(cfg), "figures": figures})
+    write_json(out / "cross_validation.json", {"task": task, "config": settings_of(cfg), "figures": figures})
     save(folds_plot(result, f"{task}: {cfg.data.folds} folds"), out / "cross_validation.png")
     table = Table("figure", "mean of the folds (95 %, t)", "standard deviation", "pooled (95 %, bootstrap)", title=task)
     for name, rows in result.items():

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion_ai.data.plan import Sets, plan_sets
 from emotion_ai.errors import ConfigError
-from emotion_ai.training.train import _settings, train
+from emotion_ai.training.train import settings_of, train
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if not path.is_file():
         train(OmegaConf.merge(cfg, {"resume": True}))  # type: ignore[arg-type]
     record: dict[str, Any] = json.loads(path.read_text())
-    settings = _settings(cfg)
+    settings = settings_of(cfg)
     if changed := sorted(key for key in settings if settings[key] != record["config"].get(key)):
         raise ConfigError(f"{path}: was made with another {', '.join(changed)}; delete its folder or give another out")
     return record

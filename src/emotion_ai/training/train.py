@@ -58,7 +58,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         ConfigError: settings that do not fit together, or an output folder that is in use.
     """
     out = Path(cfg.out)
-    settings = _settings(cfg)
+    settings = settings_of(cfg)
     last = _start(out, cfg.resume, settings)
     started = time.monotonic()
     sets = plan_sets(
@@ -146,7 +146,7 @@ def learnt(faces: Faces, share: float) -> Faces:
     return replace(faces, targets=mixed.astype(np.float32))
 
 
-def _settings(cfg: DictConfig) -> dict[str, Any]:
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """The choices that make the run; of the data's place only the file names, the fingerprints say the rest."""
     settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
     for key in ("train", "val", "votes"):
