@@ -193,7 +193,7 @@ def test_metadata_and_single_requests(server: Played) -> None:
     assert server.asked[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
     client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
     assert np.array(server.asked[-1][2]["instances"]).shape == (2, 96, 96, 1)
-    with pytest.raises(errors.ConfigError, match="choose serving_bytes or serving_default"):
+    with pytest.raises(errors.ConfigError, match="face has serving_default, serving_bytes, serving_unc"):
         client.predict([b""], "serving")
 
 

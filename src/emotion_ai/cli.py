@@ -237,7 +237,12 @@ def predict(
     server: Annotated[
         str | None, typer.Option(help="http:// (REST) or grpc:// address; without it PyTorch answers.")
     ] = None,
-    signature: Annotated[str, typer.Option(help="serving_bytes sends PNG, serving_default pixels.")] = BYTES_SIGNATURE,
+    signature: Annotated[
+        str,
+        typer.Option(
+            help="serving_bytes sends PNG, serving_default pixels, serving_uncertainty asks for deviations too."
+        ),
+    ] = BYTES_SIGNATURE,
     version: Annotated[int | None, typer.Option(help="A version of the served model.")] = None,
     label: Annotated[str | None, typer.Option(help="A label of the served model, e.g. stable.")] = None,
     watch: Annotated[Path | None, typer.Option(help="Read the photographs that come into a folder.")] = None,

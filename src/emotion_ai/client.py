@@ -10,7 +10,17 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, IMAGES_SIGNATURE, KEYPOINTS, OUTPUTS, SERVABLES, Servable
+from emotion_ai.contract import (
+    BYTES_INPUT,
+    BYTES_SIGNATURE,
+    DEVIATIONS,
+    EMOTIONS,
+    INPUTS,
+    KEYPOINTS,
+    SERVABLES,
+    Servable,
+    outputs,
+)
 from emotion_ai.errors import ClientError, ConfigError, ImageError, ServerFailureError
 from emotion_ai.framing import to_frame
 from emotion_ai.photo import Source
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
     from emotion_ai.rpc import GrpcTransport
 
 BATCH = 32
-_SHAPES = {"keypoints": (len(KEYPOINTS), 2), "probabilities": (len(EMOTIONS),)}
+_SHAPES = {"keypoints": (len(KEYPOINTS), 2), DEVIATIONS: (len(KEYPOINTS), 2), "probabilities": (len(EMOTIONS),)}
 
 
 class FaceClient:
@@ -33,7 +43,8 @@ class FaceClient:
         model: "face", "keypoints" or "emotion".
         version: a version's number; the server's newest without it.
         label: instead of a version, a label such as "stable".
-        signature: "serving_bytes" sends PNG, "serving_default" pixels.
+        signature: "serving_bytes" sends PNG, "serving_default" pixels, "serving_uncertainty" PNG and is answered with
+            the points' standard deviations as well.
         timeout: seconds to connect, and between bytes of an answer; over gRPC the second is the deadline.
         retries: after a failed connection or a 503 (UNAVAILABLE), never after a time-out or a rejected request.
         session: of REST, to be used as it is, without retries of ours; the caller closes it.
@@ -62,7 +73,7 @@ class FaceClient:
             raise ConfigError(f"version={version} and label={label!r} contradict each other; give one of them")
         if label is not None and not re.fullmatch(r"[A-Za-z0-9_]+", label):
             raise ConfigError(f"label={label!r}: a label has letters, digits and _ only")
-        _check_signature(signature)
+        _check_signature(model, signature)
         self.url, self.model, self.version, self.signature = url.rstrip("/"), model, version, signature
         local = host in ("127.0.0.1", "localhost", "::1")
         self._transport: RestTransport | GrpcTransport
@@ -100,13 +111,14 @@ class FaceClient:
         found = {name: np.full((len(images), *shape), np.nan, np.float32) for name, shape in _SHAPES.items()}
         for start in range(0, len(images), BATCH):
             crops = [_checked(start + i, image) for i, image in enumerate(images[start : start + BATCH])]
-            if self.signature == BYTES_SIGNATURE:
+            if INPUTS[self.signature] == BYTES_INPUT:
                 answer = self.predict([encode_png(crop) for crop in crops])
             else:
                 answer = self.predict(np.stack([to_frame(crop) for crop in crops])[..., None])
             for name, values in answer.items():
                 found[name][start : start + BATCH] = values
-        return CropReadings(found["keypoints"], found["probabilities"])
+        deviations = found[DEVIATIONS] if DEVIATIONS in outputs(self.model, self.signature) else None
+        return CropReadings(found["keypoints"], found["probabilities"], deviations)
 
     def read(self, photo: Source) -> list[FaceReading]:
         """The faces of a photograph, from left to right.
@@ -124,15 +136,16 @@ class FaceClient:
         """One request: the model's outputs by name, float32 with as many rows as inputs.
 
         Args:
-            inputs: PNG or JPEG files for "serving_bytes", frames (N, 96, 96, 1), 0-255, for "serving_default".
+            inputs: frames (N, 96, 96, 1), 0-255, for "serving_default", PNG or JPEG files for the other signatures.
             signature: instead of the client's own.
 
         Raises:
             ClientError: the server cannot be asked, or does not answer as the contract says.
         """
-        names, signature = OUTPUTS[self.model], signature or self.signature
-        _check_signature(signature)
-        values = list(inputs) if signature == BYTES_SIGNATURE else np.asarray(inputs, np.float32)
+        signature = signature or self.signature
+        _check_signature(self.model, signature)
+        names = outputs(self.model, signature)
+        values = list(inputs) if INPUTS[signature] == BYTES_INPUT else np.asarray(inputs, np.float32)
         answer = self._transport.predict(signature, values, names)
         found = {}
         for name in names:
@@ -194,9 +207,10 @@ def _checked(position: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image
 
 
-def _check_signature(signature: str) -> None:
-    if signature not in (BYTES_SIGNATURE, IMAGES_SIGNATURE):
-        raise ConfigError(f"signature={signature!r}: choose {BYTES_SIGNATURE} or {IMAGES_SIGNATURE}")
+def _check_signature(model: Servable, signature: str) -> None:
+    known = [name for name in INPUTS if outputs(model, name)]
+    if signature not in known:
+        raise ConfigError(f"signature={signature!r}: {model} has {', '.join(known)}; choose one")
 
 
 def _place(url: str) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS
 from emotion_ai.detector import find_faces
 from emotion_ai.errors import NoFaceError
 from emotion_ai.framing import Box, crop, face_box
@@ -32,11 +32,13 @@ COLUMNS = (
 class CropReadings:
     """Of N crops: keypoints float32 (N, 15, 2) in pixels of the 96x96 frame, probabilities float32 (N, 5).
 
-    A servable that answers only one of the two leaves the other NaN.
+    A servable that answers only one of the two leaves the other NaN. Where they were asked for, deviations float32
+    (N, 15, 2): standard deviations of the keypoints' coordinates, in pixels of the frame.
     """
 
     keypoints: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    deviations: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class FaceReading:
         box: the frame's square, in pixels of the photograph.
         points: float32 (15, 2), the keypoints in pixels of the photograph.
         score: of the detector, 0 to 1.
+        deviations: float32 (15, 2), standard deviations of the points' coordinates in pixels of the photograph; None
+            where they were not asked for.
     """
 
     keypoints: NDArray[np.float32]
@@ -56,6 +60,7 @@ class FaceReading:
     box: Box
     points: NDArray[np.float32]
     score: float
+    deviations: NDArray[np.float32] | None = None
 
     @property
     def emotion(self) -> str | None:
@@ -69,7 +74,7 @@ class FaceReading:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; None for what the model does not answer."""
-        return {
+        answer = {
             "emotion": self.emotion,
             "confidence": _plain(self.confidence, 4),
             "probabilities": {n: _plain(p, 4) for n, p in zip(EMOTIONS, self.probabilities, strict=True)},
@@ -77,6 +82,10 @@ class FaceReading:
             "points": {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in zip(KEYPOINTS, self.points, strict=True)},
             "score": _plain(self.score, 4),
         }
+        if self.deviations is not None:
+            pairs = zip(KEYPOINTS, self.deviations, strict=True)
+            answer["deviations"] = {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in pairs}
+        return answer
 
     def as_row(self) -> dict[str, Any]:
         """One flat record with the columns of `COLUMNS`."""
@@ -101,12 +110,12 @@ def read_photo(source: Source | Photo, read_crops: Callable[[Crops], CropReading
     photo = source if isinstance(source, Photo) else load_photo(source)
     framed = framed_faces(photo)
     answers = read_crops([pixels for pixels, _, _ in framed])
-    return [
-        FaceReading(keypoints, probabilities, box, box.to_photo(keypoints), score)
-        for (_, box, score), keypoints, probabilities in zip(
-            framed, answers.keypoints, answers.probabilities, strict=True
-        )
-    ]
+    readings = []
+    for i, (_, box, score) in enumerate(framed):
+        keypoints, probabilities = answers.keypoints[i], answers.probabilities[i]
+        deviations = None if answers.deviations is None else answers.deviations[i] * np.float32(box.size / FRAME)
+        readings.append(FaceReading(keypoints, probabilities, box, box.to_photo(keypoints), score, deviations))
+    return readings
 
 
 def framed_faces(photo: Photo) -> list[tuple[NDArray[np.uint8], Box, float]]:

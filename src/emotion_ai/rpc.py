@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_INPUT
+from emotion_ai.contract import INPUTS
 from emotion_ai.errors import (
     ClientError,
     MissingExtraError,
@@ -70,7 +70,7 @@ class GrpcTransport:
     def predict(self, signature: str, values: list[bytes] | NDArray[Any], outputs: tuple[str, ...]) -> dict[str, Any]:
         """The answer's arrays by output name."""
         request = protos.PredictRequest(model_spec={**self._spec, "signature_name": signature})
-        name = BYTES_INPUT if signature == BYTES_SIGNATURE else IMAGES_INPUT
+        name = INPUTS[signature]
         value = values if isinstance(values, list) else np.asarray(values, np.float32)
         request.inputs[name].CopyFrom(protos.tensor(value))
         response = self._ask(self._predict, request)

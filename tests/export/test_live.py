@@ -39,15 +39,20 @@ def address(request: pytest.FixtureRequest, live: Addresses) -> str:
     return str(getattr(live, request.param))
 
 
-@pytest.mark.parametrize("signature", ["serving_bytes", "serving_default"])
+@pytest.mark.parametrize("signature", ["serving_bytes", "serving_default", "serving_uncertainty"])
 def test_both_ways_answer_what_the_networks_say(address: str, signature: str, networks: dict[Any, Any]) -> None:
     with torch.inference_mode():
         images = torch.from_numpy(CROPS)[:, None]
-        keypoints, probabilities = (networks[task](images).numpy() for task in ("keypoints", "emotion"))
+        keypoints, deviations = (part.numpy() for part in networks["keypoints"].uncertainty(images))
+        probabilities = networks["emotion"](images).numpy()
     with FaceClient(address, version=1, signature=signature) as client:
         readings = client.read_crops(CROPS)
     np.testing.assert_allclose(readings.keypoints, keypoints, atol=1e-4)
     np.testing.assert_allclose(readings.probabilities, probabilities, atol=1e-5)
+    if signature == "serving_uncertainty":
+        np.testing.assert_allclose(readings.deviations, deviations, atol=1e-4)
+    else:
+        assert readings.deviations is None
 
 
 def test_both_ways_take_crops_of_any_size(address: str) -> None:
