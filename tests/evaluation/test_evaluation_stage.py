@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation.predictions import predict
-from emotion_ai.evaluation.robustness import robustness
+from emotion_ai.evaluation.robustness import _LOOKS, robustness
 from emotion_ai.evaluation.stage import evaluate
 from emotion_ai.models import FaceNetwork, save_network
+from emotion_ai.training.batches import to_frames
 
 TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 
@@ -58,6 +59,9 @@ def test_a_report_holds_its_figures(task: Any, tmp_path: Path, checkpoint: Any) 
         assert report["command"] in text
     assert page.count("data:image/png;base64,") >= 4
     assert any(name.startswith("Against") for name in report["tables"])
+    changes = next(rows for name, rows in report["tables"].items() if name.startswith("Robustness"))
+    assert changes["as it is"].endswith("(+0.0000)")
+    assert any(name.startswith("Deviations") for name in report["tables"]) == (task == "keypoints")
     with np.load(out / "predictions.npz") as saved:
         assert saved["answers"].shape == ((500, 15, 2) if task == "keypoints" else (500, 5))
 
@@ -99,6 +103,39 @@ def test_robustness_keeps_the_points_under_the_pixels() -> None:
     table = robustness(Oracle("keypoints", TINY), faces)
     moved = [value for name, value in table.items() if name.startswith(("shift", "scale", "rotation", "as it is"))]
     assert max(moved) < 0.8
+
+
+def test_covers_and_files_change_only_what_they_say() -> None:
+    frames = to_frames(torch.from_numpy(synthetic_faces(2, 0).images))
+    eyes = _LOOKS["eyes covered"](frames)
+    assert (eyes[..., 24:48, :] == 128).all()
+    assert torch.equal(eyes[..., :24, :], frames[..., :24, :])
+    assert torch.equal(eyes[..., 48:, :], frames[..., 48:, :])
+    jpeg = _LOOKS["JPEG, quality 20"](frames)
+    assert jpeg.shape == frames.shape
+    assert 1 < (jpeg - frames).abs().mean() < 8
+
+
+def test_figures_with_and_without_training_twins(tmp_path: Path, checkpoint: Any) -> None:
+    faces = synthetic_faces(60, 0)
+    pixels = [" ".join(map(str, image[::2, ::2].ravel())) for image in faces.images]
+    pixels[40:46] = pixels[:6]
+    rows = [
+        f"{label % 2},{p},{'Training' if i < 40 else 'PublicTest'}"
+        for i, (label, p) in enumerate(zip(faces.labels, pixels, strict=True))
+    ]
+    path = tmp_path / "fer2013.csv"
+    path.write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
+    given = ["task=emotion", f"checkpoint={checkpoint('emotion')}", f"data.path={path}", "data.part=PublicTest"]
+    evaluate(config(*given, f"out={tmp_path / 'both'}"))
+    without = evaluate(config(*given, f"out={tmp_path / 'without'}", "data.without_twins=true"))
+    both, alone = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("both", "without"))
+    assert (both["faces"], both["training_twins"], both["training_twins_removed"]) == (20, 6, 0)
+    assert (alone["faces"], alone["training_twins"], alone["training_twins_removed"]) == (14, 0, 6)
+    assert both["tables"]["Without the 6 faces that have a twin in Training"]["accuracy"].startswith(
+        f"{without['accuracy']:.4f} ["
+    )
+    assert not any(name.startswith("Without") for name in alone["tables"])
 
 
 @pytest.mark.parametrize(

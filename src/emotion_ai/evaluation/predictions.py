@@ -1,14 +1,14 @@
 """A network's answers for a whole dataset."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
-from emotion_ai.contract import FLIP, FRAME
 from emotion_ai.models import FaceNetwork
 from emotion_ai.training.batches import to_frames
 
@@ -21,22 +21,28 @@ def predict(
     Args:
         flip: averages the answers for the face and its mirror image.
     """
+    with torch.inference_mode():
+        return np.concatenate(
+            [
+                ((network(f) + network.mirrored(f)) / 2 if flip else network(f)).cpu().numpy()
+                for f in _batches(network, images, batch, title)
+            ]
+        )
+
+
+def predict_uncertainty(
+    network: FaceNetwork, images: NDArray[np.uint8], batch: int = 256
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A keypoint network's points and their standard deviations, float32 (N, 15, 2) each, pixels of the frame."""
+    with torch.inference_mode():
+        answers = [network.uncertainty(frames) for frames in _batches(network, images, batch, "deviations")]
+    points, deviations = (torch.cat(part).cpu().numpy() for part in zip(*answers, strict=True))
+    return points, deviations
+
+
+def _batches(network: FaceNetwork, images: NDArray[np.uint8], batch: int, title: str) -> Iterator[Tensor]:
     device = next(network.parameters()).device
     starts: Iterable[int] = range(0, len(images), batch)
     console = Console(stderr=True)
-    answers = []
-    with torch.inference_mode():
-        for start in track(starts, title, console=console, transient=True, disable=not console.is_terminal):
-            frames = to_frames(torch.from_numpy(images[start : start + batch]).to(device))
-            answer = network(frames)
-            if flip:
-                answer = (answer + _unflipped(network, network(frames.flip(-1)))) / 2
-            answers.append(answer.cpu().numpy())
-    return np.concatenate(answers)
-
-
-def _unflipped(network: FaceNetwork, answer: torch.Tensor) -> torch.Tensor:
-    if network.task == "emotion":
-        return answer
-    mirrored = torch.stack([FRAME - 1 - answer[..., 0], answer[..., 1]], -1)
-    return mirrored[:, list(FLIP)]
+    for start in track(starts, title, console=console, transient=True, disable=not console.is_terminal):
+        yield to_frames(torch.from_numpy(images[start : start + batch]).to(device))

@@ -1,11 +1,13 @@
 """How the answers change when faces are framed, turned, blurred, darkened or shrunk."""
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from emotion_ai.contract import FRAME, MEAN_FACE
@@ -17,8 +19,9 @@ from emotion_ai.training.augment import affine, blurred, warp_images, warp_point
 from emotion_ai.training.batches import to_frames
 
 _STRAIGHT = {"angle": 0.0, "factor": 1.0, "dx": 0.0, "dy": 0.0}
+AS_IT_IS = "as it is"
 _GEOMETRY = {
-    "as it is": {},
+    AS_IT_IS: {},
     "shift right 5 %": {"dx": 0.05},
     "shift down 5 %": {"dy": 0.05},
     "shift right 10 %": {"dx": 0.1},
@@ -27,16 +30,35 @@ _GEOMETRY = {
     "rotation 10 degrees": {"angle": 10.0},
     "rotation 20 degrees": {"angle": 20.0},
 }
+
+
+def _covered(frames: Tensor, top: int, bottom: int) -> Tensor:
+    """Rows from `top` up to `bottom` in gray."""
+    covered = frames.clone()
+    covered[..., top:bottom, :] = 128
+    return covered
+
+
+def _as_jpeg(frames: Tensor, quality: int) -> Tensor:
+    decoded = []
+    for pixels in _pixels(frames):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+        decoded.append(np.asarray(Image.open(stream)))
+    return torch.from_numpy(np.stack(decoded))[:, None].float()
+
+
 _LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
     "blur, sigma 2 pixels": lambda x: blurred(blurred(x)),
     "noise, sigma 15": lambda x: x + 15 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
     "a third as bright": lambda x: x / 3,
+    "twice as bright, clipped": lambda x: x * 2,
     "24x24 pixels": lambda x: F.interpolate(
         F.interpolate(x, (24, 24), mode="bilinear", antialias=True), (FRAME, FRAME), mode="bilinear"
     ),
-    "lower third covered": lambda x: torch.cat(
-        [x[..., : FRAME * 2 // 3, :], 0 * x[..., FRAME * 2 // 3 :, :] + 128], -2
-    ),
+    "JPEG, quality 20": lambda x: _as_jpeg(x, 20),
+    "eyes covered": lambda x: _covered(x, FRAME // 4, FRAME // 2),  # the mean face's eyes and brows: rows 29 to 38
+    "lower third covered": lambda x: _covered(x, FRAME * 2 // 3, FRAME),
 }
 
 

@@ -22,11 +22,13 @@ from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation import pictures
 from emotion_ai.evaluation.card import model_card
-from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors, macro_f1
-from emotion_ai.evaluation.predictions import predict
+from emotion_ai.evaluation.coverage import Coverage
+from emotion_ai.evaluation.headlines import headlines
+from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
+from emotion_ai.evaluation.predictions import predict, predict_uncertainty
 from emotion_ai.evaluation.report import write_report
-from emotion_ai.evaluation.robustness import robustness
-from emotion_ai.evaluation.statistics import Estimate, PairedTest, bootstrap, mcnemar, paired_rmse
+from emotion_ai.evaluation.robustness import AS_IT_IS, robustness
+from emotion_ai.evaluation.statistics import Estimate, PairedTest, mcnemar, paired_rmse
 from emotion_ai.models import load_network
 from emotion_ai.training.record import write_json
 
@@ -45,21 +47,35 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         ConfigError: settings that do not fit together.
     """
     network, record = load_network(cfg.checkpoint, cfg.task.name)
-    faces, removed = _faces(cfg)
+    faces, twins = _faces(cfg)
+    removed = 0
+    if cfg.data.without_twins:
+        faces, twins, removed = faces[~twins], twins[~twins], int(twins.sum())
     answers = predict(network, faces.images, cfg.flip)
+    heads = headlines(cfg.task.name, answers, faces.targets, cfg.seed)
     judged = (
         _keypoints(answers, faces, cfg.seed) if cfg.task.name == "keypoints" else _emotion(answers, faces, cfg.seed)
     )
-    heads, tables, figures = judged
+    tables, figures = judged
+    if twins.any():
+        rest = headlines(cfg.task.name, answers[~twins], faces.targets[~twins], cfg.seed)
+        tables = {f"Without the {twins.sum()} faces that have a twin in Training": _texts(rest), **tables}
+    if cfg.task.name == "keypoints":
+        points, deviations = predict_uncertainty(network, faces.images)
+        coverage = Coverage(KeypointErrors.of(points, faces.targets).offsets, deviations)  # type: ignore[arg-type]
+        tables["Deviations: share of the truth within the region meant to hold it"] = _texts(coverage.shares(cfg.seed))
+        figures["Deviations"] = pictures.coverage_curve(coverage.curves())
     if cfg.against is not None:
         other = predict(load_network(cfg.against, cfg.task.name)[0], faces.images, cfg.flip)
         test = _paired(cfg.task.name, answers, other, faces, cfg.seed)
         p = "" if test.p is None else f", exact McNemar p = {test.p:.3g}"
         tables[f"Against {Path(cfg.against).name}"] = {f"{test.name}, difference": f"{test.difference}{p}"}
     if cfg.robustness:
-        tables["Robustness: " + ("RMSE in pixels" if cfg.task.name == "keypoints" else "accuracy")] = robustness(
-            network, faces
-        )
+        changed = robustness(network, faces)
+        unit = "RMSE in pixels" if cfg.task.name == "keypoints" else "accuracy"
+        tables[f"Robustness: {unit}, and the difference to the faces as they are"] = {
+            name: f"{value:.4f} ({value - changed[AS_IT_IS]:+.4f})" for name, value in changed.items()
+        }
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     part = f", {cfg.data.part}" if cfg.data.part else ""
@@ -68,6 +84,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         "checkpoint": Path(cfg.checkpoint).name,
         "data": {"source": Path(faces.source).name, "part": cfg.data.part, "fingerprint": faces.fingerprint},
         "faces": len(faces),
+        "training_twins": int(twins.sum()),
         "training_twins_removed": removed,
         "flip": cfg.flip,
         "seed": cfg.seed,
@@ -93,10 +110,15 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     return {name: estimate.value for name, estimate in heads.items()}
 
 
-Judged = tuple[dict[str, Estimate], dict[str, dict[str, Any]], dict[str, Figure]]
+Judged = tuple[dict[str, dict[str, Any]], dict[str, Figure]]
 
 
-def _faces(cfg: DictConfig) -> tuple[Faces, int]:
+def _texts(estimates: dict[str, Estimate]) -> dict[str, str]:
+    return {name: str(estimate) for name, estimate in estimates.items()}
+
+
+def _faces(cfg: DictConfig) -> tuple[Faces, NDArray[np.bool_]]:
+    """The faces to judge, and which of them have the pixels of a face in the same source's Training part."""
     if cfg.data.path == SYNTHETIC:
         faces = synthetic_faces(500, cfg.seed).faces(cfg.task.name)
     else:
@@ -107,29 +129,21 @@ def _faces(cfg: DictConfig) -> tuple[Faces, int]:
         faces = faces[faces.part == cfg.data.part]
         if len(faces) == 0:
             raise ConfigError(f"data.part={cfg.data.part}: no such faces in {cfg.data.path}, which has {here}")
-    removed = 0
-    if cfg.data.without_twins:
-        if cfg.data.part in (None, "Training"):
-            raise ConfigError("data.without_twins=true compares a part with Training; give data.part=PublicTest")
-        twins = seen_in(faces.images, training)
-        faces, removed = faces[~twins], int(twins.sum())
+    if cfg.data.without_twins and cfg.data.part in (None, "Training"):
+        raise ConfigError("data.without_twins=true compares a part with Training; give data.part=PublicTest")
     if cfg.task.name == "keypoints":
         known = np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))
         if len(known) == 0:
             raise DataError(f"{cfg.data.path}: has no annotated points; a test.csv can be predicted, not judged")
         faces = faces[known]
-    return faces, removed
+    apart = cfg.data.part not in (None, "Training")
+    return faces, seen_in(faces.images, training) if apart else np.zeros(len(faces), bool)
 
 
 def _keypoints(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     truth: NDArray[np.float32] = faces.targets  # type: ignore[assignment]
     errors = KeypointErrors.of(answers, truth)
     mean = KeypointErrors.of(np.broadcast_to(np.array(MEAN_FACE, np.float32), truth.shape), truth)
-    squares, counts = errors.per_face
-    heads = {
-        "rmse": bootstrap(lambda rows: float(np.sqrt(squares[rows].sum() / counts[rows].sum())), len(faces), seed),
-        "mean distance": bootstrap(lambda rows: float(errors.distances[rows].mean()), len(faces), seed),
-    }
     tables: dict[str, dict[str, Any]] = {
         "In pixels of the 96×96 frame": {
             "RMSE": errors.rmse,
@@ -149,20 +163,13 @@ def _keypoints(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     for name, rows in (("Typical faces", typical), ("Worst faces", worst)):
         chosen = KeypointErrors(errors.offsets[rows])
         figures[name] = pictures.points_grid(faces.images[rows], answers[rows], truth[rows], chosen, name)
-    return heads, tables, figures
+    return tables, figures
 
 
 def _emotion(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     labels: NDArray[np.int64] = faces.targets  # type: ignore[assignment]
     scores = EmotionScores(answers, labels)
-    correct, predicted = scores.correct, scores.predicted
-    heads = {
-        "accuracy": bootstrap(lambda rows: float(correct[rows].mean()), len(faces), seed),
-        "macro F1": bootstrap(lambda rows: macro_f1(predicted[rows], labels[rows]), len(faces), seed),
-        "calibration error": bootstrap(
-            lambda rows: EmotionScores(answers[rows], labels[rows]).calibration_error, len(faces), seed
-        ),
-    }
+    correct = scores.correct
     tables: dict[str, dict[str, Any]] = {
         "Overall": {
             "accuracy": scores.accuracy,
@@ -186,7 +193,7 @@ def _emotion(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     surest = wrong[np.argsort(-answers[wrong].max(1), kind="stable")][:_SHOWN]
     for name, rows in (("Right faces", order[correct[order]][:_SHOWN]), ("Wrong faces, the surest first", surest)):
         figures[name] = pictures.faces_grid(faces.images[rows], EmotionScores(answers[rows], labels[rows]), name)
-    return heads, tables, figures
+    return tables, figures
 
 
 def _paired(task: str, first: NDArray[np.float32], second: NDArray[np.float32], faces: Faces, seed: int) -> PairedTest:

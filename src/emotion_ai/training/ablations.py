@@ -202,9 +202,7 @@ def _markdown(rows: dict[str, dict[str, Row]], budget: str, seeds: int, left_out
 def _picture(task: Task, rows: dict[str, Row]) -> Figure:
     changes = {name: row for name, row in rows.items() if row.difference is not None}
     lower = task == "keypoints"
-    label = (
-        "difference in RMSE (pixels): left of 0 is better" if lower else "difference in accuracy: right of 0 is better"
-    )
+    label = "RMSE in pixels: left of 0 is better" if lower else "accuracy: right of 0 is better"
     return forest(
         {name: row.difference for name, row in changes.items() if row.difference is not None},
         {name: row.differences for name, row in changes.items()},
