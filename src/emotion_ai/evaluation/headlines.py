@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.contract import Task
-from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors, macro_f1
+from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors, calibration_error, macro_f1
 from emotion_ai.evaluation.statistics import Estimate, bootstrap
 
 
@@ -27,11 +27,9 @@ def headlines(
         }
     labels: NDArray[np.int64] = targets  # type: ignore[assignment]
     scores = EmotionScores(answers, labels)
-    correct, predicted = scores.correct, scores.predicted
+    correct, predicted, (bins, gaps) = scores.correct, scores.predicted, scores.gaps(15)
     return {
         "accuracy": bootstrap(lambda rows: float(correct[rows].mean()), n, seed),
         "macro F1": bootstrap(lambda rows: macro_f1(predicted[rows], labels[rows]), n, seed),
-        "calibration error": bootstrap(
-            lambda rows: EmotionScores(answers[rows], labels[rows]).calibration_error, n, seed
-        ),
+        "calibration error": bootstrap(lambda rows: calibration_error(bins[rows], gaps[rows]), n, seed),
     }

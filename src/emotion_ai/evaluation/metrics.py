@@ -95,14 +95,24 @@ class EmotionScores:
     @property
     def calibration_error(self) -> float:
         """Expected calibration error over 15 equal bins of confidence (Guo et al. 2017, arXiv:1706.04599)."""
-        return float(sum(share * abs(accuracy - confidence) for confidence, accuracy, share in self.reliability(15)))
+        return calibration_error(*self.gaps(15))
+
+    def gaps(self, bins: int) -> tuple[NDArray[np.int64], Floats]:
+        """Each face's bin of confidence, and 1 or 0 for right or wrong minus its confidence, (N,) each."""
+        confidence = self.probabilities.max(1).astype(np.float64)
+        return np.minimum((confidence * bins).astype(np.int64), bins - 1), self.correct - confidence
 
     def reliability(self, bins: int) -> list[tuple[float, float, float]]:
         """(mean confidence, accuracy, share of the faces) of each bin of confidence that is not empty."""
         confidence = self.probabilities.max(1)
-        which = np.minimum((confidence * bins).astype(int), bins - 1)
+        which, _ = self.gaps(bins)
         found = [which == b for b in range(bins) if (which == b).any()]
         return [(float(confidence[b].mean()), float(self.correct[b].mean()), float(b.mean())) for b in found]
+
+
+def calibration_error(bins: NDArray[np.int64], gaps: Floats) -> float:
+    """Expected calibration error from `EmotionScores.gaps`."""
+    return float(np.abs(np.bincount(bins, gaps)).sum() / len(gaps))
 
 
 def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
