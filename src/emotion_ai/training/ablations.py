@@ -218,9 +218,7 @@ def _with_table(document: Path, table: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ConfigError(
-            f"{document}: no such file with the markers {BEGIN} and {END}; run it in the repository's root"
-        )
+        raise ConfigError(f"{document}: not a file with the markers {BEGIN} and {END}; run it in the repository's root")
     return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
 
 

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+
+from emotion_ai.errors import ConfigError
+from emotion_ai.evaluation.headlines import headlines
+from emotion_ai.evaluation.metrics import EmotionScores
+from emotion_ai.evaluation.statistics import t_interval
+
+RUNS = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
+def test_differences_have_the_interval_of_the_paired_t_test(pairs: list[tuple[float, float]]) -> None:
+    first, second = np.array(pairs).T
+    found = t_interval((first - second).tolist())
+    if np.ptp(first - second) > 1e-6:
+        wanted = ttest_rel(first, second).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    assert found.n == len(pairs)
+
+
+@given(RUNS, st.floats(-3, 3))
+def test_interval_moves_with_the_values(values: list[float], by: float) -> None:
+    here, there = t_interval(values), t_interval([value + by for value in values])
+    assert (there.value, there.low, there.high) == pytest.approx((here.value + by, here.low + by, here.high + by))
+
+
+def test_interval_of_three_runs_by_hand() -> None:
+    found = t_interval([1.0, 2.0, 3.0])
+    assert (found.value, found.high - found.value) == pytest.approx((2, 4.302653 / 3**0.5))
+
+
+def test_one_run_has_no_interval() -> None:
+    with pytest.raises(ConfigError, match="at least two"):
+        t_interval([1.0])
+
+
+def test_headlines_are_those_of_the_metrics() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(5), 200).astype(np.float32)
+    labels = rng.integers(0, 5, 200)
+    found, scores = headlines("emotion", probabilities, labels, 0), EmotionScores(probabilities, labels)
+    wanted = {"accuracy": scores.accuracy, "macro F1": scores.macro_f1, "calibration error": scores.calibration_error}
+    assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(wanted)
