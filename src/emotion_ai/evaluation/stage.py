@@ -21,6 +21,7 @@ from emotion_ai.data.splits import seen_in
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation import pictures
+from emotion_ai.evaluation.abstention import as_rows, risk_coverage
 from emotion_ai.evaluation.card import model_card
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors, macro_f1
 from emotion_ai.evaluation.predictions import predict
@@ -51,6 +52,11 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         _keypoints(answers, faces, cfg.seed) if cfg.task.name == "keypoints" else _emotion(answers, faces, cfg.seed)
     )
     heads, tables, figures = judged
+    if cfg.task.name == "emotion":
+        kept = risk_coverage(answers, faces.targets)  # type: ignore[arg-type]
+        chosen = record.get("calibration", {}).get("uncertain_below")
+        tables["Abstention: from this confidence on, share of the faces kept, accuracy"] = as_rows(kept, chosen)
+        figures["Abstention"] = pictures.risk_coverage(kept, chosen)
     if cfg.against is not None:
         other = predict(load_network(cfg.against, cfg.task.name)[0], faces.images, cfg.flip)
         test = _paired(cfg.task.name, answers, other, faces, cfg.seed)
