@@ -1,9 +1,11 @@
 """Readings are drawn where they are, legibly on any size, on a copy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from emotion_ai.annotate import _EMOTION_COLOURS, _POINT_COLOURS, _point_colour, annotate
+from emotion_ai.annotate import _EMOTION_COLOURS, _PAPER, _POINT_COLOURS, _point_colour, annotate
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
 from emotion_ai.framing import Box
 from emotion_ai.readings import FaceReading
@@ -53,6 +55,13 @@ def test_the_caption_has_the_emotions_colour_and_the_rest_stays_untouched() -> N
     assert (drawn[700:] == 120).all()
     plain = np.asarray(annotate(photo, [reading(300, 300, 300, None)]))
     assert (plain[:280] == 120).all(), "no caption without an emotion"
+
+
+def test_an_uncertain_emotion_is_not_coloured_as_one() -> None:
+    photo = np.full((1000, 1000, 3), 120, np.uint8)
+    drawn = np.asarray(annotate(photo, [replace(reading(300, 300, 300), uncertain_below=0.9)]))
+    assert not (drawn[:290] == _EMOTION_COLOURS["Happy"]).all(-1).any()
+    assert (drawn[:290] == _PAPER).all(-1).sum() > 1000
 
 
 @pytest.mark.parametrize("box", [(-50, -60, 300), (500, 380, 300), (0, 0, 640), (-400, -400, 2000), (5, 5, 3)])

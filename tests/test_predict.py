@@ -11,14 +11,18 @@ from PIL import Image
 
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError, ModelNotFoundError, ServerTimeoutError, ServerUnreachableError
-from emotion_ai.photo import PORTRAITS
+from emotion_ai.photo import PORTRAITS, Photo
 from emotion_ai.predict import Output, follow, predict, predict_command
-from emotion_ai.readings import COLUMNS, CropReadings, Crops
+from emotion_ai.readings import COLUMNS, CropReadings, Crops, FaceReading, read_photo
 
 
-def reader(crops: Crops) -> CropReadings:
+def read_crops(crops: Crops) -> CropReadings:
     probabilities = np.tile(np.array([0.1, 0.05, 0.05, 0.7, 0.1], np.float32), (len(crops), 1))
     return CropReadings(np.repeat(np.array(MEAN_FACE, np.float32)[None], len(crops), 0), probabilities)
+
+
+def reader(photo: Photo) -> list[FaceReading]:
+    return read_photo(photo, read_crops)
 
 
 @pytest.fixture
@@ -84,8 +88,8 @@ def test_a_server_that_cannot_answer_ends_it_with_one_line(
 ) -> None:
     asked = []
 
-    def no_server(crops: Crops) -> CropReadings:
-        asked.append(len(crops))
+    def no_server(photo: Photo) -> list[FaceReading]:
+        asked.append(photo.name)
         raise error("http://127.0.0.1:1: nobody there; start it")
 
     assert predict([bad[0], *PORTRAITS], no_server) == 2
@@ -93,16 +97,16 @@ def test_a_server_that_cannot_answer_ends_it_with_one_line(
     assert out == ""
     assert len(err.strip().splitlines()) == 2
     assert "nobody there" in err
-    assert asked == [1], "the second portrait is not tried"
+    assert asked == [str(PORTRAITS[0])], "the second portrait is not tried"
 
 
 def test_a_slow_answer_costs_only_its_own_photograph(capsys: pytest.CaptureFixture[str]) -> None:
     calls = iter([True, False])
 
-    def slow_once(crops: Crops) -> CropReadings:
+    def slow_once(photo: Photo) -> list[FaceReading]:
         if next(calls):
             raise ServerTimeoutError("http://127.0.0.1:1: no answer within 30 s")
-        return reader(crops)
+        return reader(photo)
 
     assert predict(list(PORTRAITS), slow_once, as_json=True) == 1
     records = json.loads(capsys.readouterr().out)
@@ -139,6 +143,36 @@ def test_photographs_or_a_folder(tmp_path: Path) -> None:
         follow(tmp_path / "nowhere", reader, Output())
 
 
+def test_uncertain_below_a_confidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def doubtful(photo: Photo) -> list[FaceReading]:
+        return read_photo(photo, read_crops, uncertain_below=0.8)
+
+    assert predict([PORTRAITS[0]], doubtful, tmp_path, tmp_path / "faces.csv") == 0
+    out = capsys.readouterr().out
+    assert "uncertain" in out
+    assert out.count("Happy") == 1, "the column's name"
+    with (tmp_path / "faces.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["emotion"], row["uncertain"]) == ("Happy", "True")
+    with pytest.raises(ConfigError, match="uncertain_below=1.5: a confidence lies between 0"):
+        predict_command(PORTRAITS, server="http://127.0.0.1:9", uncertain_below=1.5)
+
+
+def test_a_table_of_other_columns_is_not_added_to(tmp_path: Path) -> None:
+    table = tmp_path / "faces.csv"
+    table.write_text("photo,face,emotion\n")
+    shutil.copy(PORTRAITS[0], tmp_path / "a.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotion_ai.watch.time.sleep", lambda _: None)
+        with pytest.raises(ConfigError, match="has other columns"):
+            follow(tmp_path, reader, Output(csv=table, as_json=True))
+    assert table.read_text() == "photo,face,emotion\n"
+
+
 def test_a_watched_folder_is_read_as_photographs_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Present, new, half-written, replaced, broken ones; a server that is away for a while."""
     folder, table = tmp_path / "in", tmp_path / "out" / "faces.csv"
@@ -160,10 +194,10 @@ def test_a_watched_folder_is_read_as_photographs_come(tmp_path: Path, capsys: py
     )
     away = [True]
 
-    def answer(crops: Crops) -> CropReadings:
+    def answer(photo: Photo) -> list[FaceReading]:
         if away:
             raise ServerUnreachableError("no server answers")
-        return reader(crops)
+        return reader(photo)
 
     def look(_: float) -> None:
         try:

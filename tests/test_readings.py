@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 import emotion_ai
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
-from emotion_ai.errors import ImageError, NoFaceError
+from emotion_ai.errors import ConfigError, ImageError, NoFaceError
 from emotion_ai.framing import Box
 from emotion_ai.photo import PORTRAITS, load_photo
 from emotion_ai.readings import COLUMNS, CropReadings, Crops, FaceReading, framed_faces, read_photo
@@ -86,6 +87,23 @@ def test_json_and_rows_hold_the_same_numbers() -> None:
     assert face.to_row()["Happy"] == pytest.approx(0.6)
 
 
+def test_below_a_confidence_the_emotion_is_uncertain() -> None:
+    probabilities = [0.1, 0.1, 0.1, 0.6, 0.1]
+    for threshold, uncertain in ((0.0, False), (0.59, False), (0.61, True), (1.0, True)):
+        face = replace(reading(probabilities), uncertain_below=threshold)
+        assert face.emotion == "Happy"
+        assert face.verdict == ("uncertain" if uncertain else "Happy")
+        assert face.uncertain is face.as_dict()["uncertain"] is face.as_row()["uncertain"] is uncertain
+    nothing = replace(reading([float("nan")] * 5), uncertain_below=0.9)
+    assert (nothing.verdict, nothing.uncertain) == (None, False)
+
+
+def test_the_threshold_reaches_the_readings() -> None:
+    for threshold in (0.79, 0.81):
+        (face,) = read_photo(PORTRAITS[0], mean_face_reader, threshold)
+        assert face.uncertain == (threshold > 0.8)
+
+
 def test_a_model_without_emotions_says_none() -> None:
     face = reading([float("nan")] * 5)
     assert face.emotion is None
@@ -106,7 +124,7 @@ def test_the_reader_answers_as_its_networks_do(tmp_path) -> None:
         network = FaceNetwork(task, {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}).eval()
         for parameter in network.head.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
-        save_network(network, tmp_path / f"{task}.safetensors", {})
+        save_network(network, tmp_path / f"{task}.safetensors", {"calibration": {"uncertain_below": 0.55}})
         networks[task] = network
     reader = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors")
     rng = np.random.default_rng(0)
@@ -121,7 +139,12 @@ def test_the_reader_answers_as_its_networks_do(tmp_path) -> None:
             np.testing.assert_allclose(answers.keypoints[i], networks["keypoints"](frame)[0].numpy(), atol=1e-3)
             np.testing.assert_allclose(answers.probabilities[i], networks["emotion"](frame)[0].numpy(), atol=1e-5)
     assert reader.read_crops([]).keypoints.shape == (0, 15, 2)
-    assert len(reader.read(PORTRAITS[0])) == 1
+    (face,) = reader.read(PORTRAITS[0])
+    assert face.uncertain_below == 0.55, "the checkpoint's own"
+    sure = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors", uncertain_below=0)
+    assert not sure.read(PORTRAITS[0])[0].uncertain
+    with pytest.raises(ConfigError, match="uncertain_below=nan"):
+        FaceReader(networks["keypoints"], networks["emotion"], float("nan"))
 
 
 def test_the_base_install_imports_neither_torch_nor_tensorflow_nor_pandas() -> None:

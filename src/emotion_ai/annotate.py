@@ -130,7 +130,7 @@ def _draw(
             min(max(area.bottom for area in areas) + pad, picture.height - 1),
         )
     )
-    colour = _EMOTION_COLOURS.get(reading.emotion or "", _PAPER)
+    colour = _EMOTION_COLOURS.get(reading.verdict or "", _PAPER)
     _brackets(layer, frame, colour)
     _points(layer, (reading.points + 0.5) * scale, side)
     if title:
@@ -144,7 +144,7 @@ def _draw(
 
 
 def _caption(reading: FaceReading) -> str:
-    return f"{reading.emotion} {reading.confidence:.0%}"
+    return f"{reading.verdict} {reading.confidence:.0%}"
 
 
 def _places(

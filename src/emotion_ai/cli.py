@@ -249,11 +249,15 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated pictures.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table with one row for each face.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the readings as JSON.")] = False,
+    uncertain_below: Annotated[
+        float | None,
+        typer.Option(help="Confidence, 0 to 1, below which an emotion is uncertain; the bundled weights know theirs."),
+    ] = None,
 ) -> None:
     """Find the faces in photographs and read their keypoints and emotions."""
     module = stage("emotion_ai.predict")
     output = module.Output(out, csv, json)
-    sys.exit(module.predict_command(photos or (), server, signature, version, label, watch, output))
+    sys.exit(module.predict_command(photos or (), server, signature, version, label, watch, output, uncertain_below))
 
 
 @app.command()

@@ -23,9 +23,9 @@ from emotion_ai.contract import (
 )
 from emotion_ai.errors import ClientError, ConfigError, ImageError, ServerFailureError
 from emotion_ai.framing import to_frame
-from emotion_ai.photo import Source
+from emotion_ai.photo import Photo, Source
 from emotion_ai.png import encode_png
-from emotion_ai.readings import CropReadings, Crops, FaceReading, read_photo
+from emotion_ai.readings import CropReadings, Crops, FaceReading, checked_threshold, read_photo
 from emotion_ai.rest import RestTransport
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class FaceClient:
             the points' standard deviations as well.
         timeout: seconds to connect, and between bytes of an answer; over gRPC the second is the deadline.
         retries: after a failed connection or a 503 (UNAVAILABLE), never after a time-out or a rejected request.
+        uncertain_below: confidence below which an emotion is called uncertain; the model card says which is worth what.
         session: of REST, to be used as it is, without retries of ours; the caller closes it.
 
     Raises:
@@ -64,6 +65,7 @@ class FaceClient:
         signature: str = BYTES_SIGNATURE,
         timeout: tuple[float, float] = (3.05, 30.0),
         retries: int = 2,
+        uncertain_below: float = 0.0,
         session: requests.Session | None = None,
     ) -> None:
         scheme, host, address = _place(url)
@@ -75,6 +77,7 @@ class FaceClient:
             raise ConfigError(f"label={label!r}: a label has letters, digits and _ only")
         _check_signature(model, signature)
         self.url, self.model, self.version, self.signature = url.rstrip("/"), model, version, signature
+        self.uncertain_below = checked_threshold(uncertain_below)
         local = host in ("127.0.0.1", "localhost", "::1")
         self._transport: RestTransport | GrpcTransport
         if scheme.startswith("grpc"):
@@ -120,7 +123,7 @@ class FaceClient:
         deviations = found[DEVIATIONS] if DEVIATIONS in outputs(self.model, self.signature) else None
         return CropReadings(found["keypoints"], found["probabilities"], deviations)
 
-    def read(self, photo: Source) -> list[FaceReading]:
+    def read(self, photo: Source | Photo) -> list[FaceReading]:
         """The faces of a photograph, from left to right.
 
         Raises:
@@ -128,7 +131,7 @@ class FaceClient:
             NoFaceError: it shows no face.
             ClientError: the server cannot be asked, or does not answer as the contract says.
         """
-        return read_photo(photo, self.read_crops)
+        return read_photo(photo, self.read_crops, self.uncertain_below)
 
     def predict(
         self, inputs: Sequence[bytes] | NDArray[np.float32], signature: str | None = None

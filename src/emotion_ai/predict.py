@@ -26,10 +26,11 @@ from emotion_ai.errors import (
     ModelNotFoundError,
     ServerUnreachableError,
 )
-from emotion_ai.photo import load_photo
-from emotion_ai.readings import COLUMNS, CropReadings, Crops, FaceReading, read_photo
+from emotion_ai.photo import Photo, load_photo
+from emotion_ai.readings import COLUMNS, FaceReading
 
 Answer = tuple[Path, list[FaceReading] | EmotionAIError]
+Read = Callable[[Photo], list[FaceReading]]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ def predict_command(
     label: str | None = None,
     watched: Path | None = None,
     output: Output | None = None,
+    uncertain_below: float | None = None,
 ) -> int:
     """Reads photographs with a served model, or with the bundled weights and PyTorch, and shows what was found.
+
+    Without `uncertain_below` the bundled weights take their own, and no emotion of a server is called uncertain.
 
     Returns:
         The exit code: 0; 1 when some photograph could not be read; 2 when the server answered none of them.
@@ -68,28 +72,28 @@ def predict_command(
             raise ConfigError("--version, --label and --signature choose among served models; give --server as well")
         from emotion_ai.reader import FaceReader  # brings PyTorch
 
-        return _run(photos, watched, FaceReader.bundled().read_crops, output)
-    with FaceClient(server, version=version, label=label, signature=signature) as client:
-        return _run(photos, watched, client.read_crops, output)
+        return _run(photos, watched, FaceReader.bundled(uncertain_below).read, output)
+    with FaceClient(
+        server, version=version, label=label, signature=signature, uncertain_below=uncertain_below or 0.0
+    ) as client:
+        return _run(photos, watched, client.read, output)
 
 
-def _run(
-    photos: Sequence[Path], watched: Path | None, read_crops: Callable[[Crops], CropReadings], output: Output
-) -> int:
+def _run(photos: Sequence[Path], watched: Path | None, read: Read, output: Output) -> int:
     if watched is None:
-        return predict(photos, read_crops, output.out, output.csv, output.as_json)
-    return follow(watched, read_crops, output)
+        return predict(photos, read, output.out, output.csv, output.as_json)
+    return follow(watched, read, output)
 
 
-def follow(folder: Path, read_crops: Callable[[Crops], CropReadings], output: Output, poll: float = watch.POLL) -> int:
+def follow(folder: Path, read: Read, output: Output, poll: float = watch.POLL) -> int:
     """`predict_command` for a folder, until it is interrupted; with JSON, one object a line."""
     for place in filter(None, (output.out, output.csv.parent if output.csv else None)):
         _make(place)
     console, errors = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True)
 
-    def read(path: Path) -> list[FaceReading]:
+    def read_file(path: Path) -> list[FaceReading]:
         photo = load_photo(path)
-        faces = read_photo(photo, read_crops)
+        faces = read(photo)
         if output.out:
             _write_picture(photo.rgb, faces, output.out / f"{path.stem}.annotated.png")
         return faces
@@ -100,22 +104,22 @@ def follow(folder: Path, read_crops: Callable[[Crops], CropReadings], output: Ou
         if isinstance(answer, EmotionAIError):
             _complain(errors, path, answer)
         elif not output.as_json:
-            said = ", ".join(f"{face.emotion or 'points'} {face.confidence:.0%}" for face in answer)
+            said = ", ".join(f"{face.verdict or 'points'} {face.confidence:.0%}" for face in answer)
             console.print(f"{path.name}: {said}", markup=False)
 
     with contextlib.suppress(KeyboardInterrupt):
-        watch.watch(folder, read, show, output.csv, poll)
+        watch.watch(folder, read_file, show, output.csv, poll)
     return 0
 
 
 def predict(
     photos: Sequence[Path],
-    read_crops: Callable[[Crops], CropReadings],
+    read: Read,
     out: Path | None = None,
     csv: Path | None = None,
     as_json: bool = False,
 ) -> int:
-    """`predict_command` with any reader of crops: a bad photograph is one line on stderr, the others are answered."""
+    """`predict_command` with any reader: a bad photograph is one line on stderr, the others are answered."""
     for folder in filter(None, (out, csv.parent if csv else None)):
         _make(folder)
     pictures = _picture_names(photos, out) if out else None
@@ -126,7 +130,7 @@ def predict(
             answer: list[FaceReading] | EmotionAIError
             try:
                 photo = load_photo(path)
-                answer = read_photo(photo, read_crops)
+                answer = read(photo)
                 if pictures:
                     _write_picture(photo.rgb, answer, pictures[i])
             except (ImageError, ClientError) as error:
@@ -215,7 +219,7 @@ def _table(answers: list[Answer]) -> Table:
             table.add_row(
                 Text(path.name),
                 str(number),
-                face.emotion or "-",
+                face.verdict or "-",
                 *(f"{p:.1%}" for p in face.probabilities),
             )
     return table

@@ -8,8 +8,8 @@ import numpy as np
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import MissingExtraError
 from emotion_ai.framing import to_frame
-from emotion_ai.photo import Source
-from emotion_ai.readings import CropReadings, Crops, FaceReading, read_photo
+from emotion_ai.photo import Photo, Source
+from emotion_ai.readings import CropReadings, Crops, FaceReading, checked_threshold, read_photo
 
 try:
     import torch
@@ -24,24 +24,43 @@ _BATCH = 64
 
 
 class FaceReader:
-    """Reads faces with two networks, on the CPU unless they were moved."""
+    """Reads faces with two networks, on the CPU unless they were moved.
 
-    def __init__(self, keypoints: FaceNetwork, emotion: FaceNetwork) -> None:
+    Args:
+        keypoints: a network for keypoints.
+        emotion: a network for emotion.
+        uncertain_below: confidence below which an emotion is called uncertain.
+
+    Raises:
+        ConfigError: `uncertain_below` is none from 0 to 1.
+    """
+
+    def __init__(self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float = 0.0) -> None:
         self._networks = (keypoints, emotion)
+        self.uncertain_below = checked_threshold(uncertain_below)
 
     @classmethod
-    def bundled(cls) -> Self:
-        """With the weights that come with the package."""
-        return cls.load("bundled", "bundled")
+    def bundled(cls, uncertain_below: float | None = None) -> Self:
+        """With the weights that come with the package; `uncertain_below` as in `load`."""
+        return cls.load("bundled", "bundled", uncertain_below)
 
     @classmethod
-    def load(cls, keypoints: str | Path, emotion: str | Path) -> Self:
+    def load(cls, keypoints: str | Path, emotion: str | Path, uncertain_below: float | None = None) -> Self:
         """With checkpoints of one's own.
+
+        Args:
+            keypoints: a checkpoint.
+            emotion: a checkpoint.
+            uncertain_below: None takes the one that was chosen for the emotion checkpoint; 0 where none was.
 
         Raises:
             CheckpointError: a file that cannot be used.
+            ConfigError: `uncertain_below` is none from 0 to 1.
         """
-        return cls(load_network(keypoints, "keypoints")[0], load_network(emotion, "emotion")[0])
+        points, (classifier, record) = load_network(keypoints, "keypoints")[0], load_network(emotion, "emotion")
+        if uncertain_below is None:
+            uncertain_below = record.get("calibration", {}).get("uncertain_below", 0.0)
+        return cls(points, classifier, uncertain_below)
 
     def read_crops(self, images: Crops) -> CropReadings:
         """Keypoints and probabilities of faces that are already cropped, of any size; order is kept."""
@@ -54,11 +73,11 @@ class FaceReader:
             ]
         return CropReadings(*answers)
 
-    def read(self, photo: Source) -> list[FaceReading]:
+    def read(self, photo: Source | Photo) -> list[FaceReading]:
         """The faces of a photograph, from left to right.
 
         Raises:
             ImageError: the picture cannot be read.
             NoFaceError: it shows no face.
         """
-        return read_photo(photo, self.read_crops)
+        return read_photo(photo, self.read_crops, self.uncertain_below)

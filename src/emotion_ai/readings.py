@@ -1,7 +1,7 @@
 """What the networks say of faces, in the crops' frame and in the photograph."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS
 from emotion_ai.detector import find_faces
-from emotion_ai.errors import NoFaceError
+from emotion_ai.errors import ConfigError, NoFaceError
 from emotion_ai.framing import Box, crop, face_box
 from emotion_ai.photo import Photo, Source, load_photo
 
@@ -20,7 +20,7 @@ Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """Gray faces, already cropped: uint8 (N, H, W), or N arrays (H, W) of any sizes."""
 
 COLUMNS = (
-    *("emotion", "confidence", "score"),
+    *("emotion", "confidence", "uncertain", "score"),
     *EMOTIONS,
     *("box_left", "box_top", "box_size"),
     *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"),
@@ -53,6 +53,7 @@ class FaceReading:
         score: of the detector, 0 to 1.
         deviations: float32 (15, 2), standard deviations of the points' coordinates in pixels of the photograph; None
             where they were not asked for.
+        uncertain_below: confidence below which the emotion is not to be relied on, 0 to 1.
     """
 
     keypoints: NDArray[np.float32]
@@ -61,6 +62,7 @@ class FaceReading:
     points: NDArray[np.float32]
     score: float
     deviations: NDArray[np.float32] | None = None
+    uncertain_below: float = 0.0
 
     @property
     def emotion(self) -> str | None:
@@ -72,13 +74,24 @@ class FaceReading:
         """Its probability."""
         return float(self.probabilities.max())
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether the confidence is too low to rely on the emotion."""
+        return bool(self.probabilities.max() < self.uncertain_below)  # in float32, as the threshold was chosen
+
+    @property
+    def verdict(self) -> str | None:
+        """The emotion as people are told it: "uncertain" in its place where it is."""
+        return "uncertain" if self.uncertain else self.emotion
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; None for what the model does not answer."""
         answer = {
             "emotion": self.emotion,
             "confidence": _plain(self.confidence, 4),
+            "uncertain": self.uncertain,
             "probabilities": {n: _plain(p, 4) for n, p in zip(EMOTIONS, self.probabilities, strict=True)},
-            "box": {"left": self.box.left, "top": self.box.top, "size": self.box.size},
+            "box": {name: round(value, 2) for name, value in asdict(self.box).items()},
             "points": {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in zip(KEYPOINTS, self.points, strict=True)},
             "score": _plain(self.score, 4),
         }
@@ -90,8 +103,9 @@ class FaceReading:
     def as_row(self) -> dict[str, Any]:
         """One flat record with the columns of `COLUMNS`."""
         box = (self.box.left, self.box.top, self.box.size)
-        numbers = (self.confidence, self.score, *self.probabilities, *box, *self.points.ravel())
-        return dict(zip(COLUMNS, (self.emotion, *(float(number) for number in numbers)), strict=True))
+        numbers = (self.score, *self.probabilities, *box, *self.points.ravel())
+        said = (self.emotion, self.confidence, self.uncertain)
+        return dict(zip(COLUMNS, (*said, *(float(number) for number in numbers)), strict=True))
 
     def to_row(self) -> "pd.Series[Any]":
         """`as_row` as a pandas row; needs pandas."""
@@ -100,8 +114,15 @@ class FaceReading:
         return pd.Series(self.as_row())
 
 
-def read_photo(source: Source | Photo, read_crops: Callable[[Crops], CropReadings]) -> list[FaceReading]:
+def read_photo(
+    source: Source | Photo, read_crops: Callable[[Crops], CropReadings], uncertain_below: float = 0.0
+) -> list[FaceReading]:
     """Finds the faces of a photograph, from left to right, and has their crops read.
+
+    Args:
+        source: the photograph.
+        read_crops: reads faces that are cropped.
+        uncertain_below: confidence below which an emotion is called uncertain.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -113,8 +134,9 @@ def read_photo(source: Source | Photo, read_crops: Callable[[Crops], CropReading
     readings = []
     for i, (_, box, score) in enumerate(framed):
         keypoints, probabilities = answers.keypoints[i], answers.probabilities[i]
+        points = box.to_photo(keypoints)
         deviations = None if answers.deviations is None else answers.deviations[i] * np.float32(box.size / FRAME)
-        readings.append(FaceReading(keypoints, probabilities, box, box.to_photo(keypoints), score, deviations))
+        readings.append(FaceReading(keypoints, probabilities, box, points, score, deviations, uncertain_below))
     return readings
 
 
@@ -128,6 +150,17 @@ def framed_faces(photo: Photo) -> list[tuple[NDArray[np.uint8], Box, float]]:
     if not found:
         raise NoFaceError(f"{photo.name}: no face was found; give a picture with a clear, upright face")
     return [(*crop(photo.gray, face_box(face.points)), face.score) for face in found]
+
+
+def checked_threshold(uncertain_below: float) -> float:
+    """The same confidence.
+
+    Raises:
+        ConfigError: it is none from 0 to 1.
+    """
+    if not 0 <= uncertain_below <= 1:
+        raise ConfigError(f"uncertain_below={uncertain_below}: a confidence lies between 0 (always sure) and 1")
+    return uncertain_below
 
 
 def _plain(value: float | np.floating[Any], digits: int) -> float | None:

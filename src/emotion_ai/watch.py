@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from csv import DictWriter
+from csv import DictWriter, reader
 from pathlib import Path
 
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError, ImageError, ServerUnreachableError
@@ -10,6 +10,8 @@ from emotion_ai.readings import COLUMNS, FaceReading
 
 POLL = 1.0
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+_COLUMNS = ["photo", "face", *COLUMNS]
 
 Read = Callable[[Path], list[FaceReading]]
 
@@ -85,10 +87,13 @@ def watch(
 
 def _append(csv: Path, photo: Path, faces: list[FaceReading]) -> None:
     try:
-        fresh = not csv.exists() or csv.stat().st_size == 0
-        with csv.open("a", newline="", encoding="utf-8") as file:
-            writer = DictWriter(file, ["photo", "face", *COLUMNS])
-            if fresh:
+        with csv.open("a+", newline="", encoding="utf-8", errors="replace") as file:
+            file.seek(0)
+            header = next(reader(file), None)
+            if header not in (None, _COLUMNS):
+                raise ConfigError(f"{csv}: has other columns than are written now; choose another --csv")
+            writer = DictWriter(file, _COLUMNS)
+            if header is None:
                 writer.writeheader()
             for number, face in enumerate(faces, 1):
                 writer.writerow({"photo": str(photo), "face": number, **face.as_row()})

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion_ai.evaluation.abstention import choose_threshold, risk_coverage
+from emotion_ai.evaluation.abstention import as_rows, choose_threshold, risk_coverage
 
 
 def sure(confidences: list[float]) -> np.ndarray:
@@ -41,3 +41,12 @@ def test_what_is_kept_is_as_right_as_was_asked_for(seed: int, accuracy: float) -
         assert (probabilities.argmax(1) == labels)[rows].mean() >= accuracy
     shares = [k.share for k in risk_coverage(probabilities, labels)]
     assert shares == sorted(shares, reverse=True)
+
+
+def test_rows_of_a_table_show_the_chosen_threshold() -> None:
+    kept = risk_coverage(sure([0.505, 0.605, 0.705, 0.805]), np.array([1, 0, 1, 0]))
+    rows = as_rows(kept, 0.71)
+    assert list(rows) == ["0.00", "0.40", "0.50", "0.60", "0.70", "0.71, the weights' own", "0.80"]
+    assert rows["0.00"] == "1.000   0.500"
+    assert rows["0.71, the weights' own"] == "0.250   1.000"
+    assert not any("own" in name for name in as_rows(kept, None))

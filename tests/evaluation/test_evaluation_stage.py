@@ -58,6 +58,7 @@ def test_a_report_holds_its_figures(task: Any, tmp_path: Path, checkpoint: Any) 
         assert f"{figures[key]:.4f}" in text
         assert report["command"] in text
     assert page.count("data:image/png;base64,") >= 4
+    assert any(name.startswith("Abstention") for name in report["tables"]) == (task == "emotion")
     assert any(name.startswith("Against") for name in report["tables"])
     changes = next(rows for name, rows in report["tables"].items() if name.startswith("Robustness"))
     assert changes["as it is"].endswith("(+0.0000)")

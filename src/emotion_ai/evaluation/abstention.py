@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 THRESHOLDS = tuple(step / 100 for step in range(100))
 
+_SHOWN = (0, 40, 50, 60, 70, 80, 90, 95)  # hundredths
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -33,6 +35,16 @@ def risk_coverage(probabilities: NDArray[np.float32], labels: NDArray[np.int64])
         rows = confidence >= threshold
         kept.append(Kept(threshold, float(rows.mean()), float(correct[rows].mean()) if rows.any() else float("nan")))
     return kept
+
+
+def as_rows(kept: list[Kept], chosen: float | None) -> dict[str, str]:
+    """For a table: threshold, and the share it keeps with its accuracy; `chosen` is the one that weights carry."""
+    rows = {}
+    for k in kept:
+        if k.share > 0 and (k.threshold == chosen or round(k.threshold * 100) in _SHOWN):
+            own = ", the weights' own" if k.threshold == chosen else ""
+            rows[f"{k.threshold:.2f}{own}"] = f"{k.share:.3f}   {k.accuracy:.3f}"
+    return rows
 
 
 def choose_threshold(probabilities: NDArray[np.float32], labels: NDArray[np.int64], accuracy: float) -> float:

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from emotion_ai.contract import EMOTIONS
+from emotion_ai.evaluation.abstention import Kept
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 from emotion_ai.evaluation.statistics import Estimate
 
@@ -193,6 +194,29 @@ def reliability(scores: EmotionScores) -> Figure:
     axis.plot(confidence, accuracy, color=BLUE, lw=1)
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axis.set_title(f"Reliability: calibration error {scores.calibration_error:.3f}")
+    return figure
+
+
+def risk_coverage(kept: list[Kept], chosen: float | None) -> Figure:
+    """Share of wrong emotions among the faces that are kept; `chosen` is the threshold that the weights carry."""
+    figure, axis = _plain(6.4, 4.2)
+    some = [k for k in kept if k.share > 0]
+    axis.plot([k.share for k in some], [1 - k.accuracy for k in some], color=BLUE)
+    for k in some:
+        if round(k.threshold * 100) in (50, 60, 70, 80, 90):
+            axis.plot(k.share, 1 - k.accuracy, "o", color=BLUE, ms=4)
+            axis.annotate(
+                f"{k.threshold:.1f}", (k.share, 1 - k.accuracy), (-4, 5), textcoords="offset points", ha="right"
+            )
+    for k in some:
+        if k.threshold == chosen:
+            label = f"below {k.threshold:.2f} uncertain: {k.share:.0%} kept, {k.accuracy:.1%} of them right"
+            axis.plot(k.share, 1 - k.accuracy, "D", color=ORANGE, label=label)
+            axis.legend(frameon=False, loc="upper left")
+    axis.set(xlabel="share of the faces kept", ylabel="share of those that is wrong", xlim=(0, 1.02))
+    axis.set_ylim(0, max(1 - k.accuracy for k in some) * 1.35 + 0.01)
+    axis.set_title("Abstention: kept from a confidence on (numbers at the curve)")
+    axis.grid(alpha=0.3)
     return figure
 
 

@@ -21,6 +21,7 @@ from emotion_ai.data.splits import seen_in
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation import pictures
+from emotion_ai.evaluation.abstention import as_rows, risk_coverage
 from emotion_ai.evaluation.card import model_card
 from emotion_ai.evaluation.coverage import Coverage
 from emotion_ai.evaluation.headlines import headlines
@@ -65,6 +66,11 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         coverage = Coverage(KeypointErrors.of(points, faces.targets).offsets, deviations)  # type: ignore[arg-type]
         tables["Deviations: share of the truth within the region meant to hold it"] = _texts(coverage.shares(cfg.seed))
         figures["Deviations"] = pictures.coverage_curve(coverage.curves())
+    else:
+        kept = risk_coverage(answers, faces.targets)  # type: ignore[arg-type]
+        chosen = record.get("calibration", {}).get("uncertain_below")
+        tables["Abstention: from this confidence on, share of the faces kept, accuracy"] = as_rows(kept, chosen)
+        figures["Abstention"] = pictures.risk_coverage(kept, chosen)
     if cfg.against is not None:
         other = predict(load_network(cfg.against, cfg.task.name)[0], faces.images, cfg.flip)
         test = _paired(cfg.task.name, answers, other, faces, cfg.seed)
