@@ -147,11 +147,18 @@ def learnt(faces: Faces, share: float) -> Faces:
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
-    """The choices that make the run; of the data's place only the file names, the fingerprints say the rest."""
+    """The choices that make the run; of places only the ends, fingerprints say the rest."""
     settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
     for key in ("train", "val", "votes"):
         settings["data"][key] = settings["data"][key] and Path(settings["data"][key]).name
+    settings["init"] = settings["init"] and _tail(settings["init"])
+    settings["teachers"] = [_tail(teacher) for teacher in settings["teachers"]]
     return {key: value for key, value in settings.items() if key not in ("resume", "out")}
+
+
+def _tail(checkpoint: str) -> str:
+    """A checkpoint's folder and name, which tell one run from another."""
+    return "/".join(Path(checkpoint).parts[-2:])
 
 
 def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
