@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from emotion_ai import cli
 from emotion_ai.errors import MissingExtraError
 
-STAGES = ("train", "evaluate", "export", "data", "serve", "predict", "demo")
+STAGES = ("train", "cross-validate", "ablations", "evaluate", "export", "data", "serve", "predict", "demo")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -22,14 +22,14 @@ def test_alone_it_lists_the_stages() -> None:
         assert stage in result.output
 
 
-@pytest.mark.parametrize("stage", ["data", "serve", "predict", "demo"])
+@pytest.mark.parametrize("stage", ["ablations", "data", "serve", "predict", "demo"])
 def test_every_stage_helps(stage: str) -> None:
     result = CliRunner().invoke(cli.app, [stage, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate", "export"])
+@pytest.mark.parametrize("stage", ["train", "cross-validate", "evaluate", "export"])
 def test_every_hydra_stage_helps(stage: str, tmp_path: Path) -> None:
     result = run(stage, "--help", cwd=tmp_path)
     assert result.returncode == 0
@@ -51,6 +51,8 @@ def test_the_command_line_starts_without_the_stages() -> None:
         (["data", "none.csv"], "none.csv: no such file or folder"),
         (["train", "data.train=none.csv"], "none.csv: no such file or folder"),
         (["train", "data.split=[0.8,0.2]", "data.folds=5"], "contradict each other"),
+        (["cross-validate", "experiment=emotion"], "give the number of folds, e.g. data.folds=5"),
+        (["ablations", "--budget", "large"], "choose one of full, quick"),
         (["evaluate", "task=emotion", "checkpoint=none.ckpt"], "none.ckpt: no such checkpoint"),
         (["evaluate", "task=emotion"], "checkpoint must be given"),
         (["export", "out=models", "keypoints=a.ckpt"], "both networks are wanted"),

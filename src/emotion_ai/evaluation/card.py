@@ -18,16 +18,37 @@ _TERMS = {
     "keypoints": "YouTube Faces and MTFL are for research only, and so are these weights.",
     "emotion": "FER2013 comes under the terms of its competition; use these weights for research only.",
 }
+_UNFIT = {
+    "keypoints": """\
+Unfit for: identification; measuring faces for medical or cosmetic purposes; judging attention, tiredness or health;
+decisions about people.""",
+    "emotion": """\
+Unfit for: inferring what somebody feels, means or is; decisions about people, such as hiring, teaching and proctoring,
+policing, insurance, credit or medical judgement; watching people without their consent; identification. Inferring
+emotions at work and in education is prohibited in the European Union, but for medical or safety reasons (Regulation
+(EU) 2024/1689, Article 5(1)(f)), for which these weights are not fit either.""",
+}
 _LIMITS = {
     "keypoints": """\
 Profiles, strongly turned faces, covered faces and faces far from the training framing are less exact (see the
 robustness table). Part of the training annotations is machine-made. Several of the reported faces are frames of one
-person, which the intervals take as independent: they are too narrow. How exact the points are by skin tone, age or sex
-was not measured: the data carry no such labels. On faces from other sources expect larger errors than on these.""",
+person, which the intervals take as independent: they are too narrow. On faces from other sources expect larger errors
+than on these.
+
+Bias: how exact the points are by age, sex or skin tone was not measured; the data carry no such labels. Studies of
+other landmark networks found larger errors on older faces, also at equal pose and resolution (arXiv:2604.06961), and on
+people with dementia (arXiv:1905.07446). Expect no less here.""",
     "emotion": """\
-Five posed or web-found expressions, judged from one gray picture; what a face shows is not what a person feels. Neutral
-and fearful faces get one of the five answers all the same. Disgust is rare (2 %). Differences by skin tone, age, sex or
-culture were not measured: the data carry no such labels, and studies of similar models found some.""",
+Five expressions, judged from one gray picture out of its situation. What a face shows is not what a person feels: how
+people express anger, disgust, sadness, happiness and surprise differs between cultures, situations and persons, and the
+same face may go with several of them (Barrett et al. 2019, doi:10.1177/1529100619832930). Neutral and fearful faces get
+one of the five answers all the same. Disgust is rare (2 %) and its figures are the least certain.
+
+Bias: FER2013's faces come from web searches and carry no labels of age, sex, skin tone or culture; differences between
+groups were not measured. Others measured some: datasets of expressions are skewed between groups (20 datasets,
+arXiv:2303.15889); where a dataset ties an expression to a group, networks repeat it (arXiv:2503.03446); of six general
+models tried on FER2013 and three other datasets, the two most accurate were the most biased (arXiv:2502.11049). A good
+mean accuracy says nothing about a group.""",
 }
 
 
@@ -65,8 +86,9 @@ percentile bootstrap intervals over faces (2,000 resamples, seed {report["seed"]
 
 ## Use
 
-Intended: research, teaching, and trying out the road from training to serving. Not intended: decisions about people,
-such as hiring, policing, insurance, proctoring or medical judgement; inferring what somebody feels; identification.
+Intended: research, teaching, and trying out the road from training to serving.
+
+{_UNFIT[task]}
 
 ## Limits
 
