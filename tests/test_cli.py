@@ -57,6 +57,10 @@ def test_the_command_line_starts_without_the_stages() -> None:
         (["evaluate", "task=emotion"], "checkpoint must be given"),
         (["export", "out=models", "keypoints=a.ckpt"], "both networks are wanted"),
         (["serve", "none"], "none: no such folder"),
+        (
+            ["predict", "--kaggle", "test.csv", "IdLookupTable.csv", "--server", "http://127.0.0.1:9"],
+            "test.csv: cannot",
+        ),
         (["predict", "none.jpg", "--server", "http://127.0.0.1:9", "--version", "1", "--label", "a"], "contradict"),
     ],
 )

@@ -20,6 +20,7 @@ from PIL import Image
 
 from emotion_ai import errors
 from emotion_ai.client import FaceClient
+from emotion_ai.predict import Output, predict_command
 
 RECORDED = {
     recorded["label"]: recorded
@@ -104,6 +105,17 @@ def decoded(body: Any) -> list[np.ndarray]:
 def by_mean(body: Any) -> Any:
     """Tells which crop an answer belongs to."""
     return {"predictions": [reading(float(image.mean())) for image in decoded(body)]}
+
+
+def test_a_submission_for_kaggle_by_a_server(server: Played, tmp_path: Path) -> None:
+    faces = "".join(f"{i},{' '.join([str(10 * i)] * 9216)}\n" for i in (1, 2, 3))
+    (tmp_path / "test.csv").write_text("ImageId,Image\n" + faces)
+    (tmp_path / "lookup.csv").write_text("RowId,ImageId,FeatureName\n5,3,nose_tip_x\n6,1,nose_tip_y\n")
+    server.answer = by_mean
+    files, output = (tmp_path / "test.csv", tmp_path / "lookup.csv"), Output(csv=tmp_path / "s.csv")
+    assert predict_command(files, server.url, version=3, submission=True, output=output) == 0
+    assert (tmp_path / "s.csv").read_text() == "RowId,Location\n5,30.0000\n6,2.0000\n"
+    assert [path for _, path, _ in server.asked] == ["/v1/models/face/versions/3:predict"]
 
 
 def test_crops_travel_without_loss_and_come_back_in_order(server: Played) -> None:

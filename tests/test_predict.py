@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_photographs_or_a_folder(tmp_path: Path) -> None:
         predict_command()
     with pytest.raises(ConfigError, match="give photographs, or --watch FOLDER"):
         predict_command(PORTRAITS, watched=tmp_path)
-    with pytest.raises(ConfigError, match="--signature choose among served models"):
+    with pytest.raises(ConfigError, match="--signature, --version, --label choose among served models"):
         predict_command(PORTRAITS, signature="serving_default")
     with pytest.raises(ConfigError, match="no such folder; give one that photographs come into"):
         follow(tmp_path / "nowhere", reader, Output())
@@ -160,6 +161,28 @@ def test_uncertain_below_a_confidence(
     assert (row["emotion"], row["uncertain"]) == ("Happy", "True")
     with pytest.raises(ConfigError, match="uncertain_below=1.5: a confidence lies between 0"):
         predict_command(PORTRAITS, server="http://127.0.0.1:9", uncertain_below=1.5)
+
+
+def test_frames_of_a_video_are_smoothed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each frame's face says something else; a broken frame costs only its own place in time."""
+    sure = iter([0.9, 0.3, 0.3])
+
+    def flickering(photo: Photo) -> list[FaceReading]:
+        happy = next(sure)
+        probabilities = np.array([1 - happy, 0, 0, happy, 0], np.float32)
+        return [replace(face, probabilities=probabilities) for face in reader(photo)]
+
+    frames = [PORTRAITS[0], Path("missing.png"), PORTRAITS[0], PORTRAITS[0]]
+    assert predict(frames, flickering, as_json=True, fps=25) == 1
+    records = json.loads(capsys.readouterr().out)
+    happy = [record["faces"][0]["probabilities"]["Happy"] for record in records if "faces" in record]
+    assert happy[0] == 0.9
+    assert 0.9 > happy[1] > happy[2] > 0.3
+    for fps in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="--fps"):
+            predict_command(PORTRAITS, server="http://127.0.0.1:9", fps=fps)
+    with pytest.raises(ConfigError, match="of photographs that are named"):
+        predict_command(watched=Path("."), fps=25)
 
 
 def test_a_table_of_other_columns_is_not_added_to(tmp_path: Path) -> None:

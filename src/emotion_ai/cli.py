@@ -232,32 +232,37 @@ def verify(
 @app.command()
 def predict(
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Photographs, of any size, with any number of faces.")
+        list[Path] | None,
+        typer.Argument(help="Photographs, of any size; with --kaggle its test.csv and IdLookupTable.csv."),
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="http:// (REST) or grpc:// address; without it PyTorch answers.")
     ] = None,
+    model: Annotated[str, typer.Option(help="The served model: face, keypoints or emotion.")] = "face",
     signature: Annotated[
-        str,
-        typer.Option(
-            help="serving_bytes sends PNG, serving_default pixels, serving_uncertainty asks for deviations too."
-        ),
+        str, typer.Option(help="serving_bytes sends PNG, serving_default pixels, serving_uncertainty: deviations too.")
     ] = BYTES_SIGNATURE,
     version: Annotated[int | None, typer.Option(help="A version of the served model.")] = None,
     label: Annotated[str | None, typer.Option(help="A label of the served model, e.g. stable.")] = None,
     watch: Annotated[Path | None, typer.Option(help="Read the photographs that come into a folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the annotated pictures.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a table with one row for each face.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the readings as JSON.")] = False,
+    kaggle: Annotated[bool, typer.Option("--kaggle", help="Write Kaggle's submission.csv (or --csv) instead.")] = False,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="The photographs are frames of one video, in this order, so many a second: smooth them."),
+    ] = None,
     uncertain_below: Annotated[
         float | None,
         typer.Option(help="Confidence, 0 to 1, below which an emotion is uncertain; the bundled weights know theirs."),
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the annotated pictures.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a table with one row for each face.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the readings as JSON.")] = False,
 ) -> None:
     """Find the faces in photographs and read their keypoints and emotions."""
     module = stage("emotion_ai.predict")
     output = module.Output(out, csv, json)
-    sys.exit(module.predict_command(photos or (), server, signature, version, label, watch, output, uncertain_below))
+    served = (server, model, signature, version, label)
+    sys.exit(module.predict_command(photos or (), *served, watch, kaggle, fps, uncertain_below, output))
 
 
 @app.command()

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from csv import DictWriter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from emotion_ai import watch
+from emotion_ai import kaggle, watch
 from emotion_ai.annotate import annotate
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS
+from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, Servable
 from emotion_ai.errors import (
     ClientError,
     ConfigError,
@@ -28,6 +29,10 @@ from emotion_ai.errors import (
 )
 from emotion_ai.photo import Photo, load_photo
 from emotion_ai.readings import COLUMNS, FaceReading
+from emotion_ai.smoothing import Smoother
+
+if TYPE_CHECKING:
+    from emotion_ai.reader import FaceReader
 
 Answer = tuple[Path, list[FaceReading] | EmotionAIError]
 Read = Callable[[Photo], list[FaceReading]]
@@ -45,16 +50,28 @@ class Output:
 def predict_command(
     photos: Sequence[Path] = (),
     server: str | None = None,
+    model: Servable = "face",
     signature: str = BYTES_SIGNATURE,
     version: int | None = None,
     label: str | None = None,
     watched: Path | None = None,
-    output: Output | None = None,
+    submission: bool = False,
+    fps: float | None = None,
     uncertain_below: float | None = None,
+    output: Output | None = None,
 ) -> int:
     """Reads photographs with a served model, or with the bundled weights and PyTorch, and shows what was found.
 
-    Without `uncertain_below` the bundled weights take their own, and no emotion of a server is called uncertain.
+    Args:
+        photos: files; for a submission Kaggle's `test.csv` and `IdLookupTable.csv`.
+        server: its address; None takes PyTorch.
+        model, signature, version, label: of the server.
+        watched: a folder instead of photographs.
+        submission: writes Kaggle's table instead, to `output.csv` or `submission.csv`.
+        fps: the photographs are frames of one video, so many a second: readings are smoothed.
+        uncertain_below: confidence below which an emotion is called uncertain. Without it the bundled weights take
+            their own, and no emotion of a server is called so.
+        output: where readings go.
 
     Returns:
         The exit code: 0; 1 when some photograph could not be read; 2 when the server answered none of them.
@@ -63,26 +80,43 @@ def predict_command(
         ConfigError: settings that contradict each other, or a place that cannot be written to.
         CheckpointError: the bundled weights cannot be used.
         MissingExtraError: no server is given and PyTorch is not installed.
+        DataError, ClientError: a submission cannot be made.
     """
     output = output or Output()
-    if bool(photos) == (watched is not None):
+    if submission:
+        if len(photos) != 2 or model == "emotion":
+            raise ConfigError("--kaggle takes two files, test.csv and IdLookupTable.csv, and a model with keypoints")
+        if output.out or output.as_json or watched or fps is not None or uncertain_below is not None:
+            raise ConfigError(
+                "--kaggle writes a table only: leave out --out, --json, --watch, --fps, --uncertain-below"
+            )
+    elif bool(photos) == (watched is not None):
         raise ConfigError("give photographs, or --watch FOLDER for those that come into a folder")
-    if server is None:
-        if version is not None or label is not None or signature != BYTES_SIGNATURE:
-            raise ConfigError("--version, --label and --signature choose among served models; give --server as well")
-        from emotion_ai.reader import FaceReader  # brings PyTorch
+    if fps is not None and (watched or not 0 < fps < math.inf):
+        raise ConfigError(f"--fps {fps:g}: give the frames a second, more than 0, of photographs that are named")
+    with _reader(server, model, signature, version, label, uncertain_below) as reader:
+        if submission:
+            path = output.csv or Path("submission.csv")
+            rows = kaggle.write_submission(photos[0], photos[1], reader.read_crops, path)
+            Console(soft_wrap=True).print(f"wrote {path}: {rows} rows", markup=False, highlight=False)
+            return 0
+        if watched is not None:
+            return follow(watched, reader.read, output)
+        return predict(photos, reader.read, output.out, output.csv, output.as_json, fps)
 
-        return _run(photos, watched, FaceReader.bundled(uncertain_below).read, output)
-    with FaceClient(
-        server, version=version, label=label, signature=signature, uncertain_below=uncertain_below or 0.0
-    ) as client:
-        return _run(photos, watched, client.read, output)
 
+def _reader(
+    server: str | None, model: Servable, signature: str, version: int | None, label: str | None, threshold: float | None
+) -> "contextlib.AbstractContextManager[FaceClient | FaceReader]":
+    if server is not None:
+        return FaceClient(
+            server, model=model, version=version, label=label, signature=signature, uncertain_below=threshold or 0.0
+        )
+    if (model, signature, version, label) != ("face", BYTES_SIGNATURE, None, None):
+        raise ConfigError("--model, --signature, --version, --label choose among served models; give --server as well")
+    from emotion_ai.reader import FaceReader  # brings PyTorch
 
-def _run(photos: Sequence[Path], watched: Path | None, read: Read, output: Output) -> int:
-    if watched is None:
-        return predict(photos, read, output.out, output.csv, output.as_json)
-    return follow(watched, read, output)
+    return contextlib.nullcontext(FaceReader.bundled(threshold))
 
 
 def follow(folder: Path, read: Read, output: Output, poll: float = watch.POLL) -> int:
@@ -118,12 +152,14 @@ def predict(
     out: Path | None = None,
     csv: Path | None = None,
     as_json: bool = False,
+    fps: float | None = None,
 ) -> int:
     """`predict_command` with any reader: a bad photograph is one line on stderr, the others are answered."""
     for folder in filter(None, (out, csv.parent if csv else None)):
         _make(folder)
     pictures = _picture_names(photos, out) if out else None
     answers: list[Answer] = []
+    smooth = Smoother() if fps else None
     with _progress(len(photos)) as progress:
         task = progress.add_task("reading", total=len(photos))
         for i, path in enumerate(photos):
@@ -131,6 +167,8 @@ def predict(
             try:
                 photo = load_photo(path)
                 answer = read(photo)
+                if smooth and fps:
+                    answer = smooth(answer, i / fps)
                 if pictures:
                     _write_picture(photo.rgb, answer, pictures[i])
             except (ImageError, ClientError) as error:

@@ -107,8 +107,29 @@ def load_lookup(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64],
                 )
             row, image = (_integer(path, line, c, cells[columns[c]]) for c in ("RowId", "ImageId"))
             rows.append((row, image, COORDINATES.index(name)))
-    table = np.array(rows, np.int64).reshape(-1, 3)
+    _some(path, rows)
+    table = np.array(rows, np.int64)
     return table[:, 0], table[:, 1], table[:, 2]
+
+
+def load_image_ids(path: str | Path) -> NDArray[np.int64]:
+    """`ImageId` of each face of Kaggle's `test.csv`, int64 (N,), in the order of `load`.
+
+    Raises:
+        DataError: missing, damaged or wrong content, or an id that comes twice.
+    """
+    path = Path(path)
+    ids: dict[int, int] = {}
+    with _table(path) as (header, lines):
+        columns = {name.strip(): index for index, name in enumerate(header)}
+        if "ImageId" not in columns:
+            raise DataError(f"{path}: lacks the column ImageId; Kaggle's test.csv has ImageId and Image")
+        for line, cells in lines:
+            image = _integer(path, line, "ImageId", cells[columns["ImageId"]])
+            if image in ids:
+                raise DataError(f"{path}, row {line}: the ImageId {image} is that of row {ids[image]}; remove one")
+            ids[image] = line
+    return np.array(list(ids), np.int64)
 
 
 def _kind(path: Path, header: list[str]) -> Task:
@@ -215,13 +236,13 @@ def _five_classes(path: Path, arrays: Arrays, labels: str, votes: NDArray[np.flo
 
 def _some(path: Path, images: list[Any]) -> None:
     if not images:
-        raise DataError(f"{path}: has a header but no rows; give a file with faces")
+        raise DataError(f"{path}: has a header but no rows; give the whole file")
 
 
 def _integer(path: Path, line: int, column: str, text: str) -> int:
     try:
-        return int(text)
-    except ValueError:
+        return int(np.int64(int(text)))
+    except (ValueError, OverflowError):
         raise DataError(
             f"{path}, row {line}, column {column}: {text[:20]!r} is no whole number; mend or remove the row"
         ) from None
