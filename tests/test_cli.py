@@ -59,7 +59,7 @@ def test_the_command_line_starts_without_the_stages() -> None:
         (["serve", "none"], "none: no such folder"),
         (
             ["predict", "--kaggle", "test.csv", "IdLookupTable.csv", "--server", "http://127.0.0.1:9"],
-            "test.csv: cannot",
+            "test.csv: no such file",
         ),
         (["predict", "none.jpg", "--server", "http://127.0.0.1:9", "--version", "1", "--label", "a"], "contradict"),
     ],

@@ -93,9 +93,10 @@ def test_below_a_confidence_the_emotion_is_uncertain() -> None:
         face = replace(reading(probabilities), uncertain_below=threshold)
         assert face.emotion == "Happy"
         assert face.verdict == ("uncertain" if uncertain else "Happy")
+        assert face.caption == ("uncertain" if uncertain else "Happy 60%")
         assert face.uncertain is face.as_dict()["uncertain"] is face.as_row()["uncertain"] is uncertain
     nothing = replace(reading([float("nan")] * 5), uncertain_below=0.9)
-    assert (nothing.verdict, nothing.uncertain) == (None, False)
+    assert (nothing.verdict, nothing.caption, nothing.uncertain) == (None, "points", False)
 
 
 def test_the_threshold_reaches_the_readings() -> None:

@@ -25,7 +25,7 @@ def face(
     left: float, top: float, size: float, probabilities: tuple[float, ...] = (0.1, 0.1, 0.1, 0.6, 0.1)
 ) -> FaceReading:
     box = Box(left, top, size)
-    return FaceReading(MEAN, np.array(probabilities, np.float32), box, box.to_photo(MEAN), 0.9, 0.5)
+    return FaceReading(MEAN, np.array(probabilities, np.float32), box, box.to_photo(MEAN), 0.9, uncertain_below=0.5)
 
 
 def jittered(seed: int, count: int, speed: float = 0.0, noise: float = 0.005) -> list[FaceReading]:

@@ -136,15 +136,11 @@ def _draw(
     if title:
         layer.plate(title, height / 2, colour)
         middle = (title.top + title.bottom) / 2
-        layer.text((title.left + title.right) / 2, middle, _caption(reading), height, _INK, "mm")
+        layer.text((title.left + title.right) / 2, middle, reading.caption, height, _INK, "mm")
     if panel:
         _bars(layer, panel, reading, height * 0.72)
     layer.onto(picture)
     taken += [area for area in (title, panel) if area]
-
-
-def _caption(reading: FaceReading) -> str:
-    return f"{reading.verdict} {reading.confidence:.0%}"
 
 
 def _places(
@@ -155,7 +151,7 @@ def _places(
         return None, None
     gap = height * 0.6
     middle = (frame.left + frame.right) / 2
-    half = ImageFont.load_default(height).getlength(_caption(reading)) / 2 + height * 0.7
+    half = ImageFont.load_default(height).getlength(reading.caption) / 2 + height * 0.7
     tall = height * 1.7
     others = [area for area in taken if area != frame]
     above = _Area(middle - half, frame.top - gap - tall, middle + half, frame.top - gap).moved_into(size)

@@ -138,8 +138,7 @@ def follow(folder: Path, read: Read, output: Output, poll: float = watch.POLL) -
         if isinstance(answer, EmotionAIError):
             _complain(errors, path, answer)
         elif not output.as_json:
-            said = ", ".join(f"{face.verdict or 'points'} {face.confidence:.0%}" for face in answer)
-            console.print(f"{path.name}: {said}", markup=False)
+            console.print(f"{path.name}: {', '.join(face.caption for face in answer)}", markup=False)
 
     with contextlib.suppress(KeyboardInterrupt):
         watch.watch(folder, read_file, show, output.csv, poll)

@@ -84,6 +84,13 @@ class FaceReading:
         """The emotion as people are told it: "uncertain" in its place where it is."""
         return "uncertain" if self.uncertain else self.emotion
 
+    @property
+    def caption(self) -> str:
+        """In a few words: the emotion and its probability, "uncertain", or "points" where no emotion is answered."""
+        if self.emotion is None:
+            return "points"
+        return "uncertain" if self.uncertain else f"{self.emotion} {self.confidence:.0%}"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; None for what the model does not answer."""
         answer = {

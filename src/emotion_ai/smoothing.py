@@ -73,7 +73,8 @@ class _Track:
 class Smoother:
     """Smooths the readings of a stream, face by face; the cut-off does not depend on the photographs' resolution.
 
-    A face is that of the frame before whose box overlaps its own most, intersection over union, greedily.
+    A face is that of the frame before whose box overlaps its own most, intersection over union, greedily. Deviations
+    stay those of the single photograph.
 
     Attributes:
         min_cutoff: of points and boxes, in hertz, as in `OneEuroFilter`.
