@@ -62,7 +62,11 @@ def test_killed_it_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: P
         assert proof["passes"]
         given_pixels = [row for row in proof["rows"] if "given files" not in row["path"]]
         assert {row["batch"] for row in given_pixels} == {1, 2, 7, 64}
-        assert {row["signature"] for row in proof["rows"]} == {"serving_default", "serving_bytes"}
+        assert {row["signature"] for row in proof["rows"]} == {
+            "serving_default",
+            "serving_bytes",
+            "serving_uncertainty",
+        }
         assert {row["path"] for row in given_pixels} == {"ONNX Runtime", "SavedModel"}
         assert {row["path"] for row in proof["rows"]} - {"ONNX Runtime", "SavedModel"} == {"SavedModel given files"}
         assert {row["kind"] for row in given_pixels} == {"real", "synthetic", "black", "white", "noise"}
