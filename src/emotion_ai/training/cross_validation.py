@@ -15,8 +15,8 @@ from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.statistics import t_interval
 from emotion_ai.models import load_network
 from emotion_ai.training.record import write_json
-from emotion_ai.training.runs import run, sets_of
-from emotion_ai.training.train import settings_of
+from emotion_ai.training.runs import run
+from emotion_ai.training.train import sets_of, settings_of
 
 
 def cross_validate(cfg: DictConfig) -> dict[str, float]:

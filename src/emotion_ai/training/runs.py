@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emotion_ai.data.plan import Sets, plan_sets
 from emotion_ai.errors import ConfigError
 from emotion_ai.training.train import settings_of, train
 
@@ -28,20 +27,3 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if changed := sorted(key for key in settings if settings[key] != record["config"].get(key)):
         raise ConfigError(f"{path}: was made with another {', '.join(changed)}; delete its folder or give another out")
     return record
-
-
-def sets_of(cfg: DictConfig) -> Sets:
-    """The sets that `train(cfg)` uses."""
-    return plan_sets(
-        task=cfg.task.name,
-        train=cfg.data.train,
-        val=cfg.data.val,
-        labels=cfg.data.labels,
-        votes=cfg.data.votes,
-        count=cfg.data.count,
-        select=cfg.data.select,
-        split=OmegaConf.to_object(cfg.data.split) if cfg.data.split is not None else None,  # type: ignore[arg-type]
-        folds_count=cfg.data.folds,
-        fold=cfg.data.fold,
-        seed=cfg.seed,
-    )

@@ -61,19 +61,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     settings = settings_of(cfg)
     last = _start(out, cfg.resume, settings)
     started = time.monotonic()
-    sets = plan_sets(
-        task=cfg.task.name,
-        train=cfg.data.train,
-        val=cfg.data.val,
-        labels=cfg.data.labels,
-        votes=cfg.data.votes,
-        count=cfg.data.count,
-        select=cfg.data.select,
-        split=OmegaConf.to_object(cfg.data.split) if cfg.data.split is not None else None,  # type: ignore[arg-type]
-        folds_count=cfg.data.folds,
-        fold=cfg.data.fold,
-        seed=cfg.seed,
-    )
+    sets = sets_of(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, sets)
     module.record = {"config": settings, "data": sets.as_dict(), **environment()}
@@ -124,6 +112,23 @@ def train(cfg: DictConfig) -> dict[str, float]:
         save_network(module.network, out / "network.safetensors", record)
         write_json(out / "run.json", record | {"seconds": round(time.monotonic() - started, 1)})
     return metrics
+
+
+def sets_of(cfg: DictConfig) -> Sets:
+    """The faces that a run learns from, chooses by and reports."""
+    return plan_sets(
+        task=cfg.task.name,
+        train=cfg.data.train,
+        val=cfg.data.val,
+        labels=cfg.data.labels,
+        votes=cfg.data.votes,
+        count=cfg.data.count,
+        select=cfg.data.select,
+        split=OmegaConf.to_object(cfg.data.split) if cfg.data.split is not None else None,  # type: ignore[arg-type]
+        folds_count=cfg.data.folds,
+        fold=cfg.data.fold,
+        seed=cfg.seed,
+    )
 
 
 def learnt(faces: Faces, share: float) -> Faces:
