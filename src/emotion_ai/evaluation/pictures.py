@@ -135,7 +135,8 @@ def forest(
         axis.scatter(seeds[name], [place + 0.25] * len(seeds[name]), s=9, color=colour, alpha=0.6, linewidths=0)
     axis.axvline(0, color="black", lw=1)
     _rows(axis, list(differences))
-    axis.set(xlabel=xlabel, title=title)
+    axis.set(xlabel=xlabel)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
