@@ -178,4 +178,6 @@ def test_the_bundled_weights_are_as_good_as_their_cards_say(
     assert value <= bound if figure == "rmse" else value >= bound
     from emotion_ai.models import bundled
 
-    assert f"{value:.3f}" in bundled(task).with_suffix(".md").read_text()
+    card = bundled(task).with_suffix(".md").read_text()
+    assert f"{value:.3f}" in card
+    assert ("FER+ (MIT licence)" in card) == (task == "emotion")  # the data that it was trained on are all named

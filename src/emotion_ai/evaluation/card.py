@@ -14,6 +14,10 @@ FER2013 without fear and neutral: five classes, 48×48, enlarged to the 96×96 f
 among the reported faces were removed before training. The labels are noisy: about a third of them are not what the
 majority of ten later annotators saw.""",
 }
+_VOTES = """
+
+What was learnt mixes each label with the votes of FER+ (MIT licence) for the five classes; faces labelled fear or
+neutral that at least half of FER+'s annotators saw as one of the five were learnt from, too, and never judged on."""
 _TERMS = {
     "keypoints": "YouTube Faces and MTFL are for research only, and so are these weights.",
     "emotion": "FER2013 comes under the terms of its competition; use these weights for research only.",
@@ -80,7 +84,7 @@ percentile bootstrap intervals over faces (2,000 resamples, seed {report["seed"]
 
 ## Data
 
-{_DATA[task]}
+{_DATA[task]}{_VOTES if record.get("config", {}).get("data", {}).get("votes") else ""}
 
 {_TERMS[task]} The code is Apache-2.0.
 
