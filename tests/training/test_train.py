@@ -95,7 +95,7 @@ def test_eight_faces_can_be_learnt_by_heart(task: Any) -> None:
     module = (
         KeypointModule(**settings, beta=3.0)
         if task == "keypoints"
-        else EmotionModule(**settings, class_counts=[2, 2, 2, 1, 1], balance=0.0, smoothing=0.0)
+        else EmotionModule(**settings, class_counts=[2, 2, 2, 1, 1], balance=0.0, smoothing=0.0, mixup=0.0)
     )
     images, targets = to_frames(torch.from_numpy(faces.images)), torch.from_numpy(faces.targets)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
@@ -133,7 +133,7 @@ def test_teachers_answer_in_turn_for_faces_and_mirror_images_and_are_not_trained
     settings: dict[str, Any] = {"augment": Augmentation(), "optimizer": {}, "seed": 0}
     own: dict[str, Any] = {"beta": 3.0}
     if task == "emotion":
-        own = {"class_counts": [1] * 5, "balance": 0.0, "smoothing": 0.0}
+        own = {"class_counts": [1] * 5, "balance": 0.0, "smoothing": 0.0, "mixup": 0.0}
     module = (KeypointModule if task == "keypoints" else EmotionModule)(
         network=FaceNetwork(task, TINY), **settings, **own, teachers=teachers, distil=0.5
     )
@@ -172,11 +172,28 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:
     settings: dict[str, Any] = {"augment": Augmentation(), "optimizer": {}, "seed": 0}
     counts = [100, 2, 100, 200, 50]
     module = EmotionModule(
-        network=FaceNetwork("emotion", TINY), **settings, class_counts=counts, balance=0.5, smoothing=0.0
+        network=FaceNetwork("emotion", TINY), **settings, class_counts=counts, balance=0.5, smoothing=0.0, mixup=0.0
     )
     weight = module.class_weights
     assert weight.argmax() == 1  # type: ignore[operator]
     assert float((weight * torch.tensor(counts)).sum() / sum(counts)) == pytest.approx(1)  # type: ignore[operator]
+
+
+def test_mixup_blends_faces_and_their_targets_by_the_same_shares() -> None:
+    settings: dict[str, Any] = {"augment": Augmentation(), "optimizer": {}, "seed": 0, "network": None}
+    settings |= {"class_counts": [1] * 5, "balance": 0.0, "smoothing": 0.0}
+    gray = torch.tensor([0.0, 50.0, 100.0, 150.0, 200.0])
+    images, keys = gray[:, None, None, None].expand(5, 1, 96, 96).contiguous(), torch.arange(5)
+    blended, targets = EmotionModule(**settings, mixup=0.4).augmented(images, torch.arange(5), keys)
+    assert not torch.equal(blended, images)
+    torch.testing.assert_close(targets.sum(1), torch.ones(5))
+    assert ((targets > 0).sum(1) <= 2).all()
+    torch.testing.assert_close(blended[:, 0, 48, 48], targets @ gray, rtol=0, atol=1e-3)
+    same, classes = EmotionModule(**settings, mixup=0.0).augmented(images, torch.arange(5), keys)
+    torch.testing.assert_close(same, images)
+    assert torch.equal(classes, torch.arange(5))
+    with pytest.raises(ConfigError, match="task.mixup=-1"):
+        EmotionModule(**settings, mixup=-1)
 
 
 def test_batches_share_an_epoch_between_processes() -> None:

@@ -183,12 +183,19 @@ class EmotionModule(FaceModule):
         class_counts: faces of each class in the training rows.
         balance: exponent of the inverse frequency; 0 weighs all faces alike, 1 all classes.
         smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567).
+        mixup: each face is blended with another of its batch, and their targets alike, by shares of the Beta(mixup,
+            mixup) distribution (Zhang et al. 2018, arXiv:1710.09412); 0 blends none.
     """
 
     monitor, mode = "val/accuracy", "max"
 
-    def __init__(self, *args: Any, class_counts: list[int], balance: float, smoothing: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, class_counts: list[int], balance: float, smoothing: float, mixup: float, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        if mixup < 0:
+            raise ConfigError(f"task.mixup={mixup}: wanted is 0 or more")
+        self.mixup = mixup
         counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)
         weights = counts**-balance
         self.register_buffer("class_weights", weights * counts.sum() / (weights * counts).sum(), persistent=False)
@@ -197,7 +204,14 @@ class EmotionModule(FaceModule):
         self.f1 = MulticlassF1Score(len(EMOTIONS), average="macro")
 
     def augmented(self, images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        return self.augment(images, None, keys)[0], targets
+        images = self.augment(images, None, keys)[0]
+        if not self.mixup:
+            return images, targets
+        if targets.ndim == 1:
+            targets = F.one_hot(targets, len(EMOTIONS)).float()
+        shares = torch.distributions.Beta(self.mixup, self.mixup).sample((len(images), 1)).to(images.device)
+        images = torch.lerp(images.roll(1, 0), images, shares[:, :, None, None])
+        return images, torch.lerp(targets.roll(1, 0), targets, shares)
 
     def answers(self, images: Tensor) -> Tensor:
         return self.network.scores(images)

@@ -192,7 +192,8 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
         return KeypointModule(**shared, beta=cfg.task.beta)
     labels = sets.train.targets
     counts = np.bincount(labels[labels >= 0], minlength=len(EMOTIONS)).tolist()
-    return EmotionModule(**shared, class_counts=counts, balance=cfg.task.balance, smoothing=cfg.task.smoothing)
+    own = {name: cfg.task[name] for name in ("balance", "smoothing", "mixup")}
+    return EmotionModule(**shared, class_counts=counts, **own)
 
 
 def _started(checkpoint: str, settings: dict[str, Any]) -> FaceNetwork:
