@@ -145,6 +145,31 @@ def test_teachers_answer_in_turn_for_faces_and_mirror_images_and_are_not_trained
     torch.testing.assert_close(mean, wanted)
 
 
+def test_what_a_teacher_sees_in_a_shifted_view_is_told_of_the_face_as_it_is() -> None:
+    views = set()
+
+    class Brightest(torch.nn.Module):
+        """Answers with the brightest pixel, fifteen times."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            row, column = divmod(int(images.argmax()), 96)
+            views.add((column, row))
+            return torch.tensor([column, row]).float().expand(1, 15, 2)
+
+        mirrored = forward
+
+    settings: dict[str, Any] = {"network": FaceNetwork("keypoints", TINY), "augment": Augmentation(), "seed": 0}
+    settings |= {"optimizer": {}, "beta": 3.0, "distil": 0.5, "teachers": [Brightest()]}
+    module = KeypointModule(**settings, distil_shift=2)
+    images = torch.zeros(1, 1, 96, 96)
+    images[0, 0, 30, 70] = 255
+    for draw in range(2 * 5 * 5):
+        torch.testing.assert_close(module._taught(images, draw), torch.tensor([70.0, 30.0]).expand(1, 15, 2))
+    assert views == {(70 + across, 30 + down) for across in range(-2, 3) for down in range(-2, 3)}
+    with pytest.raises(ConfigError, match="distil_shift=-1"):
+        KeypointModule(**settings, distil_shift=-1)
+
+
 def moved(network: FaceNetwork, seed: int) -> FaceNetwork:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

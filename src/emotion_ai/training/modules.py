@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from emotion_ai.contract import EMOTIONS
+from emotion_ai.contract import EMOTIONS, FRAME
 from emotion_ai.errors import ConfigError
 from emotion_ai.models.checkpoint import contract_record
 from emotion_ai.models.network import FaceNetwork
@@ -30,6 +30,7 @@ class FaceModule(pl.LightningModule):
         teachers: networks whose answers to the augmented faces, and to their mirror images, are targets, too (Hinton et
             al. 2015, arXiv:1503.02531; the same view for both as in Beyer et al. 2022, arXiv:2106.05237).
         distil: the teachers' share of the loss.
+        distil_shift: pixels, up to so many either way on each axis, by which the teachers' view is shifted.
     """
 
     monitor: str
@@ -43,8 +44,11 @@ class FaceModule(pl.LightningModule):
         seed: int,
         teachers: Sequence[FaceNetwork] = (),
         distil: float = 0.0,
+        distil_shift: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= distil_shift < FRAME:
+            raise ConfigError(f"distil_shift={distil_shift}: wanted are pixels of the {FRAME}x{FRAME} frame")
         if bool(teachers) != bool(distil) or not 0 <= distil <= 1:
             raise ConfigError(
                 f"distil={distil} with {len(teachers)} teachers: give teachers and a share up to 1, or none"
@@ -52,6 +56,7 @@ class FaceModule(pl.LightningModule):
         self.network = network
         self.augment, self.optimizer_config, self.seed = augment, optimizer, seed
         self.teachers, self.distil = tuple(teachers), distil  # a tuple: they are no part of what is trained and saved
+        self.distil_shift = distil_shift
         self.record: dict[str, Any] = {}
 
     def answers(self, images: Tensor) -> Any:
@@ -89,9 +94,21 @@ class FaceModule(pl.LightningModule):
 
     @torch.no_grad()
     def _taught(self, images: Tensor, draw: int) -> Tensor:
-        """One teacher's answer, to the faces or to their mirror images: on average that of all, averaged over both."""
-        teacher = self.teachers[draw // 2 % len(self.teachers)].to(self.device)
-        return (teacher.mirrored(images) if draw % 2 else teacher(images)).float()
+        """One teacher's answer to one view of the faces; on average that of all to all shifted and mirrored views.
+
+        Whole pixels are shifted, the border replicated: what is averaged out is how the network's strides fall.
+        """
+        draw, mirror = divmod(draw, 2)
+        draw, index = divmod(draw, len(self.teachers))
+        sides = 2 * self.distil_shift + 1
+        down, across = (step - self.distil_shift for step in divmod(draw % sides**2, sides))
+        teacher, reach = self.teachers[index].to(self.device), self.distil_shift
+        view = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+        view = view[:, :, reach - down : reach - down + FRAME, reach - across : reach - across + FRAME]
+        answers = (teacher.mirrored(view) if mirror else teacher(view)).float()
+        if self.network.task == "emotion":
+            return answers
+        return answers - torch.tensor([across, down], device=answers.device)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self._judge(batch, "val")

@@ -187,6 +187,7 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
         "seed": cfg.seed,
         "teachers": [load_network(teacher, cfg.task.name)[0] for teacher in cfg.teachers],
         "distil": cfg.distil,
+        "distil_shift": cfg.distil_shift,
     }
     if cfg.task.name == "keypoints":
         return KeypointModule(**shared, beta=cfg.task.beta)
