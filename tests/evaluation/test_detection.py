@@ -70,4 +70,5 @@ def test_the_benchmark_writes_a_table_and_a_picture(tmp_path: Path, monkeypatch:
     assert list(saved) == list(rows) == ["one face", "no face"]
     assert saved["one face"]["recall"]["n"] == 1
     assert saved["no face"]["recall"] is None
-    assert Image.open(tmp_path / "detection.png").size[0] > 1000
+    with Image.open(tmp_path / "detection.png") as picture:
+        assert picture.width > 1000

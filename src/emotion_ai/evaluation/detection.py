@@ -245,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m emotion_ai.evaluation.detection", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/detection"), help="folder of the table and the picture")
     parser.add_argument("--faces", type=Path, help="a keypoint CSV, instead of the two portraits")
-    parser.add_argument("--scenes", type=int, default=20, help="of each condition")
+    parser.add_argument("--scenes", type=int, default=10, help="of each condition")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     heads = annotated(given.faces) if given.faces else portraits()

@@ -133,7 +133,8 @@ def main() -> None:
     found = detected(faces.images)
     here = [i for i, box in enumerate(found) if box is not None]
     boxes = [box for box in found if box is not None]
-    rooms, true = [roomy(faces.images[i]) for i in here], faces.targets[here]
+    rooms = [roomy(faces.images[i]) for i in here]
+    true: NDArray[np.float32] = faces.targets[here]  # type: ignore[assignment]
     annotated = ROOMY.to_photo(true)
     read = points_reader(given.keypoints)
     frames = {
@@ -144,7 +145,7 @@ def main() -> None:
 
     lying = {}
     if given.training:
-        training = load(given.training, "keypoints").targets
+        training: NDArray[np.float32] = load(given.training, "keypoints").targets  # type: ignore[assignment]
         lying["training"] = framing(training[~np.isnan(training).any((1, 2))])
     for name, own in frames.items():
         lying[name] = framing(np.stack([box.to_frame(p) for box, p in zip(own, annotated, strict=True)]))
@@ -160,8 +161,11 @@ def main() -> None:
         dx, dy, scale = np.array(values).T
         pairs = ((dx / 2, 1), (dy / 2, 1), (100 * (scale - 1), 0))
         off.append([name, *(f"{np.median(v):+.1f} ± {v.std():.1f}" for v, _ in pairs)])
-    header = ("frames", "right, pixels", "down, pixels", "larger, %")
-    _print("Frames against the annotated ones: median ± standard deviation", header, off)
+    _print(
+        "Frames against the annotated ones: median ± standard deviation",
+        ("frames", "right, pixels", "down, pixels", "larger, %"),
+        off,
+    )
 
     roads = []
     for name, own in list(frames.items())[:2]:
@@ -181,8 +185,11 @@ def main() -> None:
         for kind, part in (("one thing", ways[:, :6]), ("all at once", ways[:, 6:])):
             quantiles = [np.median(part), np.percentile(part, 95), part.max()]
             moved.append([words, kind, *(f"{v:.2f}" for v in quantiles), f"{(part < 2).mean():.1%}"])
-    header = ("read", "jitter of 10 %", "median", "95th percentile", "maximum", "below 2 %")
-    _print("Movement of the points when the detector's frame is jittered, % of its side", header, moved)
+    _print(
+        "Movement of the points when the detector's frame is jittered, % of its side",
+        ("read", "jitter of 10 %", "median", "95th percentile", "maximum", "below 2 %"),
+        moved,
+    )
 
 
 if __name__ == "__main__":
