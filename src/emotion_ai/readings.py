@@ -172,7 +172,8 @@ def read_boxes(
 
 def _near(own: Box, first: Box) -> Box:
     """The points' own frame; the first where it is another face's, or none."""
-    apart = max(abs(own.left + own.size / 2 - first.left - first.size / 2), abs(own.top - first.top))
+    larger = (own.size - first.size) / 2
+    apart = max(abs(own.left - first.left + larger), abs(own.top - first.top + larger))
     return own if apart < first.size / 3 and 0.6 < own.size / first.size < 1.6 else first
 
 
