@@ -25,7 +25,6 @@ Any other block or command fails the test.
 """
 
 import contextlib
-import glob
 import io
 import itertools
 import json
