@@ -191,7 +191,7 @@ def run_block(kind: str, text: str, namespace: dict[str, Any], rest: str) -> Non
     elif kind == "json":
         json.loads(text)
     elif kind == "yaml":
-        for step in yaml.safe_load(text)["steps"]:
+        for step in yaml.safe_load(text).get("steps", ()):
             check_command(shlex.split(step["run"]), rest)
     elif kind == "text":
         assert not re.search(r"^\W*(emotion-ai|make|pip|curl|python) ", text, re.MULTILINE), "a command is no text"
