@@ -1,5 +1,6 @@
 """Pages that MkDocs takes from the program itself: command line, configuration, model cards."""
 
+import html
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ CONF = ROOT / "conf"
 STAGES = ("train", "evaluate", "export")
 GROUPS = ("task", "model", "trainer", "data", "experiment")
 HYDRA = ("train", "cross-validate", "evaluate", "export")
+AUGMENT = """::: emotion_ai.training.augment.Augmentation
+    options: {members: false, show_root_heading: false, show_root_toc_entry: false}"""
 CARDS = ROOT / "src" / "emotion_ai" / "assets" / "weights"
 
 
@@ -30,20 +33,14 @@ def command_line() -> str:
     """What every command takes, as Typer's own tool writes it from the application."""
     command = [sys.executable, "-m", "typer", "emotion_ai.cli", "utils", "docs", "--name", "emotion-ai"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout.replace("&#x27;", "'")
-    head, first, rest = text.partition("## `emotion-ai train`")
-    head = head.partition("**Commands**")[0].replace("# `emotion-ai`", "# Command line", 1)  # the outline lists them
-    body = re.sub(r"```console\n\$ (.*?)\n```", r"```text\n\1\n```", first + rest)  # a form, not an example
+    head, _, rest = text.partition("\n**Usage**")
+    commands = rest[rest.index("\n## ") :]  # the list before them is the outline once more
+    body = re.sub(r"```console\n\$ (.*?)\n```", r"```text\n\1\n```", commands)  # a form, not an example
     for stage in HYDRA:
         page = "configuration.md#" + ("train" if stage == "cross-validate" else stage)
-        choices = f"Takes `key=value` as well: [its choices]({page}).\n\n"
-        body = body.replace(f"\n$ emotion-ai {stage} [OPTIONS]\n", "")
-        body = re.sub(
-            rf"(## `emotion-ai {stage}`\n\n.*?\n\n)(.*?)(?=\n## |\Z)",
-            lambda m, choices=choices, stage=stage: f"{m[1]}{choices}```text\nemotion-ai {stage} key=value ...\n```\n",
-            body,
-            flags=re.DOTALL,
-        )
-    return re.sub(r"\*\*Usage\*\*:\n\n```console\n.*?```\n\n", "", head, flags=re.DOTALL) + body
+        taken = f"Takes `key=value`; `emotion-ai {stage} --help` and [Configuration]({page}) list the keys.\n"
+        body = re.sub(rf"(## `emotion-ai {stage}`\n\n.*?\n\n).*?(?=\n## |\Z)", rf"\g<1>{taken}", body, flags=re.DOTALL)
+    return head.replace("# `emotion-ai`", "# Command line", 1) + body
 
 
 def configuration() -> str:
@@ -61,6 +58,8 @@ def configuration() -> str:
         parts.append(f"## Group `{group}`")
         for path in sorted((CONF / group).glob("*.yaml")):
             parts += [f"### `{group}={path.stem}`", *_file(path, "" if group == "experiment" else f"{group}.")]
+        if group == "task":
+            parts += ["### `task.augment`", AUGMENT]
     parts += [
         "## ablations",
         "`emotion-ai ablations` reads one file: what each budget runs, and what each row changes.",
@@ -110,4 +109,4 @@ def _rows(node: yaml.Node, key: str, lines: list[str]) -> list[str]:
         return [row for name, value in node.value for row in _rows(value, f"{key}.{name.value}", lines)]
     written = node.start_mark.buffer[node.start_mark.pointer : node.end_mark.pointer].strip()
     beside = lines[node.start_mark.line][node.start_mark.column :].removeprefix(written).strip()
-    return [f"| `{key}` | `{written}` | {beside.removeprefix('#').strip().replace('|', '&#124;')} |"]
+    return [f"| `{key}` | `{written}` | {html.escape(beside.removeprefix('#').strip()).replace('|', '&#124;')} |"]
