@@ -157,6 +157,7 @@ def place(served: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
+@pytest.mark.timeout(600)  # the first page waits for the conversion and the server
 @pytest.mark.parametrize(("page", "tool"), CASES)
 def test_examples(page: str, tool: str, place: Path, served: tuple[Path, Any]) -> None:
     if tool != "python" and not shutil.which(tool):
