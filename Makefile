@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint ablations weights bench-export load clean
+.PHONY: demo test test-all lint docs ablations weights bench-export load clean
 
 demo: $(READY)
 	$(BIN)/emotion-ai demo
@@ -48,6 +48,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY) # NO_MKDOCS_2_WARNING: the theme's advertisement
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv build demo

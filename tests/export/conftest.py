@@ -1,76 +1,15 @@
-"""Small random networks and what is made of them, once for all tests of the export."""
+"""What is made of the small random networks, once for all tests of the export."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from emotion_ai.contract import SERVABLES, Task
-from emotion_ai.models import FaceNetwork
-from emotion_ai_export.convert import to_graph, to_onnx
 from emotion_ai_export.frameworks import tf
-from emotion_ai_export.servable import save_servable
 from emotion_ai_export.serve import Addresses, running
-
-ENCODERS: dict[Task, dict[str, Any]] = {
-    "keypoints": {
-        "name": "residual",
-        "widths": [8, 16, 16],
-        "depths": [1, 1, 1],
-        "stem_stride": 4,
-        "strides": [1, 2, 1],
-    },
-    "emotion": {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 2},
-}
-
-
-def random_network(task: Task, encoder: dict[str, Any], seed: int = 0, head: str = "heatmap") -> FaceNetwork:
-    """As after training: no statistic, gain or head weight is left at a value that hides a wrong conversion."""
-    generator = torch.Generator().manual_seed(seed)
-    network = FaceNetwork(task, encoder, {"name": head}, mean=120.0, std=60.0).eval()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.2, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-                module.weight.uniform_(0.5, 1.0, generator=generator)
-                module.bias.normal_(0, 0.2, generator=generator)
-        if task == "emotion":
-            network.head.linear.weight.normal_(0, 1.0, generator=generator)
-        else:
-            network.head.conv.weight.normal_(0, 0.02 if head == "regression" else 0.5, generator=generator)
-            network.deviations.linear.weight.normal_(0, 0.1, generator=generator)
-            network.deviations.linear.bias.normal_(0, 0.1, generator=generator)
-    return network
-
-
-@pytest.fixture(scope="session")
-def make_network() -> Callable[..., FaceNetwork]:
-    return random_network
-
-
-@pytest.fixture(scope="session")
-def networks() -> dict[Task, FaceNetwork]:
-    return {task: random_network(task, encoder) for task, encoder in ENCODERS.items()}
-
-
-@pytest.fixture(scope="session")
-def onnx_models(networks: dict[Task, FaceNetwork]) -> dict[Task, Any]:
-    return {task: to_onnx(network) for task, network in networks.items()}
-
-
-@pytest.fixture(scope="session")
-def folders(onnx_models: dict[Task, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """SavedModels, not yet published, by servable."""
-    base = tmp_path_factory.mktemp("saved")
-    graphs = {task: to_graph(model) for task, model in onnx_models.items()}
-    for name in SERVABLES:
-        save_servable(graphs, name, base / name)
-    return {name: base / name for name in SERVABLES}
 
 
 @pytest.fixture(scope="session", params=["embedded", "tensorflow-serving"])
