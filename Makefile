@@ -30,8 +30,10 @@ FER = data.train=$(call found,fer2013.csv*)
 weights: $(READY)
 	$(TRAIN) experiment=keypoints $(POINTS) out=$(OUT)/heatmap
 	$(TRAIN) experiment=keypoints model=keypoints_regression $(POINTS) epochs=60 patience=60 out=$(OUT)/regression
-	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/keypoints init=$(OUT)/heatmap/best.ckpt \
+	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/first init=$(OUT)/heatmap/best.ckpt \
 		'teachers=[$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
+	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/keypoints init=$(OUT)/first/best.ckpt \
+		'teachers=[$(OUT)/first/best.ckpt,$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
 	$(TRAIN) experiment=emotion $(FER) out=$(OUT)/long
 	$(TRAIN) experiment=emotion $(FER) epochs=22 patience=22 ema=0.998 out=$(OUT)/short
 	$(TRAIN) experiment=emotion_distilled $(FER) data.votes=$(call found,fer2013new.csv) out=$(OUT)/emotion \
