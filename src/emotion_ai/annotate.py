@@ -81,6 +81,10 @@ class _Layer:
         r = radius * self.factor
         self.draw.ellipse((cx - r, cy - r, cx + r, cy + r), (*colour, alpha))
 
+    def ellipse(self, x: float, y: float, across: float, down: float, colour: Colour, width: float) -> None:
+        low, high = self._at([(x - across, y - down), (x + across, y + down)])
+        self.draw.ellipse((*low, *high), (*colour, 70), (*colour, 255), max(round(width * self.factor), 1))
+
     def plate(self, area: _Area, radius: float, colour: Colour, alpha: int = 255) -> None:
         (low, high) = self._at([(area.left, area.top), (area.right, area.bottom)])
         self.draw.rounded_rectangle((*low, *high), radius * self.factor, (*colour, alpha))
@@ -94,8 +98,16 @@ class _Layer:
         picture.paste(sheet.convert("RGB"), self.origin, sheet.getchannel("A"))
 
 
-def annotate(rgb: NDArray[np.uint8], readings: Sequence[FaceReading]) -> Image.Image:
-    """A copy of a photograph, uint8 (H, W, 3), with its readings drawn; a small photograph is enlarged."""
+def annotate(rgb: NDArray[np.uint8], readings: Sequence[FaceReading], *, ellipses: bool = False) -> Image.Image:
+    """A copy of a photograph, uint8 (H, W, 3), with its readings drawn; a small photograph is enlarged.
+
+    Args:
+        rgb: the photograph.
+        readings: its faces.
+        ellipses: draws one standard deviation around the points of faces that have deviations, along x and y since
+            these are what deviations are given for. The true point lies in such an ellipse with a probability of
+            39 % (1 - exp(-1/2)) where errors are normal, not with the 68 % of one coordinate.
+    """
     picture = Image.fromarray(rgb)
     scale = max(_LEAST / max(picture.size), 1.0)
     if scale > 1:
@@ -104,7 +116,7 @@ def annotate(rgb: NDArray[np.uint8], readings: Sequence[FaceReading]) -> Image.I
     frames = [_frame(reading, scale) for reading in readings]
     taken = list(frames)
     for reading, frame in zip(readings, frames, strict=True):
-        _draw(picture, reading, frame, taken, scale, detailed=len(readings) <= _CROWD)
+        _draw(picture, reading, frame, taken, scale, len(readings) <= _CROWD, ellipses)
     return picture
 
 
@@ -114,7 +126,13 @@ def _frame(reading: FaceReading, scale: float) -> _Area:
 
 
 def _draw(
-    picture: Image.Image, reading: FaceReading, frame: _Area, taken: list[_Area], scale: float, detailed: bool
+    picture: Image.Image,
+    reading: FaceReading,
+    frame: _Area,
+    taken: list[_Area],
+    scale: float,
+    detailed: bool,
+    ellipses: bool,
 ) -> None:
     side = frame.right - frame.left
     height = min(max(side / 11, max(picture.size) / 75, 11.0), max(picture.size) / 24)
@@ -132,7 +150,8 @@ def _draw(
     )
     colour = _EMOTION_COLOURS.get(reading.verdict or "", _PAPER)
     _brackets(layer, frame, colour)
-    _points(layer, (reading.points + 0.5) * scale, side)
+    deviations = reading.deviations * scale if ellipses and reading.deviations is not None else None
+    _points(layer, (reading.points + 0.5) * scale, side, deviations)
     if title:
         layer.plate(title, height / 2, colour)
         middle = (title.top + title.bottom) / 2
@@ -182,13 +201,19 @@ def _brackets(layer: _Layer, frame: _Area, colour: Colour) -> None:
                     layer.plate(_Area(left - half, top - half, right + half, bottom + half), half, ink, alpha)
 
 
-def _points(layer: _Layer, points: NDArray[np.float32], side: float) -> None:
+def _points(
+    layer: _Layer, points: NDArray[np.float32], side: float, deviations: NDArray[np.float32] | None = None
+) -> None:
     places = {name: (float(x), float(y)) for name, (x, y) in zip(KEYPOINTS, points, strict=True)}
     if not np.isfinite(points).all():
         return
     radius = max(side / 80, 1.2)
     for line in _LINES:
         layer.line([places[name] for name in line], _point_colour(line[0]), 170, max(radius * 0.6, 1.2))
+    if deviations is not None:
+        radius *= 0.4  # a dot of the usual size would hide the ellipse of a sure point
+        for (name, (x, y)), (across, down) in zip(places.items(), deviations.tolist(), strict=True):
+            layer.ellipse(x, y, across, down, _point_colour(name), max(side / 240, 1.0))
     for name, (x, y) in places.items():
         layer.dot(x, y, radius * 1.45, _INK, 170)
         layer.dot(x, y, radius, _point_colour(name))

@@ -58,6 +58,8 @@ def test_a_report_holds_its_figures(task: Any, tmp_path: Path, checkpoint: Any) 
         assert f"{figures[key]:.4f}" in text
         assert report["command"] in text
     assert page.count("data:image/png;base64,") >= 4
+    explained = "Where the network looked" if task == "emotion" else "Where the points may lie"
+    assert f'alt="{explained}" src="data:image/png' in page
     assert any(name.startswith("Abstention") for name in report["tables"]) == (task == "emotion")
     assert any(name.startswith("Against") for name in report["tables"])
     changes = next(rows for name, rows in report["tables"].items() if name.startswith("Robustness"))

@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
 from emotion_ai.contract import EMOTIONS
@@ -64,6 +65,35 @@ def points_grid(
         ],
         loc="upper right",
         frameon=False,
+    )
+    figure.tight_layout()
+    return figure
+
+
+def deviations_grid(
+    images: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    deviations: NDArray[np.float32],
+    true: NDArray[np.float32],
+) -> Figure:
+    """Surest and least sure faces, half of each, with true points (green dots) and the ellipses meant to hold 95 % of them, and the mean deviation."""
+    radius = np.sqrt(-2 * np.log(0.05))  # of a normal distribution in two dimensions
+    figure, axes = _grid(len(images), 6, "The surest faces, the least sure below")
+    for axis, image, centres, widths, truth in zip(axes, images, points, deviations, true, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        for centre, (across, down) in zip(centres, 2 * radius * widths, strict=True):
+            axis.add_patch(Ellipse(centre, across, down, fill=False, color="#ff8c42", lw=0.9))
+        axis.scatter(truth[:, 0], truth[:, 1], s=5, color="#3ddc97", linewidths=0)
+        axis.set_title(f"{widths.mean():.1f} px", fontsize=9)
+        axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", ls="", ms=4, color="#3ddc97", label="true"),
+            Line2D([], [], marker="o", ls="", ms=9, mfc="none", color="#ff8c42", label="95 % of the truth"),
+        ],
+        loc="upper right",
+        frameon=False,
+        ncols=2,
     )
     figure.tight_layout()
     return figure
@@ -165,6 +195,29 @@ def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> 
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {EMOTIONS[truth]}")
         axis.set_title(words, fontsize=8.5, color="black" if guess == truth else ORANGE)
+    figure.tight_layout()
+    return figure
+
+
+def attention_grid(images: NDArray[np.uint8], maps: NDArray[np.float32], scores: EmotionScores, columns: int) -> Figure:
+    """Faces under where the network looked for what it said, float (N, 96, 96), 0 to 1; a row for each true class.
+
+    Args:
+        columns: faces of a class, the rightly read ones first; a class has fewer where there are no more.
+    """
+    figure, axes = _grid(len(EMOTIONS) * columns, columns, "Where the network looked: Grad-CAM of what it said")
+    taken = [0] * len(EMOTIONS)
+    half = columns // 2
+    rows = zip(images, maps, scores.predicted, scores.labels, scores.probabilities.max(1), strict=True)
+    for image, seen, guess, truth, confidence in sorted(rows, key=lambda row: bool(row[2] != row[3])):
+        right = guess == truth
+        taken[truth] = taken[truth] + 1 if right else max(taken[truth], half) + 1
+        axis = axes[truth * columns + taken[truth] - 1]
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
+        # light where it looked, the face's own gray elsewhere
+        axis.imshow(seen, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * seen, extent=(0, 1, 1, 0))
+        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if right else f"\ntrue: {EMOTIONS[truth]}")
+        axis.set_title(words, fontsize=8.5, color="black" if right else ORANGE)
     figure.tight_layout()
     return figure
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from emotion_ai.contract import MEAN_FACE
+from emotion_ai.contract import EMOTIONS, MEAN_FACE
 from emotion_ai.data.arrays import Faces
 from emotion_ai.data.loaders import load
 from emotion_ai.data.plan import SYNTHETIC
@@ -24,6 +24,7 @@ from emotion_ai.evaluation import pictures
 from emotion_ai.evaluation.abstention import as_rows, risk_coverage
 from emotion_ai.evaluation.card import model_card
 from emotion_ai.evaluation.coverage import Coverage
+from emotion_ai.evaluation.explain import activation_maps
 from emotion_ai.evaluation.headlines import headlines
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 from emotion_ai.evaluation.predictions import predict, predict_uncertainty
@@ -34,6 +35,7 @@ from emotion_ai.models import load_network
 from emotion_ai.training.record import write_json
 
 _SHOWN = 24  # faces in a grid
+_FEW = 6  # faces in a row, with their explanation
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
@@ -66,11 +68,21 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         coverage = Coverage(KeypointErrors.of(points, faces.targets).offsets, deviations)  # type: ignore[arg-type]
         tables["Deviations: share of the truth within the region meant to hold it"] = _texts(coverage.shares(cfg.seed))
         figures["Deviations"] = pictures.coverage_curve(coverage.curves())
+        known = np.flatnonzero(~np.isnan(faces.targets).any((1, 2)))
+        order = known[np.argsort(deviations[known].mean((1, 2)), kind="stable")]
+        rows = np.concatenate([order[:_FEW], order[::-1][:_FEW]])
+        figures["Where the points may lie"] = pictures.deviations_grid(
+            faces.images[rows], points[rows], deviations[rows], faces.targets[rows]
+        )
     else:
         kept = risk_coverage(answers, faces.targets)  # type: ignore[arg-type]
         chosen = record.get("calibration", {}).get("uncertain_below")
         tables["Abstention: from this confidence on, share of the faces kept, accuracy"] = as_rows(kept, chosen)
         figures["Abstention"] = pictures.risk_coverage(kept, chosen)
+        rows = _examples(answers.argmax(1), faces.targets, cfg.seed)  # type: ignore[arg-type]
+        maps = activation_maps(network, faces.images[rows])
+        shown = EmotionScores(answers[rows], faces.targets[rows])  # type: ignore[arg-type]
+        figures["Where the network looked"] = pictures.attention_grid(faces.images[rows], maps, shown, _FEW)
     if cfg.against is not None:
         other = predict(load_network(cfg.against, cfg.task.name)[0], faces.images, cfg.flip)
         test = _paired(cfg.task.name, answers, other, faces, cfg.seed)
@@ -200,6 +212,17 @@ def _emotion(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     for name, rows in (("Right faces", order[correct[order]][:_SHOWN]), ("Wrong faces, the surest first", surest)):
         figures[name] = pictures.faces_grid(faces.images[rows], EmotionScores(answers[rows], labels[rows]), name)
     return tables, figures
+
+
+def _examples(predicted: NDArray[np.int64], labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Of each class as many rightly as wrongly read faces, by chance, as fit into a row."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    chosen = [
+        order[(labels[order] == label) & ((predicted[order] == label) == right)][: _FEW // 2]
+        for label in range(len(EMOTIONS))
+        for right in (True, False)
+    ]
+    return np.concatenate(chosen)
 
 
 def _paired(task: str, first: NDArray[np.float32], second: NDArray[np.float32], faces: Faces, seed: int) -> PairedTest:
