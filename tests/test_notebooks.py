@@ -1,5 +1,6 @@
 """The notebooks, executed from top to bottom in kernels of their own; those of `make test-all` on real faces, too."""
 
+import asyncio
 import json
 import os
 import sys
@@ -42,7 +43,7 @@ def execute(path: Path, folder: Path, environment: dict[str, str]) -> Any:
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=1200, resources={"metadata": {"path": str(folder)}}
     )
-    client.execute(env=os.environ | environment)
+    asyncio.run(client.async_execute(env=os.environ | environment))  # its own `execute` leaves an event loop open
     assert not list(folder.iterdir()), "it leaves files behind"
     return notebook
 
