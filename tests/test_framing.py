@@ -1,5 +1,7 @@
 """The one resize against PyTorch's and a slow reference, the maps of coordinates, and the framing of a face."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from emotion_ai.contract import FRAME, KEYPOINTS, MEAN_FACE
 from emotion_ai.errors import ImageError
-from emotion_ai.framing import Box, crop, face_box, to_frame
+from emotion_ai.framing import Box, crop, face_box, points_box, to_frame
 
 MEAN = np.array(MEAN_FACE, np.float32)
 coordinates = st.floats(-500, 5000, allow_nan=False, width=32)
@@ -132,7 +134,16 @@ def test_yaw_shrinks_the_frame_little() -> None:
     assert face_box(turned).size > 0.85 * face_box(anchors(MEAN)).size
 
 
-def test_degenerate_points_still_make_a_box() -> None:
-    box = face_box(np.full((6, 2), 7, np.float32))
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.2, 20), st.floats(-200, 3000), st.floats(-200, 3000))
+def test_the_points_own_frame_holds_them_as_the_mean_face_lies(scale: float, dx: float, dy: float) -> None:
+    box = Box(dx, dy, FRAME * scale)
+    own = points_box(box.to_photo(MEAN))
+    np.testing.assert_allclose((own.left, own.top, own.size), (dx, dy, box.size), rtol=1e-3, atol=0.02)
+
+
+@pytest.mark.parametrize("frame", [face_box, points_box])
+def test_degenerate_points_still_make_a_box(frame: Callable[[np.ndarray], Box]) -> None:
+    box = frame(np.full((15, 2), 7, np.float32))
     assert box.size > 0
     assert np.isfinite([box.left, box.top, box.size]).all()

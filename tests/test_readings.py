@@ -1,5 +1,6 @@
 """From a photograph to readings and back: crops in order, points mapped exactly, rows and JSON."""
 
+import io
 import json
 import subprocess
 import sys
@@ -47,17 +48,89 @@ def test_faces_come_from_left_to_right_with_points_in_the_photograph() -> None:
         assert face.confidence == pytest.approx(0.8)
 
 
-def test_crops_are_asked_once_and_are_squares_of_the_gray_photograph() -> None:
+def test_crops_are_squares_of_the_gray_photograph_first_the_detectors_then_the_points_own() -> None:
     photo, asked = load_photo(PORTRAITS[0]), []
 
     def reader(crops: Crops) -> CropReadings:
         asked.append(list(crops))
-        return mean_face_reader(crops)
+        answers = mean_face_reader(crops)
+        return replace(answers, keypoints=answers.keypoints + np.float32(6))
 
     (face,) = read_photo(photo, reader)
-    ((crop,),) = asked
+    assert len(asked) == 2
+    ((first, detected, _),) = framed_faces(photo)
+    np.testing.assert_array_equal(asked[0][0], first)
     left, top, size = int(face.box.left), int(face.box.top), int(face.box.size)
-    np.testing.assert_array_equal(crop, photo.gray[top : top + size, left : left + size])
+    np.testing.assert_array_equal(asked[1][0], photo.gray[top : top + size, left : left + size])
+    assert size == detected.size, "points as far apart as the mean face's"
+    moved = (left - detected.left, top - detected.top)
+    np.testing.assert_allclose(moved, 6 * size / 96, atol=0.51)
+    np.testing.assert_allclose(face.points, face.box.to_photo(np.array(MEAN_FACE, np.float32) + 6), atol=1e-3)
+
+
+@pytest.mark.parametrize("rubbish", ["far away", "one place", "huge"])
+def test_points_that_lie_nowhere_near_the_frame_do_not_move_it(rubbish: str) -> None:
+    mean = np.array(MEAN_FACE, np.float32)
+    points = {"far away": mean + 200, "one place": mean * 0 + 48, "huge": (mean - 48) * 3 + 48}[rubbish]
+
+    def reader(crops: Crops) -> CropReadings:
+        return CropReadings(np.repeat(points[None], len(crops), 0), np.full((len(crops), 5), 0.2, np.float32))
+
+    photo = load_photo(PORTRAITS[0])
+    (face,) = read_photo(photo, reader)
+    assert face.box == framed_faces(photo)[0][1]
+
+
+def test_a_model_without_keypoints_is_asked_once() -> None:
+    asked = []
+
+    def reader(crops: Crops) -> CropReadings:
+        asked.append(len(crops))
+        return CropReadings(np.full((1, 15, 2), np.nan, np.float32), np.full((1, 5), 0.2, np.float32))
+
+    (face,) = read_photo(PORTRAITS[0], reader)
+    assert asked == [1]
+    assert np.isnan(face.points).all()
+
+
+def test_tiny_faces_are_refused_with_a_word() -> None:
+    portrait = Image.open(PORTRAITS[1]).convert("RGB")
+    for side, refused in ((13, True), (40, False)):
+        scale = side / 218  # the frame's side in the portrait
+        small = portrait.resize((round(portrait.width * scale), round(portrait.height * scale)))
+        if refused:
+            with pytest.raises(NoFaceError, match=r"the largest face is only 1\d pixels wide; at least 20 are needed"):
+                framed_faces(load_photo(small))
+        else:
+            assert framed_faces(load_photo(small))[0][1].size == pytest.approx(side, rel=0.15)
+
+
+def test_a_photograph_turned_by_exif_reads_as_the_upright_one() -> None:
+    portrait, stream = Image.open(PORTRAITS[0]).convert("RGB"), io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    portrait.transpose(Image.Transpose.ROTATE_90).save(stream, "PNG", exif=exif)
+    (turned,), (upright,) = (read_photo(source, mean_face_reader) for source in (stream.getvalue(), portrait))
+    assert turned.box == upright.box
+    np.testing.assert_array_equal(turned.points, upright.points)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_a_face_at_the_border_is_framed_as_if_there_were_more(side: str) -> None:
+    photo = load_photo(PORTRAITS[1])
+    whole = framed_faces(photo)[0][1]
+    height, width = photo.gray.shape
+    low, high = round(whole.left + 0.1 * whole.size), round(whole.left + 0.9 * whole.size)
+    first, last = round(whole.top + 0.1 * whole.size), round(whole.top + 0.95 * whole.size)
+    left, right, top, bottom = {
+        "left": (low, width, 0, height), "right": (0, high, 0, height),
+        "top": (0, width, first, height), "bottom": (0, width, 0, last),
+    }[side]  # fmt: skip
+    ((pixels, box, _),) = framed_faces(load_photo(photo.rgb[top:bottom, left:right]))
+    assert pixels.shape == (box.size, box.size)
+    assert box.size == pytest.approx(whole.size, rel=0.1)
+    assert box.left + left == pytest.approx(whole.left, abs=0.08 * whole.size)
+    assert box.top + top == pytest.approx(whole.top, abs=0.08 * whole.size)
 
 
 def test_no_face_and_no_picture_are_told_apart() -> None:

@@ -25,7 +25,6 @@ _SIDE = 192
 _STRIDE = 4
 _SMALL = 48  # pixels of the canvas; below it the detector's points are coarse
 _SURER = 0.15  # measured on composed photographs: real faces pass, enlarged knees and blurs do not
-_LEAST = 12  # pixels of the photograph; a smaller face has no emotion that one could read
 _MODEL = files("emotion_ai") / "assets" / "detector" / "blazeface_full_range_sparse.tflite"
 _lock = Lock()  # an interpreter answers one call at a time
 
@@ -79,8 +78,6 @@ def find_faces(rgb: NDArray[np.uint8], min_score: float = 0.5) -> list[Detection
     if not len(found.scores):  # a face that fills the picture, as in the training sets, is found with some room around
         left, top = photo.width / 2 - longer, photo.height / 2 - longer
         found = _look(photo, left, top, 2 * longer, min(min_score + 0.1, 0.9))
-    wide = found.boxes[:, 2] - found.boxes[:, 0] >= _LEAST
-    found = found[wide]
     found = found[np.argsort(found.boxes[:, 0] + found.boxes[:, 2], kind="stable")]
     return [
         Detection((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score), points)

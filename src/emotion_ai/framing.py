@@ -68,6 +68,16 @@ def face_box(points: NDArray[np.float32]) -> Box:
     return Box(float(corner[0]), float(corner[1]), float(FRAME * scale))
 
 
+def points_box(points: NDArray[np.float32]) -> Box:
+    """The frame in which a face's 15 points, float (15, 2), pixels of the photograph, lie as the mean face's do: the
+    same mean, and the same spread about it."""
+    mean = np.array(MEAN_FACE)
+    centre = points.mean(0, dtype=np.float64)
+    scale = np.sqrt(max(((points - centre) ** 2).sum() / ((mean - mean.mean(0)) ** 2).sum(), 1e-6))
+    corner = centre + 0.5 - (mean.mean(0) + 0.5) * scale
+    return Box(float(corner[0]), float(corner[1]), float(FRAME * scale))
+
+
 def crop(gray: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Box]:
     """The square of whole pixels nearest to the box, uint8 (S, S), and exactly where it lies.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS
 from emotion_ai.detector import find_faces
 from emotion_ai.errors import ConfigError, NoFaceError
-from emotion_ai.framing import Box, crop, face_box
+from emotion_ai.framing import Box, crop, face_box, points_box
 from emotion_ai.photo import Photo, Source, load_photo
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """Gray faces, already cropped: uint8 (N, H, W), or N arrays (H, W) of any sizes."""
+
+LEAST = 20
+"""Pixels of a frame's side; a smaller face has no emotion that one could read."""
 
 COLUMNS = (
     *("emotion", "confidence", "uncertain", "score"),
@@ -137,9 +140,9 @@ def read_photo(
     """
     photo = source if isinstance(source, Photo) else load_photo(source)
     framed = framed_faces(photo)
-    answers = read_crops([pixels for pixels, _, _ in framed])
+    boxes, answers = read_boxes(photo.gray, [box for _, box, _ in framed], read_crops)
     readings = []
-    for i, (_, box, score) in enumerate(framed):
+    for i, (box, (_, _, score)) in enumerate(zip(boxes, framed, strict=True)):
         keypoints, probabilities = answers.keypoints[i], answers.probabilities[i]
         points = box.to_photo(keypoints)
         deviations = None if answers.deviations is None else answers.deviations[i] * np.float32(box.size / FRAME)
@@ -147,16 +150,48 @@ def read_photo(
     return readings
 
 
+def read_boxes(
+    gray: NDArray[np.uint8], boxes: Sequence[Box], read_crops: Callable[[Crops], CropReadings]
+) -> tuple[list[Box], CropReadings]:
+    """Has faces read twice: in these frames, then in those that their points of the first reading give.
+
+    Points move with the frame, and the detector's scatters; the second hardly depends on where the first one lay. A
+    model without keypoints reads once.
+
+    Returns:
+        The frames of the answers, in whole pixels of the photograph, and the answers.
+    """
+    crops = [crop(gray, box) for box in boxes]
+    answers = read_crops([pixels for pixels, _ in crops])
+    if np.isnan(answers.keypoints).any():
+        return [box for _, box in crops], answers
+    again = [points_box(box.to_photo(points)) for (_, box), points in zip(crops, answers.keypoints, strict=True)]
+    crops = [crop(gray, _near(own, first)) for own, first in zip(again, boxes, strict=True)]
+    return [box for _, box in crops], read_crops([pixels for pixels, _ in crops])
+
+
+def _near(own: Box, first: Box) -> Box:
+    """The points' own frame; the first where it is another face's, or none."""
+    larger = (own.size - first.size) / 2
+    apart = max(abs(own.left - first.left + larger), abs(own.top - first.top + larger))
+    return own if apart < first.size / 3 and 0.6 < own.size / first.size < 1.6 else first
+
+
 def framed_faces(photo: Photo) -> list[tuple[NDArray[np.uint8], Box, float]]:
     """Crops uint8 (S, S) in the training faces' framing, where they lie, and the detector's scores.
 
     Raises:
-        NoFaceError: no face was found.
+        NoFaceError: no face was found, or none of at least `LEAST` pixels.
     """
     found = find_faces(photo.rgb)
     if not found:
         raise NoFaceError(f"{photo.name}: no face was found; give a picture with a clear, upright face")
-    return [(*crop(photo.gray, face_box(face.points)), face.score) for face in found]
+    boxes = [face_box(face.points) for face in found]
+    if (widest := max(box.size for box in boxes)) < LEAST:
+        raise NoFaceError(
+            f"{photo.name}: the largest face is only {widest:.0f} pixels wide; at least {LEAST} are needed"
+        )
+    return [(*crop(photo.gray, box), face.score) for box, face in zip(boxes, found, strict=True) if box.size >= LEAST]
 
 
 def checked_threshold(uncertain_below: float) -> float:

@@ -65,6 +65,7 @@ def points_grid(
         ],
         loc="upper right",
         frameon=False,
+        ncols=2,
     )
     figure.tight_layout()
     return figure
@@ -76,7 +77,10 @@ def deviations_grid(
     deviations: NDArray[np.float32],
     true: NDArray[np.float32],
 ) -> Figure:
-    """Surest and least sure faces, half of each, with true points (green dots) and the ellipses meant to hold 95 % of them, and the mean deviation."""
+    """Faces with true points (green dots), the ellipses meant to hold 95 % of them, and the mean deviation.
+
+    Half of them are the surest, half the least sure.
+    """
     radius = np.sqrt(-2 * np.log(0.05))  # of a normal distribution in two dimensions
     figure, axes = _grid(len(images), 6, "The surest faces, the least sure below")
     for axis, image, centres, widths, truth in zip(axes, images, points, deviations, true, strict=False):
@@ -195,7 +199,7 @@ def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> 
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {EMOTIONS[truth]}")
         axis.set_title(words, fontsize=8.5, color="black" if guess == truth else ORANGE)
-    figure.tight_layout()
+    figure.tight_layout(h_pad=1.5)
     return figure
 
 
@@ -218,7 +222,7 @@ def attention_grid(images: NDArray[np.uint8], maps: NDArray[np.float32], scores:
         axis.imshow(seen, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * seen, extent=(0, 1, 1, 0))
         words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if right else f"\ntrue: {EMOTIONS[truth]}")
         axis.set_title(words, fontsize=8.5, color="black" if right else ORANGE)
-    figure.tight_layout()
+    figure.tight_layout(h_pad=1.5)
     return figure
 
 
