@@ -199,7 +199,7 @@ def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> 
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {EMOTIONS[truth]}")
         axis.set_title(words, fontsize=8.5, color="black" if guess == truth else ORANGE)
-    figure.tight_layout(h_pad=1.5)
+    figure.tight_layout(h_pad=2.2)
     return figure
 
 
