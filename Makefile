@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint docs ablations weights bench-export load clean
+.PHONY: demo test test-all lint docs notebooks ablations weights bench-export load clean
 
 demo: $(READY)
 	$(BIN)/emotion-ai demo
@@ -53,6 +53,12 @@ lint: $(READY)
 
 docs: $(READY) # NO_MKDOCS_2_WARNING: the theme's advertisement
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# build/notebooks/*.html, executed, with their pictures; EMOTION_AI_NOTEBOOKS=real takes the faces in EMOTION_AI_DATA
+JUPYTER := $(CURDIR)/build/jupyter
+notebooks: $(READY)
+	IPYTHONDIR=$(JUPYTER) JUPYTER_DATA_DIR=$(JUPYTER) JUPYTER_CONFIG_DIR=$(JUPYTER) JUPYTER_RUNTIME_DIR=$(JUPYTER) \
+		$(BIN)/python -m nbconvert --execute --to html --output-dir build/notebooks notebooks/*.ipynb
 
 clean:
 	rm -rf .venv build demo

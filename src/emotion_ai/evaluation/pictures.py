@@ -4,10 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -31,9 +27,10 @@ _STYLE: dict[Any, Any] = {
 
 
 def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    with plt.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         rows = -(-max(count, 1) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 1.8 * rows + 0.5), squeeze=False)
+        figure = Figure(figsize=(1.6 * columns, 1.8 * rows + 0.5))
+        axes = figure.subplots(rows, columns, squeeze=False)
     figure.suptitle(title, fontsize=12)
     for axis in axes.ravel():
         axis.axis("off")
@@ -41,8 +38,9 @@ def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def _plain(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
-    with plt.rc_context(_STYLE):
-        return plt.subplots(figsize=(width, height), layout="constrained")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()
 
 
 def points_grid(
@@ -143,8 +141,9 @@ def coverage_curve(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float
 
 def folds_plot(figures: dict[str, dict[str, Estimate]], title: str) -> Figure:
     """A panel for each figure: its values by name (folds, their mean, pooled) with their intervals."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, len(figures), figsize=(4.2 * len(figures), 3.6), layout="constrained")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(figures), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(figures))
     for axis, (name, values) in zip(np.atleast_1d(axes), figures.items(), strict=True):
         for place, (label, estimate) in enumerate(values.items()):
             _interval(axis, estimate, place, GRAY if label.startswith("fold") else BLUE)
@@ -186,10 +185,9 @@ def _rows(axis: Axes, names: list[str]) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG as a whole or not at all, and closes the figure."""
+    """Writes a PNG as a whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png", dpi=110)
-    plt.close(figure)
     partial.replace(path)
 
 
@@ -201,7 +199,7 @@ def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> 
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {EMOTIONS[truth]}")
         axis.set_title(words, fontsize=8.5, color="black" if guess == truth else ORANGE)
-    figure.tight_layout(h_pad=1.5)
+    figure.tight_layout(h_pad=2.2)
     return figure
 
 

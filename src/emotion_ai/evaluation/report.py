@@ -6,7 +6,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 _PAGE = """<!doctype html>
@@ -83,5 +82,4 @@ def _shown(value: Any) -> str:
 def _image(figure: Figure, name: str) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
-    plt.close(figure)
     return f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'
