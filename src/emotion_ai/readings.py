@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """Gray faces, already cropped: uint8 (N, H, W), or N arrays (H, W) of any sizes."""
 
+Framed = tuple[NDArray[np.uint8], Box, float]
+"""A face of a photograph: its crop uint8 (S, S), where that lies, and the detector's score."""
+
 COLUMNS = (
     *("emotion", "confidence", "uncertain", "score"),
     *EMOTIONS,
@@ -137,7 +140,11 @@ def read_photo(
     """
     photo = source if isinstance(source, Photo) else load_photo(source)
     framed = framed_faces(photo)
-    answers = read_crops([pixels for pixels, _, _ in framed])
+    return placed(framed, read_crops([pixels for pixels, _, _ in framed]), uncertain_below)
+
+
+def placed(framed: Sequence[Framed], answers: CropReadings, uncertain_below: float = 0.0) -> list[FaceReading]:
+    """What was answered of faces that `framed_faces` found, in the photograph's pixels."""
     readings = []
     for i, (_, box, score) in enumerate(framed):
         keypoints, probabilities = answers.keypoints[i], answers.probabilities[i]
@@ -147,7 +154,7 @@ def read_photo(
     return readings
 
 
-def framed_faces(photo: Photo) -> list[tuple[NDArray[np.uint8], Box, float]]:
+def framed_faces(photo: Photo) -> list[Framed]:
     """Crops uint8 (S, S) in the training faces' framing, where they lie, and the detector's scores.
 
     Raises:
