@@ -84,3 +84,27 @@ def test_captions_of_neighbours_do_not_cover_each_other() -> None:
 def test_no_readings_give_the_photograph() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(annotate(photo, [])), photo)
+
+
+def test_ellipses_reach_one_deviation_from_their_points() -> None:
+    photo = np.full((1000, 1000, 3), 120, np.uint8)
+    deviations = np.tile(np.array([24, 12], np.float32), (15, 1))
+    face = replace(reading(100, 100, 800), deviations=deviations)
+    dots = np.asarray(annotate(photo, [face])).astype(int)
+    drawn = np.asarray(annotate(photo, [face], ellipses=True)).astype(int)
+    x, y = face.points[KEYPOINTS.index("nose_tip")]
+    white = np.array(_point_colour("nose_tip"))
+    for dx, dy in ((24, 0), (-24, 0), (0, 12), (0, -12), (17, 8.5)):  # 24 and 12, and half-way around
+        near = drawn[round(y + dy) - 2 : round(y + dy) + 3, round(x + dx) - 2 : round(x + dx) + 3]
+        assert np.abs(near - white).max(-1).min() < 30, (dx, dy)
+    assert (drawn[round(y), round(x + 18)] > 140).all(), "its inside is tinted"
+    for dx, dy in ((29, 0), (0, 16), (22, 10)):
+        np.testing.assert_array_equal(drawn[round(y + dy), round(x + dx)], dots[round(y + dy), round(x + dx)])
+
+
+def test_without_deviations_there_is_no_ellipse() -> None:
+    photo = np.full((700, 700, 3), 120, np.uint8)
+    plain = np.asarray(annotate(photo, [reading(100, 100, 400)]))
+    np.testing.assert_array_equal(np.asarray(annotate(photo, [reading(100, 100, 400)], ellipses=True)), plain)
+    face = replace(reading(100, 100, 400), deviations=np.full((15, 2), 9, np.float32))
+    np.testing.assert_array_equal(np.asarray(annotate(photo, [face])), plain)

@@ -137,9 +137,11 @@ def test_the_reader_answers_as_its_networks_do(tmp_path) -> None:
     with torch.inference_mode():
         for i in (0, 66):
             frame = torch.tensor(to_frame(crops[i]))[None, None]
-            np.testing.assert_allclose(answers.keypoints[i], networks["keypoints"](frame)[0].numpy(), atol=1e-3)
+            points, deviations = networks["keypoints"].uncertainty(frame)
+            np.testing.assert_allclose(answers.keypoints[i], points[0].numpy(), atol=1e-3)
+            np.testing.assert_allclose(answers.deviations[i], deviations[0].numpy(), atol=1e-3)
             np.testing.assert_allclose(answers.probabilities[i], networks["emotion"](frame)[0].numpy(), atol=1e-5)
-    assert reader.read_crops([]).keypoints.shape == (0, 15, 2)
+    assert reader.read_crops([]).keypoints.shape == reader.read_crops([]).deviations.shape == (0, 15, 2)
     (face,) = reader.read(PORTRAITS[0])
     assert face.uncertain_below == 0.55, "the checkpoint's own"
     sure = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors", uncertain_below=0)

@@ -82,6 +82,10 @@ class _Layer:
         r = radius * self.factor
         self.draw.ellipse((cx - r, cy - r, cx + r, cy + r), (*colour, alpha))
 
+    def ellipse(self, x: float, y: float, across: float, down: float, colour: Colour, width: float) -> None:
+        low, high = self._at([(x - across, y - down), (x + across, y + down)])
+        self.draw.ellipse((*low, *high), (*colour, 70), (*colour, 255), max(round(width * self.factor), 1))
+
     def plate(self, area: _Area, radius: float, colour: Colour, alpha: int = 255) -> None:
         (low, high) = self._at([(area.left, area.top), (area.right, area.bottom)])
         self.draw.rounded_rectangle((*low, *high), radius * self.factor, (*colour, alpha))
@@ -99,15 +103,23 @@ class _Layer:
 
 
 def annotate(
-    rgb: NDArray[np.uint8], readings: Sequence[FaceReading], *, names: bool = False, bars: bool = True
+    rgb: NDArray[np.uint8],
+    readings: Sequence[FaceReading],
+    *,
+    names: bool = False,
+    ellipses: bool = False,
+    bars: bool = True,
 ) -> Image.Image:
     """A copy of a photograph, uint8 (H, W, 3), with its readings drawn; a small photograph is enlarged.
 
     Args:
         rgb: the photograph.
-        readings: of its faces.
+        readings: its faces.
         names: writes the points' names beside the faces that are large enough for it; their numbers, from 1, where
             another face is in the way.
+        ellipses: draws one standard deviation around the points of faces that have deviations, along x and y since
+            these are what deviations are given for. The true point lies in such an ellipse with a probability of
+            39 % (1 - exp(-1/2)) where errors are normal, not with the 68 % of one coordinate.
         bars: draws the emotions' probabilities where nothing is hidden by them.
     """
     picture = Image.fromarray(rgb)
@@ -118,7 +130,8 @@ def annotate(
     frames = [_frame(reading, scale) for reading in readings]
     taken = list(frames)
     for reading, frame in zip(readings, frames, strict=True):
-        _draw(picture, reading, frame, taken, scale, detailed=bars and not names and len(readings) <= _CROWD)
+        detailed = bars and not names and len(readings) <= _CROWD
+        _draw(picture, reading, frame, taken, scale, detailed, ellipses)
     if names:
         for reading, frame in zip(readings, frames, strict=True):
             _name(picture, (reading.points + 0.5) * scale, frame, taken)
@@ -131,7 +144,13 @@ def _frame(reading: FaceReading, scale: float) -> _Area:
 
 
 def _draw(
-    picture: Image.Image, reading: FaceReading, frame: _Area, taken: list[_Area], scale: float, detailed: bool
+    picture: Image.Image,
+    reading: FaceReading,
+    frame: _Area,
+    taken: list[_Area],
+    scale: float,
+    detailed: bool,
+    ellipses: bool,
 ) -> None:
     side = frame.right - frame.left
     height = min(max(side / 11, max(picture.size) / 75, 11.0), max(picture.size) / 24)
@@ -149,7 +168,8 @@ def _draw(
     )
     colour = _EMOTION_COLOURS.get(reading.verdict or "", _PAPER)
     _brackets(layer, frame, colour)
-    _points(layer, (reading.points + 0.5) * scale, side)
+    deviations = reading.deviations * scale if ellipses and reading.deviations is not None else None
+    _points(layer, (reading.points + 0.5) * scale, side, deviations)
     if title:
         layer.plate(title, height / 2, colour)
         middle = (title.top + title.bottom) / 2
@@ -199,13 +219,19 @@ def _brackets(layer: _Layer, frame: _Area, colour: Colour) -> None:
                     layer.plate(_Area(left - half, top - half, right + half, bottom + half), half, ink, alpha)
 
 
-def _points(layer: _Layer, points: NDArray[np.float32], side: float) -> None:
+def _points(
+    layer: _Layer, points: NDArray[np.float32], side: float, deviations: NDArray[np.float32] | None = None
+) -> None:
     places = {name: (float(x), float(y)) for name, (x, y) in zip(KEYPOINTS, points, strict=True)}
     if not np.isfinite(points).all():
         return
     radius = max(side / 80, 1.2)
     for line in _LINES:
         layer.line([places[name] for name in line], _point_colour(line[0]), 170, max(radius * 0.6, 1.2))
+    if deviations is not None:
+        radius *= 0.4  # a dot of the usual size would hide the ellipse of a sure point
+        for (name, (x, y)), (across, down) in zip(places.items(), deviations.tolist(), strict=True):
+            layer.ellipse(x, y, across, down, _point_colour(name), max(side / 240, 1.0))
     for name, (x, y) in places.items():
         layer.dot(x, y, radius * 1.45, _INK, 170)
         layer.dot(x, y, radius, _point_colour(name))

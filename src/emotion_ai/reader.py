@@ -63,15 +63,16 @@ class FaceReader:
         return cls(points, classifier, uncertain_below)
 
     def read_crops(self, images: Crops) -> CropReadings:
-        """Keypoints and probabilities of faces that are already cropped, of any size; order is kept."""
+        """Keypoints, probabilities and deviations of faces that are already cropped, of any size; order is kept."""
         if len(images) == 0:
-            return CropReadings(np.zeros((0, len(KEYPOINTS), 2), np.float32), np.zeros((0, len(EMOTIONS)), np.float32))
+            none = np.zeros((0, len(KEYPOINTS), 2), np.float32)
+            return CropReadings(none, np.zeros((0, len(EMOTIONS)), np.float32), none)
         frames = torch.from_numpy(np.stack([to_frame(image) for image in images]))[:, None]
+        points, emotion = self._networks
         with torch.inference_mode():
-            answers = [
-                torch.cat([network(part) for part in torch.split(frames, _BATCH)]).numpy() for network in self._networks
-            ]
-        return CropReadings(*answers)
+            answers = [(*points.uncertainty(part), emotion(part)) for part in torch.split(frames, _BATCH)]
+        keypoints, deviations, probabilities = (torch.cat(parts).numpy() for parts in zip(*answers, strict=True))
+        return CropReadings(keypoints, probabilities, deviations)
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """The faces of a photograph, from left to right.

@@ -88,7 +88,7 @@ def frame(sighting: Sighting, faces: list[FaceReading], version: int, seconds: f
 def draw(sighting: Sighting, answer: Answer, names: bool, ellipses: bool, bars: bool = False) -> str:
     """The annotated picture as a data URI."""
     faces = in_shown_pixels(answer.faces, sighting.scale)
-    return _picture(np.asarray(annotate(sighting.rgb, faces, names=names, bars=bars)), 90)
+    return _picture(np.asarray(annotate(sighting.rgb, faces, names=names, ellipses=ellipses, bars=bars)), 90)
 
 
 def table(faces: list[FaceReading]) -> str:
