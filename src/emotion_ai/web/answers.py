@@ -271,7 +271,8 @@ def _record(file: Path) -> dict[str, Any]:
     """What a checkpoint says of its training; nothing where safetensors, of the extra [train], is not installed."""
     opener: Callable[..., Any]
     try:
-        from safetensors import SafetensorError, safe_open as opener
+        from safetensors import SafetensorError
+        from safetensors import safe_open as opener
     except ModuleNotFoundError:
         return {}
     try:

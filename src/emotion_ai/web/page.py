@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ LIVE = 600  # seconds that a live webcam may take at a stretch
 _EMPTY = show.hint("Upload a picture, paste one, take one with the webcam, or choose an example.")
 _GONE = show.notice("Nothing is remembered of this picture", "Give it once more.")
 _LIVE = show.hint("Start the webcam: its picture is read several times a second and smoothed from frame to frame.")
-_PRIVATE = {"api_visibility": "private"}
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
@@ -55,8 +56,8 @@ _HEADERS = {
     "content-security-policy": _POLICY,
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
 }
+_OURS = (*_HEADERS, "cache-control")
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
         try:
             choices = asker.choices()
         except ClientError as problem:
-            return f'<p class="ea-status">The server is gone: {show.escape(str(problem))}</p>', None
+            return f'<p class="ea-status">{escape(show.title(problem))}: {escape(str(problem))}</p>', None
         said = ", ".join(name for name, _ in choices[1:]) or "no version yet"
-        return f'<p class="ea-status ea-up">{show.escape(served.url)} serves {show.escape(said)}</p>', choices
+        return f'<p class="ea-status ea-up">{escape(served.url)} serves {escape(said)}</p>', choices
 
     def ask(sighting: Sighting, choice: str, *options: Any) -> tuple[str, Reading]:
         try:
@@ -139,10 +140,12 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
     def tick(shown: str, reading: Reading | None, choice: str, *options: Any) -> tuple[Any, ...]:
         """The server's state; where it is back, what it has not answered is asked again."""
         words, choices = state()
-        result, kept = again(reading, choice, *options) if choices and reading and not reading.answer else (gr.skip(),) * 2
+        answered = (gr.skip(), gr.skip())
+        if choices and reading and not reading.answer:
+            answered = again(reading, choice, *options)
         if words == shown:
-            return *(gr.skip(),) * 5, result, kept
-        return words, words, *_dropdowns(choices, 3), result, kept
+            return *[gr.skip()] * 6, *answered
+        return words, words, *[gr.update(choices=choices) if choices else gr.skip()] * 4, *answered
 
     with gr.Blocks(title="Emotion AI", analytics_enabled=False, delete_cache=(UPLOADED // 4, UPLOADED)) as page:
         gr.HTML(
@@ -229,11 +232,182 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                 for option in both:
                     option.input(compare, [sighting, *both], compared, **_PRIVATE)
         gr.HTML(_footer(served, folder))
-        every = [status, shown, choice, live_choice, first, second, result, reading]
-        del every
-        timer = gr.Timer(TICK)
-        timer.tick(
-            tick, [shown, reading, choice, *options], [status, shown, choice, live_choice, first, result, reading],
-            show_progress="hidden", **_PRIVATE,
-        )  # fmt: skip
+        gr.Timer(TICK).tick(
+            tick,
+            [shown, reading, choice, *options],
+            [status, shown, choice, live_choice, first, second, result, reading],
+            show_progress="hidden",
+            **_PRIVATE,
+        )
     return page.queue(max_size=32, default_concurrency_limit=2)
+
+
+def _picture(label: str, streaming: bool = False) -> Any:
+    """An input whose handlers are given the file's bytes: decoding, and its errors, are ours."""
+    image: Any = gr.Image(
+        label=label,
+        sources=["webcam"] if streaming else ["upload", "clipboard", "webcam"],
+        streaming=streaming,
+        type="filepath",
+        height=320,
+        buttons=[],
+        webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"width": {"ideal": 640}}}),
+    )
+    image.preprocess = _content
+    return image
+
+
+def _content(payload: Any) -> bytes | None:
+    if payload is None:
+        return None
+    if payload.url and payload.url.startswith("data:"):
+        return base64.b64decode(payload.url.partition(",")[2])
+    try:
+        return Path(payload.path).read_bytes()  # Gradio has checked that it is an upload
+    except OSError as error:
+        raise gr.Error("This upload is deleted already: give the picture once more.") from error
+
+
+def _examples() -> list[tuple[Any, bytes]]:
+    with gr.Row(elem_classes="ea-examples"):
+        return [
+            (gr.Button(name, elem_classes=f"ea-example-{i}"), content)
+            for i, (name, content) in enumerate(examples().items())
+        ]
+
+
+def _of(read: Callable[..., Any], content: bytes) -> Callable[..., Any]:
+    return lambda *options: read(content, *options)
+
+
+def _choice(label: str, choices: list[tuple[str, str]] | None) -> Any:
+    return gr.Dropdown(choices or [("newest", NEWEST)], value=NEWEST, label=label, filterable=False)
+
+
+def _footer(served: Served, folder: Path) -> str:
+    place = "a private folder in this computer's memory" if folder.is_relative_to("/dev/shm") else "a private folder"
+    made_of = " · ".join(f"{name} {number}" for name, number in versions().items())
+    return (
+        '<footer class="ea-foot"><p>Pictures are processed in memory and never stored. An upload lies in '
+        f"{place} for less than {UPLOADED + UPLOADED // 4 + 5} seconds; the faces found in it are remembered for this "
+        f"window only, {REMEMBERED // 60} minutes at most. Nothing is sent anywhere but to the model's server, "
+        f"{escape(served.url)}.</p><p>{made_of}</p></footer>"
+    )
+
+
+def _style() -> str:
+    """The style sheet, and the examples' thumbnails, which come with it so that nothing is written to show them."""
+    pictures = "".join(
+        f".ea-example-{i} {{ background-image: url({show.uri(thumbnail(content), 'image/jpeg')}) !important; }}"
+        for i, content in enumerate(examples().values())
+    )
+    return (files("emotion_ai") / "web" / "style.css").read_text() + pictures
+
+
+def _theme() -> Any:
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    return gr.themes.Default(
+        primary_hue="sky", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"]
+    )
+
+
+@dataclass
+class Guard:
+    """ASGI middleware: headers that keep the browser from asking or storing elsewhere, and limits for each address."""
+
+    app: Any
+    uploads: int = UPLOADS
+    _seen: dict[str, deque[float]] = field(default_factory=dict)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in _OURS]
+                if scope["path"].startswith(("/assets/", "/static/")):  # not pictures, and many
+                    kept.append((b"cache-control", b"max-age=3600"))
+                else:
+                    kept.append((b"cache-control", b"no-store"))
+                message["headers"] = kept + [(n.encode(), v.encode()) for n, v in _HEADERS.items()]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        await (refusal or self.app)(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Any) -> Any:
+        if scope["method"] != "POST":
+            return None
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if not length.isdigit():
+            return PlainTextResponse("The length of what is sent must be given.", 411)
+        if int(length) > 2 * MAX_BYTES:
+            return PlainTextResponse(f"At most {MAX_BYTES // 2**20} MB can be sent.", 413)
+        if scope["path"].endswith("/upload") and self._too_many(scope["client"][0], time.monotonic()):
+            return PlainTextResponse("Too many pictures in a minute; wait a little.", 429)
+        return None
+
+    def _too_many(self, address: str, now: float) -> bool:
+        self._seen = {a: times for a, times in self._seen.items() if times[-1] > now - 60}
+        times = self._seen.setdefault(address, deque())
+        while times and times[0] <= now - 60:
+            times.popleft()
+        if len(times) >= self.uploads:
+            return True
+        times.append(now)
+        return False
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens; 0 takes a free port.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+        raise ConfigError(f"{host}, port {port}: {reason}; choose another --port or --host") from error
+    with listener:
+        yield listener
+
+
+def application(served: Served, asker: Asker, folder: Path, host: str = "127.0.0.1") -> FastAPI:
+    """The page as an ASGI application."""
+    app = FastAPI(openapi_url=None)
+    app = gr.mount_gradio_app(
+        app,
+        build(served, asker, folder),
+        path="/",
+        footer_links=[],
+        run_history=False,  # Gradio would keep runs, pictures included, in the browser
+        max_file_size=MAX_BYTES,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=_theme(),
+        css=_style(),
+    )
+    if host in ("127.0.0.1", "localhost", "::1"):  # no other name may be made to lead here
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    app.add_middleware(Guard)
+    return app
+
+
+def run(served: Served, folder: Path, listener: socket.socket) -> None:
+    """Serves the page on a socket until it is interrupted."""
+    asker = Asker(served.url)
+    try:
+        config = uvicorn.Config(
+            application(served, asker, folder, listener.getsockname()[0]),
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+            server_header=False,
+        )
+        uvicorn.Server(config).run([listener])
+    finally:
+        asker.close()

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -35,18 +36,22 @@ _TITLES: tuple[tuple[type[EmotionAIError], str], ...] = (
 Columns = list[tuple[str, bool]]  # heading, and whether its cells are numbers
 
 
+def title(problem: EmotionAIError) -> str:
+    """What is wrong, in a few words."""
+    return next((words for kind, words in _TITLES if isinstance(problem, kind)), "That did not work")
+
+
 def error(problem: EmotionAIError) -> str:
     """In clear words: what is wrong, and what helps."""
-    title = next((words for kind, words in _TITLES if isinstance(problem, kind)), "That did not work")
     text = " ".join(str(problem).split()).removeprefix("the given image: ")
     text = f"{text[:1].upper()}{text[1:]}."
     if isinstance(problem, ServerUnreachableError | ServerTimeoutError):
         text += " The page goes on by itself as soon as it answers again."
-    return notice(title, text)
+    return notice(title(problem), text)
 
 
-def notice(title: str, text: str) -> str:
-    return f'<div class="ea-notice" role="alert"><strong>{escape(title)}</strong><p>{escape(text)}</p></div>'
+def notice(heading: str, text: str) -> str:
+    return f'<div class="ea-notice" role="alert"><strong>{escape(heading)}</strong><p>{escape(text)}</p></div>'
 
 
 def hint(text: str) -> str:
@@ -67,14 +72,14 @@ def result(sighting: Sighting, answer: Answer, names: bool = False, ellipses: bo
         f'<img class="ea-picture" src="{drawn}" alt="{escape(f"{count}, points drawn; {said}")}">'
         f'<p class="ea-meta"><span>{count} {found}</span><span>{served}</span></p>'
         f'<p class="ea-actions">'
-        f'<a download="faces.csv" href="{_uri(table(faces).encode(), "text/csv")}">Table (CSV)</a>'
+        f'<a download="faces.csv" href="{uri(table(faces).encode(), "text/csv")}">Table (CSV)</a>'
         f'<a download="faces.jpg" href="{drawn}">Picture (JPEG)</a></p>'
         f'<div class="ea-cards">{cards}</div></section>'
     )
 
 
 def frame(sighting: Sighting, faces: list[FaceReading], version: int, seconds: float) -> str:
-    """One frame of the webcam, mirrored back by nobody: what the camera sees."""
+    """One frame of the webcam with its smoothed readings."""
     drawn = _picture(np.asarray(annotate(sighting.rgb, in_shown_pixels(faces, sighting.scale))), 80)
     said = "; ".join(face.caption for face in faces)
     # decoded at once, or the picture would flicker from frame to frame
@@ -153,12 +158,12 @@ def proof(entry: Published, version: int) -> str:
         )
     else:
         parity = notice("No parity proof", f"None lies beside version {version}; emotion-ai verify makes it anew.")
-    metrics = _html_table(
-        "Metrics of the checkpoints on faces that they never saw",
-        [("metric", False), ("value", True)],
-        [(name, f"{value:.4f}") for name, value in sorted(entry.metrics.items())],
-    )
-    return f'<section class="ea-result" aria-label="Proof and metrics">{parity}{metrics if entry.metrics else ""}</section>'
+    metrics = ""
+    if entry.metrics:
+        figures = [(name, f"{value:.4f}") for name, value in sorted(entry.metrics.items())]
+        caption = "Metrics of the checkpoints on faces that they never saw"
+        metrics = _html_table(caption, [("metric", False), ("value", True)], figures)
+    return f'<section class="ea-result" aria-label="Proof and metrics">{metrics}{parity}</section>'
 
 
 def _card(sighting: Sighting, face: FaceReading, number: int) -> str:
@@ -189,7 +194,7 @@ def _card(sighting: Sighting, face: FaceReading, number: int) -> str:
     )
 
 
-def _html_table(caption: str, columns: Columns, rows: list[list[str]] | list[tuple[str, ...]]) -> str:
+def _html_table(caption: str, columns: Columns, rows: Sequence[Sequence[str]]) -> str:
     marks = [' class="ea-number"' * number for _, number in columns]
     head = "".join(f'<th scope="col"{mark}>{escape(n)}</th>' for (n, _), mark in zip(columns, marks, strict=True))
     body = "".join(
@@ -209,8 +214,9 @@ def _words(name: str) -> str:
 def _picture(rgb: NDArray[np.uint8], quality: int) -> str:
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "JPEG", quality=quality)
-    return _uri(file.getvalue(), "image/jpeg")
+    return uri(file.getvalue(), "image/jpeg")
 
 
-def _uri(content: bytes, kind: str) -> str:
+def uri(content: bytes, kind: str) -> str:
+    """A file as an address that holds it."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
