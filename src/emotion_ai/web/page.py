@@ -3,10 +3,9 @@
 import base64
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +15,6 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
 
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
 from emotion_ai.smoothing import Smoother
@@ -34,10 +32,9 @@ from emotion_ai.web.answers import (
 )
 from emotion_ai.web.command import Served, versions
 from emotion_ai.web.examples import examples, thumbnail
+from emotion_ai.web.guard import MAX_BYTES, Guard
 
-MAX_BYTES = 10 * 2**20  # of one picture
-UPLOADS = 30  # a minute, from one address
-UPLOADED = 20  # seconds, after which an upload is deleted; looked for every KEPT / 4
+UPLOADED = 20  # seconds, after which an upload is deleted; looked for every quarter of it
 REMEMBERED = 900  # seconds, after which a session's faces are forgotten
 TICK = 4.0  # seconds between two looks whether the server is there
 FRAME = 0.15  # seconds between two frames of the live webcam, at least
@@ -47,17 +44,6 @@ _EMPTY = show.hint("Upload a picture, paste one, take one with the webcam, or ch
 _GONE = show.notice("Nothing is remembered of this picture", "Give it once more.")
 _LIVE = show.hint("Start the webcam: its picture is read several times a second and smoothed from frame to frame.")
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-_POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
-    "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "content-security-policy": _POLICY,
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-_OURS = (*_HEADERS, "cache-control")
 
 
 @dataclass(frozen=True)
@@ -309,55 +295,6 @@ def _theme() -> Any:
     return gr.themes.Default(
         primary_hue="sky", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"]
     )
-
-
-@dataclass
-class Guard:
-    """ASGI middleware: headers that keep the browser from asking or storing elsewhere, and limits for each address."""
-
-    app: Any
-    uploads: int = UPLOADS
-    _seen: dict[str, deque[float]] = field(default_factory=dict)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in _OURS]
-                if scope["path"].startswith(("/assets/", "/static/")):  # not pictures, and many
-                    kept.append((b"cache-control", b"max-age=3600"))
-                else:
-                    kept.append((b"cache-control", b"no-store"))
-                message["headers"] = kept + [(n.encode(), v.encode()) for n, v in _HEADERS.items()]
-            await send(message)
-
-        refusal = self._refusal(scope)
-        await (refusal or self.app)(scope, receive, send_guarded)
-
-    def _refusal(self, scope: Any) -> Any:
-        if scope["method"] != "POST":
-            return None
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit():
-            return PlainTextResponse("The length of what is sent must be given.", 411)
-        if int(length) > 2 * MAX_BYTES:
-            return PlainTextResponse(f"At most {MAX_BYTES // 2**20} MB can be sent.", 413)
-        if scope["path"].endswith("/upload") and self._too_many(scope["client"][0], time.monotonic()):
-            return PlainTextResponse("Too many pictures in a minute; wait a little.", 429)
-        return None
-
-    def _too_many(self, address: str, now: float) -> bool:
-        self._seen = {a: times for a, times in self._seen.items() if times[-1] > now - 60}
-        times = self._seen.setdefault(address, deque())
-        while times and times[0] <= now - 60:
-            times.popleft()
-        if len(times) >= self.uploads:
-            return True
-        times.append(now)
-        return False
 
 
 @contextmanager
