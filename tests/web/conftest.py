@@ -46,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("models")
     loaded = {task: load_network("bundled", task) for task in TASKS}
     graphs = {task: to_graph(to_onnx(network)) for task, (network, _) in loaded.items()}
-    row = Row("SavedModel", "face", "serving_bytes", "keypoints", "real", 7, 3e-5, 1e-4)
+    rows = [Row("SavedModel", "face", "serving_bytes", "keypoints", "real", batch, 3e-5, 1e-4) for batch in (1, 7)]
     for number in (1, 2):
         folder = base / "face" / str(number)
         if number == 1:
@@ -54,7 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copytree(base / "face" / "1", folder)
         (folder / "assets.extra").mkdir(exist_ok=True)
-        _extras(folder, "face", loaded, dict.fromkeys(TASKS, "bundled"), ParityReport([row]), number)
+        _extras(folder, "face", loaded, dict.fromkeys(TASKS, "bundled"), ParityReport(rows), number)
     configs = [ModelConfig("face", str(base / "face"), (1, 2), {"stable": 1, "canary": 2})]
     (base / "models.config").write_text(render(configs))
     return base
@@ -142,7 +142,6 @@ def start(*arguments: str, timeout: float = 200) -> Site:
     while time.monotonic() < deadline and (line := process.stderr.readline()):
         said.append(line)
         if found := re.search(r"the page is at (http://127\.0\.0\.1:\d+)", line):
-            threading.Thread(target=process.stderr.read, daemon=True).start()
             (folder,) = set(Path("/dev/shm").glob("emotion-ai-web-*")) - before
             return Site(found[1], folder, process)
     process.kill()
@@ -151,7 +150,8 @@ def start(*arguments: str, timeout: float = 200) -> Site:
 
 def end(site: Site) -> None:
     site.process.send_signal(signal.SIGTERM)
-    assert site.process.wait(60) == 0
+    said = site.process.communicate(timeout=60)[1]
+    assert site.process.returncode == 0, said
 
 
 @pytest.fixture(scope="session")

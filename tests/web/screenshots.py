@@ -1,4 +1,4 @@
-"""Pictures of a running page for the documentation: python tests/web/screenshots.py http://127.0.0.1:7860 docs/images."""
+"""Pictures of a running page for the documentation: python tests/web/screenshots.py http://127.0.0.1:7860 FOLDER."""
 
 import shutil
 import sys

@@ -160,7 +160,7 @@ def test_the_webcam_is_read_live_and_as_a_still(page: Page, site: Site) -> None:
 
 def test_a_published_version_tells_of_itself(page: Page) -> None:
     page.get_by_role("tab", name="Model").click()
-    expect(page.locator("#facts")).to_contain_text("Proven: 1 comparisons")
+    expect(page.locator("#facts")).to_contain_text("Proven: 2 comparisons")
     expect(page.get_by_role("heading", name="Emotion: one of five, from a face")).to_be_visible()
 
 

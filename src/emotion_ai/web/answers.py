@@ -237,11 +237,14 @@ def published(base: Path, version: int) -> Published:
         for name, value in record.get("metrics", {}).items()
         if name.startswith("test/")
     }
-    rows = [row for row in proof.get("rows", []) if {"path", "servable", "output", "difference", "tolerance"} <= {*row}]
     worst: dict[tuple[str, str, str, float], float] = {}
-    for row in rows:
-        key = (row["path"], row["servable"], row["output"], row["tolerance"])
-        worst[key] = max(worst.get(key, 0.0), row["difference"])
+    rows = proof.get("rows") or []
+    try:
+        for row in rows:
+            key = (row["path"], row["servable"], row["output"], row["tolerance"])
+            worst[key] = max(worst.get(key, 0.0), row["difference"])
+    except (KeyError, TypeError):
+        rows, worst = [], {}
     return Published(
         _text(extra / "MODEL_CARD.md"),
         [(*key[:3], difference, key[3]) for key, difference in worst.items()],
