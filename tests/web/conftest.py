@@ -28,7 +28,7 @@ from emotion_ai_export.serve import running
 from emotion_ai_export.stage import _extras
 
 BROWSER = shutil.which("chromium")
-SECONDS = 60.0
+SECONDS = 120.0
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

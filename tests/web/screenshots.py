@@ -8,14 +8,14 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 LIMIT = 250_000  # bytes of one picture
-SECONDS = 120.0
+expect.set_options(timeout=120_000)
 
 
 def shoot(browser: Browser, url: str, out: Path, width: int, scheme: str) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, device_scale_factor=1 if width > 500 else 2
     )
-    context.set_default_timeout(SECONDS * 1000)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     page.goto(url)
     page.get_by_role("button", name="A group").first.click()
