@@ -149,7 +149,7 @@ def test_the_webcam_is_read_live_and_as_a_still(page: Page, site: Site) -> None:
     expect(frame).to_have_attribute("alt", re.compile("Happy"))
     expect(result(page, "live")).to_contain_text("ms a frame")
     assert not [path for path in site.folder.rglob("*") if path.is_file()], "frames are not written"
-    page.get_by_title("stop recording").locator("visible=true").click()
+    page.get_by_title("stop recording").locator("visible=true").click(force=True)
     page.get_by_role("tab", name="Read").click()
     page.get_by_label("Capture from camera").locator("visible=true").click()
     page.get_by_text("Click to Access Webcam").locator("visible=true").click()
