@@ -108,3 +108,17 @@ def test_without_deviations_there_is_no_ellipse() -> None:
     np.testing.assert_array_equal(np.asarray(annotate(photo, [reading(100, 100, 400)], ellipses=True)), plain)
     face = replace(reading(100, 100, 400), deviations=np.full((15, 2), 9, np.float32))
     np.testing.assert_array_equal(np.asarray(annotate(photo, [face])), plain)
+
+
+def test_names_are_written_beside_a_large_face_and_numbers_in_a_crowd() -> None:
+    photo = np.full((700, 1600, 3), 120, np.uint8)
+    alone, crowd = [reading(600, 200, 300)], [reading(300 + 320 * i, 200, 300) for i in range(3)]
+    for faces, beside in ((alone, True), (crowd, False)):
+        plain, named = (np.asarray(annotate(photo, faces, names=names, bars=False)) for names in (False, True))
+        changed = (plain != named).any(-1)
+        assert changed.any()
+        left = int(faces[0].box.left)
+        assert bool(changed[:, left - 150 : left - 20].any()) == beside
+    small = [reading(100, 100, 90)]
+    plain, named = (annotate(photo, small, names=names, bars=False) for names in (False, True))
+    assert plain == named

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from emotion_ai import cli
 from emotion_ai.errors import MissingExtraError
 
-STAGES = ("train", "cross-validate", "ablations", "evaluate", "export", "data", "serve", "predict", "demo")
+STAGES = ("train", "cross-validate", "ablations", "evaluate", "export", "data", "serve", "predict", "web", "demo")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -22,7 +22,7 @@ def test_alone_it_lists_the_stages() -> None:
         assert stage in result.output
 
 
-@pytest.mark.parametrize("stage", ["ablations", "data", "serve", "predict", "demo"])
+@pytest.mark.parametrize("stage", ["ablations", "data", "serve", "predict", "web", "demo"])
 def test_every_stage_helps(stage: str) -> None:
     result = CliRunner().invoke(cli.app, [stage, "--help"])
     assert result.exit_code == 0

@@ -11,6 +11,7 @@ from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.readings import FaceReading
 
 _CROWD = 4  # with more faces than these, their captions alone are drawn
+_NAMED = 140  # pixels of a face, below which names would hide it
 _LEAST = 640  # a smaller photograph is enlarged to this longer side, so that words can be read
 _INK = (18, 20, 28)
 _PAPER = (250, 250, 252)
@@ -89,24 +90,37 @@ class _Layer:
         (low, high) = self._at([(area.left, area.top), (area.right, area.bottom)])
         self.draw.rounded_rectangle((*low, *high), radius * self.factor, (*colour, alpha))
 
-    def text(self, x: float, y: float, words: str, height: float, colour: Colour, anchor: str) -> None:
-        font = ImageFont.load_default(height * self.factor)
-        self.draw.text(self._at([(x, y)])[0], words, (*colour, 255), font, anchor)
+    def text(
+        self, x: float, y: float, words: str, height: float, colour: Colour, anchor: str, edge: Colour | None = None
+    ) -> None:
+        font, ink = ImageFont.load_default(height * self.factor), (*colour, 255)
+        width = 0 if edge is None else round(height * self.factor / 8)
+        self.draw.text(self._at([(x, y)])[0], words, ink, font, anchor, stroke_width=width, stroke_fill=edge)
 
     def onto(self, picture: Image.Image) -> None:
         sheet = self.image.reduce(self.factor) if self.factor > 1 else self.image
         picture.paste(sheet.convert("RGB"), self.origin, sheet.getchannel("A"))
 
 
-def annotate(rgb: NDArray[np.uint8], readings: Sequence[FaceReading], *, ellipses: bool = False) -> Image.Image:
+def annotate(
+    rgb: NDArray[np.uint8],
+    readings: Sequence[FaceReading],
+    *,
+    names: bool = False,
+    ellipses: bool = False,
+    bars: bool = True,
+) -> Image.Image:
     """A copy of a photograph, uint8 (H, W, 3), with its readings drawn; a small photograph is enlarged.
 
     Args:
         rgb: the photograph.
         readings: its faces.
+        names: writes the points' names beside the faces that are large enough for it; their numbers, from 1, where
+            another face is in the way.
         ellipses: draws one standard deviation around the points of faces that have deviations, along x and y since
             these are what deviations are given for. The true point lies in such an ellipse with a probability of
             39 % (1 - exp(-1/2)) where errors are normal, not with the 68 % of one coordinate.
+        bars: draws the emotions' probabilities where nothing is hidden by them.
     """
     picture = Image.fromarray(rgb)
     scale = max(_LEAST / max(picture.size), 1.0)
@@ -116,7 +130,11 @@ def annotate(rgb: NDArray[np.uint8], readings: Sequence[FaceReading], *, ellipse
     frames = [_frame(reading, scale) for reading in readings]
     taken = list(frames)
     for reading, frame in zip(readings, frames, strict=True):
-        _draw(picture, reading, frame, taken, scale, len(readings) <= _CROWD, ellipses)
+        detailed = bars and not names and len(readings) <= _CROWD
+        _draw(picture, reading, frame, taken, scale, detailed, ellipses)
+    if names:
+        for reading, frame in zip(readings, frames, strict=True):
+            _name(picture, (reading.points + 0.5) * scale, frame, taken)
     return picture
 
 
@@ -217,6 +235,51 @@ def _points(
     for name, (x, y) in places.items():
         layer.dot(x, y, radius * 1.45, _INK, 170)
         layer.dot(x, y, radius, _point_colour(name))
+
+
+def _name(picture: Image.Image, points: NDArray[np.float32], frame: _Area, taken: list[_Area]) -> None:
+    """Names in a column on either side of the face, with a thin line to each point; numbers where there is no room."""
+    side = frame.right - frame.left
+    if side < _NAMED or not np.isfinite(points).all():
+        return
+    height = min(max(side / 24, 12.0), 20.0)
+    font, row, gap = ImageFont.load_default(height), height * 1.35, height * 0.5
+    middle = float(np.median(points[:, 0]))
+    plates = []
+    for sign in (-1, 1):
+        column = [(i, x, y) for i, (x, y) in enumerate(points) if (x >= middle) == (sign > 0)]
+        column.sort(key=lambda place: float(place[2]))
+        rows = _apart([float(y) for _, _, y in column], row, max(frame.top, 0.0), float(picture.height))
+        for (i, x, y), at in zip(column, rows, strict=True):
+            words = KEYPOINTS[i].replace("_", " ")
+            width = font.getlength(words) + 2 * gap
+            left = frame.right + gap if sign > 0 else frame.left - gap - width
+            plate = _Area(left, at - row * 0.46, left + width, at + row * 0.46).moved_into(picture.size)
+            plates.append((i, (float(x), float(y)), words, plate, (plate.left if sign > 0 else plate.right, at)))
+    layer = _Layer(_Area(0, 0, picture.width - 1, picture.height - 1))
+    if any(plate.meets(other) for _, _, _, plate, _ in plates for other in taken if other != frame):
+        for i, (x, y) in enumerate(points, 1):
+            layer.text(float(x), float(y) - max(side / 80, 1.2) * 1.6, str(i), max(side / 22, 9.0), _PAPER, "mb", _INK)
+    else:
+        for i, point, words, plate, edge in plates:
+            colour = _point_colour(KEYPOINTS[i])
+            layer.line([point, edge], colour, 200, max(side / 400, 1.0))
+            layer.plate(plate, height * 0.3, _INK, 190)
+            layer.text(plate.left + gap, edge[1], words, height, colour, "lm")
+        taken += [plate for _, _, _, plate, _ in plates]
+    layer.onto(picture)
+
+
+def _apart(wanted: list[float], step: float, low: float, high: float) -> list[float]:
+    """Ascending places near the wanted ones, at least a step from each other, between low and high if they fit."""
+    places: list[float] = []
+    for place in wanted:
+        places.append(max(place, places[-1] + step if places else low + step / 2))
+    limit = high - step / 2
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], limit)
+        limit = places[i] - step
+    return places
 
 
 def _point_colour(name: str) -> Colour:

@@ -36,6 +36,7 @@ _EXTRAS = {
     "torchmetrics": "train",
     "google": "grpc",
     "grpc": "grpc",
+    "gradio": "web",
     "onnx": "export",
     "onnx_tf": "export",
     "onnxruntime": "export",
@@ -263,6 +264,21 @@ def predict(
     output = module.Output(out, csv, json)
     served = (server, model, signature, version, label)
     sys.exit(module.predict_command(photos or (), *served, watch, kaggle, fps, uncertain_below, output))
+
+
+@app.command()
+def web(
+    models: Annotated[
+        Path | None, typer.Argument(help="A folder that was published into; the bundled weights if not given.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="http:// or grpc:// address; without it a server is started for the while.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 7860,
+) -> None:
+    """Show a page that reads pictures and the webcam with a served model."""
+    stage("emotion_ai.web.command").web(models, server, host, port)
 
 
 @app.command()

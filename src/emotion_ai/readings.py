@@ -22,6 +22,9 @@ Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 LEAST = 20
 """Pixels of a frame's side; a smaller face has no emotion that one could read."""
 
+Framed = tuple[NDArray[np.uint8], Box, float]
+"""A face of a photograph: its crop uint8 (S, S), where that lies, and the detector's score."""
+
 COLUMNS = (
     *("emotion", "confidence", "uncertain", "score"),
     *EMOTIONS,
@@ -139,8 +142,17 @@ def read_photo(
         NoFaceError: no face was found in it.
     """
     photo = source if isinstance(source, Photo) else load_photo(source)
-    framed = framed_faces(photo)
-    boxes, answers = read_boxes(photo.gray, [box for _, box, _ in framed], read_crops)
+    return read_framed(photo.gray, framed_faces(photo), read_crops, uncertain_below)
+
+
+def read_framed(
+    gray: NDArray[np.uint8],
+    framed: Sequence[Framed],
+    read_crops: Callable[[Crops], CropReadings],
+    uncertain_below: float = 0.0,
+) -> list[FaceReading]:
+    """`read_photo` for faces that `framed_faces` found before; `gray` is the photograph's, uint8 (H, W)."""
+    boxes, answers = read_boxes(gray, [box for _, box, _ in framed], read_crops)
     readings = []
     for i, (box, (_, _, score)) in enumerate(zip(boxes, framed, strict=True)):
         keypoints, probabilities = answers.keypoints[i], answers.probabilities[i]
@@ -177,7 +189,7 @@ def _near(own: Box, first: Box) -> Box:
     return own if apart < first.size / 3 and 0.6 < own.size / first.size < 1.6 else first
 
 
-def framed_faces(photo: Photo) -> list[tuple[NDArray[np.uint8], Box, float]]:
+def framed_faces(photo: Photo) -> list[Framed]:
     """Crops uint8 (S, S) in the training faces' framing, where they lie, and the detector's scores.
 
     Raises:

@@ -1,0 +1,1 @@
+"""The page that `emotion-ai web` shows; needs the extra [web]."""

@@ -1,0 +1,188 @@
+"""The page in a real browser, asking a real server through a line that can be cut."""
+
+import csv
+import io
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SECONDS, Line, Site, end, start
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from emotion_ai.contract import EMOTIONS
+from emotion_ai.photo import PORTRAITS
+
+expect.set_options(timeout=SECONDS * 1000)
+
+
+def result(page: Page, where: str = "result") -> Locator:
+    return page.locator(f"#{where}")
+
+
+def upload(page: Page, content: bytes | Path, name: str = "picture.png") -> None:
+    file: Any = content if isinstance(content, Path) else {"name": name, "mimeType": "image/png", "buffer": content}
+    page.locator("input[type=file]").first.set_input_files(file)
+
+
+def downloaded(page: Page, name: str) -> bytes:
+    with page.expect_download() as download:
+        result(page).get_by_role("link", name=name).click()
+    return Path(download.value.path()).read_bytes()
+
+
+def no_face() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_upload_is_read_drawn_and_can_be_downloaded(page: Page, site: Site) -> None:
+    upload(page, PORTRAITS[0])
+    card = result(page).locator(".ea-card")
+    expect(card).to_have_count(1)
+    expect(card.get_by_role("heading")).to_contain_text("Happy")
+    expect(card.locator("li")).to_have_count(len(EMOTIONS))
+    expect(result(page)).to_contain_text("version 2 answered in")
+    (row,) = csv.DictReader(io.StringIO(downloaded(page, "Table (CSV)").decode()))
+    assert row["emotion"] == "Happy"
+    assert 180 < float(row["left_eye_center_x"]) < 280
+    assert 0 < float(row["nose_tip_x_deviation"]) < 10
+    plain = downloaded(page, "Picture (JPEG)")
+    with Image.open(io.BytesIO(plain)) as picture:
+        assert picture.size == (640, 640)
+
+    page.get_by_label("Names of the points").check()
+    image = result(page).locator(".ea-picture")
+    before = image.get_attribute("src")
+    expect(image).not_to_have_attribute("src", before or "")
+    page.get_by_label("Uncertainty of the points").check()
+    page.get_by_label("Version or label").first.click()
+    page.get_by_role("option", name="stable (version 1)").click()
+    expect(result(page)).to_contain_text("version 1 answered in")
+
+    page.locator("input[type=number]").first.fill("0.99")
+    page.locator("input[type=number]").first.press("Enter")
+    deadline = time.monotonic() + 60
+    while any(path.is_file() for path in site.folder.rglob("*")):
+        assert time.monotonic() < deadline, "an upload is left"
+        time.sleep(0.5)
+
+
+def test_several_faces_each_have_their_bars(page: Page) -> None:
+    page.get_by_role("button", name="A group").first.click()
+    expect(result(page).locator(".ea-card")).to_have_count(4)
+    expect(result(page)).to_contain_text("4 faces found in")
+
+
+def test_what_cannot_be_read_is_said_in_clear_words(page: Page) -> None:
+    upload(page, no_face())
+    expect(result(page).get_by_role("alert")).to_contain_text("No face found")
+    upload(page, b"\x89PNG\r\n\x1a\n broken")
+    expect(result(page).get_by_role("alert")).to_contain_text("This picture cannot be read")
+    upload(page, PORTRAITS[1].read_bytes()[:20_000], "half.jpg")
+    expect(result(page).get_by_role("alert")).to_contain_text("damaged or truncated")
+    upload(page, bytes(11 * 2**20), "large.png")
+    expect(page.get_by_text("maximum allowed size")).to_be_visible()
+    page.get_by_role("button", name="Eileen Collins").first.click()
+    expect(result(page).locator(".ea-card")).to_have_count(1)
+
+
+def test_it_says_that_the_server_is_gone_and_goes_on_when_it_is_back(page: Page, line: Line) -> None:
+    line.cut()
+    try:
+        page.get_by_role("button", name="Eileen Collins").first.click()
+        expect(result(page).get_by_role("alert")).to_contain_text("The server is gone")
+        expect(page.locator(".ea-status")).to_contain_text("The server is gone")
+    finally:
+        line.mend()
+    expect(result(page).locator(".ea-card")).to_have_count(1)
+    expect(page.locator(".ea-status")).to_contain_text("serves stable (version 1)")
+
+
+def test_it_is_used_by_keyboard_alone(page: Page) -> None:
+    names: list[str] = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        words = "document.activeElement.getAttribute('aria-label') || document.activeElement.innerText || ''"
+        names.append(page.evaluate(words).strip())
+        if "Eileen Collins" in names[-1]:
+            break
+    assert "Read" in names[0], names
+    assert any("upload" in name.lower() for name in names), names
+    page.keyboard.press("Enter")
+    expect(result(page).locator(".ea-card")).to_have_count(1)
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, input, [role=tab], a')].filter(e => e.offsetParent && "
+        "!(e.innerText || e.ariaLabel || e.title || e.labels?.length || e.getAttribute('aria-labelledby') || "
+        "e.type == 'file')).map(e => e.outerHTML.slice(0, 200))"
+    )
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_without_scrolling_sideways(open_page: Any, scheme: str) -> None:
+    page = open_page(390, color_scheme=scheme, has_touch=True, is_mobile=True, device_scale_factor=2)
+    for tab in ("Model", "Compare", "Live", "Read"):
+        target = page.get_by_role("tab", name=tab)
+        target.click()
+        expect(target).to_have_attribute("aria-selected", "true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    page.get_by_role("button", name="A group").first.click()
+    expect(result(page).locator(".ea-card")).to_have_count(4)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    ground = page.evaluate("getComputedStyle(document.querySelector('.ea-card')).backgroundColor")
+    light = np.mean([float(part) for part in ground[ground.index("(") + 1 : -1].split(",")[:3]])
+    assert light > 200 if scheme == "light" else light < 60
+
+
+def test_the_webcam_is_read_live_and_as_a_still(page: Page, site: Site) -> None:
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_text("Click to Access Webcam").locator("visible=true").click()
+    page.get_by_title("start recording").locator("visible=true").click()
+    frame = result(page, "live").locator(".ea-picture")
+    expect(frame).to_have_attribute("alt", re.compile("Happy"))
+    expect(result(page, "live")).to_contain_text("ms a frame")
+    assert not [path for path in site.folder.rglob("*") if path.is_file()], "frames are not written"
+    page.get_by_title("stop recording").locator("visible=true").click(force=True)
+    page.get_by_role("tab", name="Read").click()
+    page.get_by_label("Capture from camera").locator("visible=true").click()
+    page.get_by_text("Click to Access Webcam").locator("visible=true").click()
+    page.get_by_title("capture photo").locator("visible=true").click()
+    expect(result(page).locator(".ea-card")).to_have_count(1)
+    expect(result(page).get_by_role("heading")).to_contain_text("Happy")
+
+
+def test_a_published_version_tells_of_itself(page: Page) -> None:
+    page.get_by_role("tab", name="Model").click()
+    expect(page.locator("#facts")).to_contain_text("Proven: 2 comparisons")
+    expect(page.get_by_role("heading", name="Emotion: one of five, from a face")).to_be_visible()
+
+
+def test_two_versions_are_compared_on_one_picture(page: Page) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("A", exact=True).click()
+    page.get_by_role("option", name="stable (version 1)").click()
+    page.get_by_role("button", name="Grace Hopper").last.click()
+    expect(result(page, "compared").locator("figure")).to_have_count(2)
+    expect(result(page, "compared")).to_contain_text("0.00 px")
+
+
+@pytest.mark.slow
+def test_it_serves_a_folder_by_itself_and_ends_the_server(models: Path, browser: Any) -> None:
+    site = start(str(models))
+    children = Path(f"/proc/{site.process.pid}/task/{site.process.pid}/children").read_text().split()
+    assert len(children) == 1
+    page = browser.new_page()
+    page.goto(site.url)
+    page.get_by_role("button", name="Eileen Collins").first.click()
+    expect(result(page).locator(".ea-card")).to_have_count(1)
+    page.close()
+    end(site)
+    assert not Path(f"/proc/{children[0]}").exists()
+    assert not site.folder.exists()
