@@ -19,8 +19,8 @@ from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.training.augment import Augmentation
 from emotion_ai.training.batches import Batches, to_frames
-from emotion_ai.training.modules import EmotionModule, KeypointModule
-from emotion_ai.training.train import train
+from emotion_ai.training.modules import CalibratedLoss, EmotionModule, KeypointModule
+from emotion_ai.training.train import sets_of, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
@@ -202,6 +202,36 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:
     weight = module.class_weights
     assert weight.argmax() == 1  # type: ignore[operator]
     assert float((weight * torch.tensor(counts)).sum() / sum(counts)) == pytest.approx(1)  # type: ignore[operator]
+
+
+def test_epochs_are_chosen_by_the_loss_that_calibration_would_leave() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(400, 5, generator=generator) * 2
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    metric, cooler = CalibratedLoss(), CalibratedLoss()
+    for part in torch.arange(400).split(150):
+        metric.update(logits[part], labels[part])
+        cooler.update(logits[part] / 4, labels[part])
+    assert metric.compute() <= torch.nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(cooler.compute(), metric.compute(), rtol=0, atol=1e-5)
+    metric.update(torch.full((1, 5), torch.nan), torch.tensor([0]))
+    assert metric.compute() == torch.inf
+
+
+def test_the_metrics_of_a_run_are_those_of_the_weights_that_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the best epoch is not the last, whose averaged weights must not be judged instead."""
+    monkeypatch.setattr(KeypointModule, "mode", "max")
+    cfg = config(*QUICK, "task=keypoints", "data.val=synthetic", "epochs=3", f"out={tmp_path}")
+    metrics = train(cfg)
+    best, last = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last"))
+    assert best < last
+    network, sets = load_network(tmp_path / "network.safetensors", "keypoints")[0], sets_of(cfg)
+    for name, faces in {"val": sets.select, "test": sets.report}.items():
+        with torch.inference_mode():
+            errors = network(to_frames(torch.from_numpy(faces.images))) - torch.from_numpy(faces.targets)
+        assert metrics[f"{name}/rmse"] == pytest.approx(errors.square().mean().sqrt().item(), rel=1e-4)
 
 
 def test_mixup_blends_faces_and_their_targets_by_the_same_shares() -> None:

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.utilities import dim_zero_cat
 
 from emotion_ai.contract import EMOTIONS, FRAME
 from emotion_ai.errors import ConfigError
+from emotion_ai.evaluation.calibration import fit_temperature
 from emotion_ai.models.checkpoint import contract_record
 from emotion_ai.models.network import FaceNetwork
 from emotion_ai.training.augment import Augmentation
@@ -70,8 +72,8 @@ class FaceModule(pl.LightningModule):
         """Distance to the teachers' mean answer."""
         raise NotImplementedError
 
-    def measure(self, answers: Any, targets: Tensor) -> dict[str, Metric]:
-        """Updates and returns this task's metrics, by name."""
+    def measure(self, answers: Any, targets: Tensor, choosing: bool) -> dict[str, Metric]:
+        """Updates and returns this task's metrics, by name; `choosing` where the faces are those that choices use."""
         raise NotImplementedError
 
     def augmented(self, images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +123,7 @@ class FaceModule(pl.LightningModule):
         answers = self.answers(images)
         size = len(images)
         self.log(f"{split}/loss", self.loss(answers, targets), batch_size=size, sync_dist=True)
-        for name, metric in self.measure(answers, targets).items():
+        for name, metric in self.measure(answers, targets, split == "val").items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
 
     def configure_optimizers(self) -> Any:
@@ -186,11 +188,34 @@ class KeypointModule(FaceModule):
     def teacher_loss(self, answers: tuple[Tensor, Tensor], taught: Tensor) -> Tensor:
         return F.smooth_l1_loss(answers[0], taught, beta=self.beta)
 
-    def measure(self, answers: tuple[Tensor, Tensor], targets: Tensor) -> dict[str, Metric]:
+    def measure(self, answers: tuple[Tensor, Tensor], targets: Tensor, choosing: bool) -> dict[str, Metric]:
         known = ~targets.isnan()
         if known.any():
             self.rmse.update(answers[0][known], targets[known])
         return {"rmse": self.rmse}
+
+
+class CalibratedLoss(Metric):
+    """Mean negative log-likelihood of the labels after temperature scaling: how good the network is once calibrated.
+
+    It tells epochs apart more finely than accuracy does, and does not punish what was learnt from soft targets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Takes logits float (N, 5) and classes int64 (N,)."""
+        self.logits.append(logits.detach().float())  # type: ignore[operator, union-attr]
+        self.labels.append(labels)  # type: ignore[operator, union-attr]
+
+    def compute(self) -> Tensor:
+        logits, labels = dim_zero_cat(self.logits), dim_zero_cat(self.labels)  # type: ignore[arg-type]
+        if not logits.isfinite().all():
+            return logits.new_tensor(torch.inf)
+        return F.cross_entropy(logits / fit_temperature(logits.cpu().numpy(), labels.cpu().numpy()), labels)
 
 
 class EmotionModule(FaceModule):
@@ -204,7 +229,7 @@ class EmotionModule(FaceModule):
             mixup) distribution (Zhang et al. 2018, arXiv:1710.09412); 0 blends none.
     """
 
-    monitor, mode = "val/accuracy", "max"
+    monitor, mode = "val/calibrated_loss", "min"
 
     def __init__(
         self, *args: Any, class_counts: list[int], balance: float, smoothing: float, mixup: float, **kwargs: Any
@@ -219,6 +244,7 @@ class EmotionModule(FaceModule):
         self.smoothing = smoothing
         self.accuracy = MulticlassAccuracy(len(EMOTIONS), average="micro")
         self.f1 = MulticlassF1Score(len(EMOTIONS), average="macro")
+        self.calibrated_loss = CalibratedLoss()
 
     def augmented(self, images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         images = self.augment(images, None, keys)[0]
@@ -239,7 +265,11 @@ class EmotionModule(FaceModule):
     def teacher_loss(self, answers: Tensor, taught: Tensor) -> Tensor:
         return F.cross_entropy(answers, taught)
 
-    def measure(self, answers: Tensor, targets: Tensor) -> dict[str, Metric]:
+    def measure(self, answers: Tensor, targets: Tensor, choosing: bool) -> dict[str, Metric]:
         self.accuracy.update(answers, targets)
         self.f1.update(answers, targets)
-        return {"accuracy": self.accuracy, "macro_f1": self.f1}
+        metrics: dict[str, Metric] = {"accuracy": self.accuracy, "macro_f1": self.f1}
+        if choosing:
+            self.calibrated_loss.update(answers, targets)
+            metrics["calibrated_loss"] = self.calibrated_loss
+        return metrics

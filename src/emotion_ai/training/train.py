@@ -65,6 +65,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, sets)
     module.record = {"config": settings, "data": sets.as_dict(), **environment()}
+    mean = EMAWeightAveraging(decay=cfg.ema)
     best = ModelCheckpoint(out, "best", monitor=module.monitor, mode=module.mode, save_on_train_epoch_end=True)
     # save_last=True would only follow the best
     last_epoch = ModelCheckpoint(out, "last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -75,7 +76,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         logger=[CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard")],
         callbacks=[
             RichProgressBar(),
-            EMAWeightAveraging(decay=cfg.ema),
+            mean,
             EarlyStopping(module.monitor, mode=module.mode, patience=cfg.patience),
             best,
             last_epoch,
@@ -105,6 +106,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         module.network.load_state_dict(network.state_dict())
         module.network.eval()
         calibration = calibrate(module.network, sets.select)
+        trainer.callbacks.remove(mean)  # type: ignore[attr-defined]  # it would judge the last epoch's mean instead
         metrics = dict(trainer.validate(module, batches(sets.select), verbose=False)[0])
         metrics |= trainer.test(module, batches(sets.report), verbose=False)[0]
     if trainer.is_global_zero:
