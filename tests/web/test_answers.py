@@ -140,10 +140,12 @@ def test_nothing_there_is_said_so() -> None:
 def test_differences_are_of_the_photographs_pixels(asker: Asker) -> None:
     sighting = look(examples()["Grace Hopper"])
     first, second = asker.ask(sighting, "1"), asker.ask(sighting, "2")
-    (found,) = differences(first, second)
+    moved = first.faces[0].points.copy()
+    moved[KEYPOINTS.index("nose_tip")] += (3, 4)
+    (found,) = differences(first, replace(second, faces=[replace(second.faces[0], points=moved)]))
     assert found.farthest == "nose_tip"
-    assert found.distance == pytest.approx(np.sqrt(2) * first.faces[0].box.size / 96, rel=1e-4)
-    assert found.mean == pytest.approx(found.distance / 15, rel=1e-4)
+    assert found.distance == pytest.approx(5, rel=1e-4)
+    assert found.mean == pytest.approx(5 / 15, rel=1e-4)
     assert (found.emotion, found.agree) == ("Sad", False) or (found.emotion, found.agree) == ("Happy", False)
     assert abs(found.probability) == pytest.approx(0.3, abs=1e-6)
     shown = show.comparison(sighting, first, second, [found])

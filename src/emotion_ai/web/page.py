@@ -275,8 +275,8 @@ def _footer(served: Served, folder: Path) -> str:
     made_of = " · ".join(f"{name} {number}" for name, number in versions().items())
     return (
         '<footer class="ea-foot"><p>Pictures are processed in memory and never stored. An upload lies in '
-        f"{place} for less than {UPLOADED + UPLOADED // 4 + 5} seconds; the faces found in it are remembered for this "
-        f"window only, {REMEMBERED // 60} minutes at most. Nothing is sent anywhere but to the model's server, "
+        f"{place} for less than {UPLOADED + UPLOADED // 4 + 5} seconds; a smaller and a gray copy are remembered for "
+        f"this window only, {REMEMBERED // 60} minutes at most. Nothing is sent anywhere but to the model's server, "
         f"{escape(served.url)}.</p><p>{made_of}</p></footer>"
     )
 
