@@ -36,9 +36,10 @@ weights: $(READY)
 		'teachers=[$(OUT)/first/best.ckpt,$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
 	$(TRAIN) experiment=emotion $(FER) out=$(OUT)/long
 	$(TRAIN) experiment=emotion $(FER) epochs=22 patience=22 ema=0.998 out=$(OUT)/short
+	$(TRAIN) experiment=emotion_distilled $(FER) data.votes=$(call found,fer2013new.csv) out=$(OUT)/votes \
+		init=$(OUT)/long/best.ckpt 'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 	$(TRAIN) experiment=emotion_distilled $(FER) data.votes=$(call found,fer2013new.csv) out=$(OUT)/emotion \
-		init=$(OUT)/long/best.ckpt \
-		'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
+		init=$(OUT)/votes/best.ckpt 'teachers=[$(OUT)/votes/best.ckpt,$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 
 bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed
