@@ -17,6 +17,7 @@ for ever, or need what is not here are checked for what makes them fail at once:
 - `emotion-ai predict`, `versions`, `promote`, `rollback`, `prune` run; `predict --watch`, which never ends, is parsed.
 - `train`, `cross-validate`, `evaluate`, `export`: the configuration is composed with their overrides, so that every
   key and choice exists and nothing mandatory is missing. The other stages' arguments are parsed by the application.
+- `python -m`: the module's own parser understands the arguments.
 - `make`: a dry run, so that every target exists.
 - `pip install`: the extras exist. `tensorflow_model_server`: the flags are among those that we know it has.
 - `docker compose`, `kubectl`: the files are among those that an export writes.
@@ -24,7 +25,9 @@ for ever, or need what is not here are checked for what makes them fail at once:
 Any other block or command fails the test.
 """
 
+import argparse
 import contextlib
+import importlib
 import io
 import itertools
 import json
@@ -241,6 +244,10 @@ def emotion_ai(words: list[str], rest: str) -> tuple[int, str]:
     return 0, output.getvalue()
 
 
+class Parsed(Exception):
+    """A command has understood its arguments."""
+
+
 def check_command(words: list[str], rest: str) -> None:
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):  # settings of the environment
         words = words[1:]
@@ -263,6 +270,18 @@ def check_command(words: list[str], rest: str) -> None:
             ["make", "--dry-run", *arguments], cwd=ROOT, env=settings, capture_output=True, text=True
         )
         assert result.returncode == 0, result.stderr
+    elif name == "python" and arguments[0] == "-m":
+        parse = argparse.ArgumentParser.parse_args
+
+        def only_parse(parser: argparse.ArgumentParser) -> None:
+            parse(parser)
+            raise Parsed
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", arguments[1:])
+            patch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+            with pytest.raises(Parsed):
+                importlib.import_module(arguments[1]).main()
     elif name == "pip":
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         asked = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", arguments[1])
