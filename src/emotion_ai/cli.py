@@ -30,6 +30,7 @@ _EXTRAS = {
     "pandas": "train",
     "safetensors": "train",
     "scipy": "train",
+    "pytorch_grad_cam": "train",
     "seaborn": "train",
     "sklearn": "train",
     "tensorboard": "train",

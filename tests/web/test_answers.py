@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
 from emotion_ai.errors import (
+    CheckpointError,
     ConfigError,
     ExportError,
     ImageError,
@@ -26,6 +28,7 @@ from emotion_ai.errors import (
     NoFaceError,
     ServerUnreachableError,
 )
+from emotion_ai.models import bundled
 from emotion_ai.web import command, show
 from emotion_ai.web.answers import (
     SHOWN,
@@ -35,6 +38,7 @@ from emotion_ai.web.answers import (
     in_shown_pixels,
     judged,
     look,
+    maps_of,
     published,
     published_versions,
 )
@@ -181,6 +185,21 @@ def test_what_is_uncertain_is_called_so(asker: Asker) -> None:
     assert "60% for Happy is below the threshold" in said
     points_only = replace(answer.faces[0], probabilities=np.full(len(EMOTIONS), np.nan, np.float32))
     assert "Face 1: points" in show.result(sighting, Answer([points_only], 1, 0.1))
+
+
+def test_where_a_version_looked_is_told_by_its_own_checkpoint(asker: Asker, tmp_path: Path) -> None:
+    sighting = look(examples()["A group"])
+    answer = asker.ask(sighting, "2")
+    extra = tmp_path / "face" / "2" / "assets.extra"
+    with pytest.raises(CheckpointError, match=r"emotion\.safetensors"):
+        maps_of(tmp_path, sighting, answer)
+    extra.mkdir(parents=True)
+    shutil.copy(bundled("emotion"), extra / "emotion.safetensors")
+    maps = maps_of(tmp_path, sighting, answer)
+    assert maps.shape == (4, 96, 96)
+    assert (maps.max((1, 2)) > 0.9).all()
+    assert show.result(sighting, answer, maps=maps).count("where the network looked for Sad") == 4
+    assert "looked" not in show.result(sighting, answer)
 
 
 def test_words_of_others_are_not_taken_for_html() -> None:

@@ -60,6 +60,8 @@ def test_an_upload_is_read_drawn_and_can_be_downloaded(page: Page, site: Site) -
     before = image.get_attribute("src")
     expect(image).not_to_have_attribute("src", before or "")
     page.get_by_label("Uncertainty of the points").check()
+    page.get_by_label("Where the emotion network looked").check()
+    expect(card.get_by_alt_text("where the network looked for Happy")).to_be_visible()
     page.get_by_label("Version or label").first.click()
     page.get_by_role("option", name="stable (version 1)").click()
     expect(result(page)).to_contain_text("version 1 answered in")

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from emotion_ai.cli import stage
 from emotion_ai.client import FaceClient
 from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, KEYPOINTS, UNCERTAINTY_SIGNATURE
 from emotion_ai.errors import ClientError, ModelNotFoundError
-from emotion_ai.framing import Box
+from emotion_ai.framing import Box, crop
 from emotion_ai.photo import load_photo
 from emotion_ai.readings import FaceReading, Framed, framed_faces, read_framed
 
@@ -141,6 +143,26 @@ class Asker:
                 self.url, version=version, label=label, signature=signature, timeout=self._timeout
             )
         return self._clients[key]
+
+
+def maps_of(models: Path, sighting: Sighting, answer: Answer) -> NDArray[np.float32]:
+    """Where the version's emotion network looked, float32 (N, 96, 96) from 0 to 1, in the frames of the faces.
+
+    TensorFlow Serving gives no gradients: the checkpoint that lies beside the version is asked, by PyTorch.
+
+    Raises:
+        CheckpointError: none lies there.
+        MissingExtraError: the extra [train] is not installed.
+    """
+    network = _network(models / "face" / str(answer.version) / "assets.extra" / "emotion.safetensors")
+    crops = [crop(sighting.gray, face.box)[0] for face in answer.faces]
+    maps: NDArray[np.float32] = stage("emotion_ai.evaluation.explain").activation_maps(network, crops)
+    return maps
+
+
+@lru_cache(2)
+def _network(checkpoint: Path) -> Any:
+    return stage("emotion_ai.models").load_network(checkpoint, "emotion")[0]
 
 
 def judged(faces: list[FaceReading], uncertain_below: float) -> list[FaceReading]:

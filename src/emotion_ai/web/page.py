@@ -27,6 +27,7 @@ from emotion_ai.web.answers import (
     differences,
     judged,
     look,
+    maps_of,
     published,
     published_versions,
 )
@@ -86,11 +87,17 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
     def again(reading: Reading | None, choice: str, *options: Any) -> tuple[Any, Any]:
         return ask(reading.sighting, choice, *options) if reading else (gr.skip(), gr.skip())
 
-    def redraw(reading: Reading | None, threshold: float, names: bool, ellipses: bool) -> Any:
+    def redraw(reading: Reading | None, threshold: float, names: bool, ellipses: bool, looked: bool) -> Any:
         if reading is None or reading.answer is None:
             return gr.skip()
         answer = Answer(judged(reading.answer.faces, threshold), reading.answer.version, reading.answer.seconds)
-        return show.result(reading.sighting, answer, names, ellipses)
+        words, maps = "", None
+        if looked and served.models:
+            try:
+                maps = maps_of(served.models, reading.sighting, answer)
+            except EmotionAIError as problem:
+                words = show.notice("Where the network looked cannot be shown", str(problem))
+        return words + show.result(reading.sighting, answer, names, ellipses, maps)
 
     def compare(sighting: Sighting | None, first: str, second: str, names: bool) -> Any:
         if sighting is None:
@@ -150,6 +157,9 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                         choice = _choice("Version or label", choices)
                         names = gr.Checkbox(False, label="Names of the points")
                         ellipses = gr.Checkbox(False, label="Uncertainty of the points")
+                        looked = gr.Checkbox(
+                            False, label="Where the emotion network looked", visible=bool(served.models)
+                        )
                         threshold = gr.Slider(
                             0, 0.99, card.uncertain_below if card else 0, step=0.01,
                             label="Call an emotion uncertain below",
@@ -157,7 +167,7 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                         )  # fmt: skip
                     with gr.Column(scale=3, min_width=300):
                         result = gr.HTML(_EMPTY, elem_id="result")
-                options = [threshold, names, ellipses]
+                options = [threshold, names, ellipses, looked]
                 picture.change(read, [picture, choice, *options], [result, reading], **_PRIVATE)
                 picture.clear(lambda: (_EMPTY, None), None, [result, reading], **_PRIVATE)
                 for button, content in buttons:
@@ -165,7 +175,7 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                         _of(read, content), [choice, *options], [result, reading], **_PRIVATE
                     )
                 choice.input(again, [reading, choice, *options], [result, reading], **_PRIVATE)
-                for option in (names, ellipses):
+                for option in (names, ellipses, looked):
                     option.input(redraw, [reading, *options], result, **_PRIVATE)
                 threshold.release(redraw, [reading, *options], result, **_PRIVATE)
             with gr.Tab("Live"), gr.Row(equal_height=False):

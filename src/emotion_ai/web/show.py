@@ -21,6 +21,7 @@ from emotion_ai.errors import (
     ServerTimeoutError,
     ServerUnreachableError,
 )
+from emotion_ai.framing import crop
 from emotion_ai.readings import COLUMNS, FaceReading
 from emotion_ai.web.answers import Answer, Difference, Published, Sighting, in_shown_pixels
 
@@ -58,15 +59,22 @@ def hint(text: str) -> str:
     return f'<p class="ea-hint">{escape(text)}</p>'
 
 
-def result(sighting: Sighting, answer: Answer, names: bool = False, ellipses: bool = False) -> str:
-    """The picture with its points, what can be downloaded, and a card for each face."""
+def result(
+    sighting: Sighting,
+    answer: Answer,
+    names: bool = False,
+    ellipses: bool = False,
+    maps: NDArray[np.float32] | None = None,
+) -> str:
+    """The picture with its points, what can be downloaded, and a card for each face, with its map if there are maps."""
     drawn = draw(sighting, answer, names, ellipses)
     faces = answer.faces
     count = f"{len(faces)} face{'s' * (len(faces) != 1)}"
     found = f"found in {sighting.seconds * 1000:.0f} ms"
     served = f"version {answer.version} answered in {answer.seconds * 1000:.0f} ms"
     said = "; ".join(f"face {i}: {face.caption}" for i, face in enumerate(faces, 1))
-    cards = "".join(_card(sighting, face, i) for i, face in enumerate(faces, 1))
+    seen = [None] * len(faces) if maps is None else maps
+    cards = "".join(_card(sighting, face, i, m) for i, (face, m) in enumerate(zip(faces, seen, strict=True), 1))
     return (
         f'<section class="ea-result" aria-label="Result">'
         f'<img class="ea-picture" src="{drawn}" alt="{escape(f"{count}, points drawn; {said}")}">'
@@ -166,7 +174,7 @@ def proof(entry: Published, version: int) -> str:
     return f'<section class="ea-result" aria-label="Proof and metrics">{metrics}{parity}</section>'
 
 
-def _card(sighting: Sighting, face: FaceReading, number: int) -> str:
+def _card(sighting: Sighting, face: FaceReading, number: int, seen: NDArray[np.float32] | None) -> str:
     (shown,) = in_shown_pixels([face], sighting.scale)
     box = shown.box
     region = (round(box.left), round(box.top), round(box.left + box.size), round(box.top + box.size))
@@ -190,7 +198,22 @@ def _card(sighting: Sighting, face: FaceReading, number: int) -> str:
     return (
         f'<article class="ea-card"><header><img src="{_picture(np.asarray(thumbnail), 85)}" alt="" '
         f'width="56" height="56"><h3>Face {number}: {face.caption}</h3></header>{doubt}<ul>{bars}</ul>'
-        f"<details><summary>The 15 points</summary>{points}</details></article>"
+        f"{_looked(sighting, face, seen)}<details><summary>The 15 points</summary>{points}</details></article>"
+    )
+
+
+def _looked(sighting: Sighting, face: FaceReading, seen: NDArray[np.float32] | None) -> str:
+    """The face in its frame, glowing where the network looked."""
+    if seen is None:
+        return ""
+    size = (2 * _THUMBNAIL, 2 * _THUMBNAIL)
+    gray = np.asarray(Image.fromarray(crop(sighting.gray, face.box)[0]).resize(size), np.float32)[..., None]
+    share = 0.6 * np.asarray(Image.fromarray(seen).resize(size))[..., None]
+    glowing = gray * (1 - share) + np.array([255, 120, 0], np.float32) * share
+    words = f"where the network looked for {face.emotion}"
+    return (
+        f'<figure class="ea-looked"><img src="{_picture(glowing.round().astype(np.uint8), 85)}" '
+        f'alt="The face, glowing {words}"><figcaption>{words.capitalize()}</figcaption></figure>'
     )
 
 
