@@ -27,6 +27,8 @@ def shoot(browser: Browser, url: str, out: Path, width: int, scheme: str) -> Non
         before = page.locator("#result .ea-picture").get_attribute("src") or ""
         page.get_by_label("Names of the points").first.check()
         expect(page.locator("#result .ea-picture")).not_to_have_attribute("src", before)
+        page.get_by_label("Where the emotion network looked").check()
+        expect(page.locator("#result .ea-looked")).to_be_visible()
         _save(page, out / f"web-names-{width}-{scheme}.jpg")
         page.get_by_role("tab", name="Model").click()
         expect(page.locator("#facts")).to_contain_text("Proven")

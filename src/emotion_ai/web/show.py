@@ -213,7 +213,7 @@ def _looked(sighting: Sighting, face: FaceReading, seen: NDArray[np.float32] | N
     words = f"where the network looked for {face.emotion}"
     return (
         f'<figure class="ea-looked"><img src="{_picture(glowing.round().astype(np.uint8), 85)}" '
-        f'alt="The face, glowing {words}"><figcaption>{words.capitalize()}</figcaption></figure>'
+        f'alt="The face, glowing {words}"><figcaption>W{words[1:]}</figcaption></figure>'
     )
 
 
