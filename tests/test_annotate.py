@@ -86,9 +86,9 @@ def test_no_readings_give_the_photograph() -> None:
     np.testing.assert_array_equal(np.asarray(annotate(photo, [])), photo)
 
 
-def test_ellipses_reach_one_deviation_from_their_points() -> None:
+def test_ellipses_hold_95_percent() -> None:
     photo = np.full((1000, 1000, 3), 120, np.uint8)
-    deviations = np.tile(np.array([24, 12], np.float32), (15, 1))
+    deviations = np.tile(np.array([24, 12], np.float32) / np.float32(2.4477), (15, 1))
     face = replace(reading(100, 100, 800), deviations=deviations)
     dots = np.asarray(annotate(photo, [face])).astype(int)
     drawn = np.asarray(annotate(photo, [face], ellipses=True)).astype(int)

@@ -16,7 +16,6 @@ from nbclient.exceptions import CellExecutionError
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 LARGEST = 60_000  # bytes of a stored notebook: text and code, no pictures
-SLOW = {"7": pytest.mark.slow}  # it exports twice; test_demo.py walks the same road for `make test`
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(jupyter_client|jupyter_core|nbclient|zmq)")
 
@@ -93,7 +92,7 @@ def test_all_choose_the_faces_alike() -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", [pytest.param(p, marks=SLOW.get(p.stem[0], ()), id=p.stem) for p in NOTEBOOKS])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_on_drawn_faces(path: Path, executed: dict[str, Future[Any]]) -> None:
     check(executed[path.stem].result())
 

@@ -1,5 +1,6 @@
 """Readings drawn onto a copy of their photograph: frame, points, emotion and its probabilities."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from emotion_ai.readings import FaceReading
 
 _CROWD = 4  # with more faces than these, their captions alone are drawn
 _NAMED = 140  # pixels of a face, below which names would hide it
+ELLIPSE_95 = math.sqrt(-2 * math.log(0.05))  # deviations to the edge of what holds 95 % of a normal distribution in 2-D
 _LEAST = 640  # a smaller photograph is enlarged to this longer side, so that words can be read
 _INK = (18, 20, 28)
 _PAPER = (250, 250, 252)
@@ -117,9 +119,8 @@ def annotate(
         readings: its faces.
         names: writes the points' names beside the faces that are large enough for it; their numbers, from 1, where
             another face is in the way.
-        ellipses: draws one standard deviation around the points of faces that have deviations, along x and y since
-            these are what deviations are given for. The true point lies in such an ellipse with a probability of
-            39 % (1 - exp(-1/2)) where errors are normal, not with the 68 % of one coordinate.
+        ellipses: draws around the points of faces that have deviations what holds the true point with 95 %, were errors
+            normal; along x and y since these are what deviations are given for.
         bars: draws the emotions' probabilities where nothing is hidden by them.
     """
     picture = Image.fromarray(rgb)
@@ -229,8 +230,8 @@ def _points(
     for line in _LINES:
         layer.line([places[name] for name in line], _point_colour(line[0]), 170, max(radius * 0.6, 1.2))
     if deviations is not None:
-        radius *= 0.4  # a dot of the usual size would hide the ellipse of a sure point
-        for (name, (x, y)), (across, down) in zip(places.items(), deviations.tolist(), strict=True):
+        radius *= 0.5  # a dot of the usual size would hide the ellipse of a sure point
+        for (name, (x, y)), (across, down) in zip(places.items(), (ELLIPSE_95 * deviations).tolist(), strict=True):
             layer.ellipse(x, y, across, down, _point_colour(name), max(side / 240, 1.0))
     for name, (x, y) in places.items():
         layer.dot(x, y, radius * 1.45, _INK, 170)

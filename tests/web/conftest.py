@@ -24,7 +24,7 @@ from emotion_ai_export.convert import to_graph, to_onnx
 from emotion_ai_export.model_config import ModelConfig, render
 from emotion_ai_export.parity import ParityReport, Row
 from emotion_ai_export.servable import save_servable
-from emotion_ai_export.serve import running
+from emotion_ai_export.serve import Addresses, running
 from emotion_ai_export.stage import _extras
 
 BROWSER = shutil.which("chromium")
@@ -61,9 +61,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(models: Path) -> Iterator[str]:
+def server(models: Path) -> Iterator[Addresses]:
     with running(models) as addresses:
-        yield addresses.rest
+        yield addresses
 
 
 @dataclass
@@ -114,8 +114,8 @@ class Line:
 
 
 @pytest.fixture(scope="session")
-def line(server: str) -> Iterator[Line]:
-    host, port = server.removeprefix("http://").split(":")
+def line(server: Addresses) -> Iterator[Line]:
+    host, port = server.rest.removeprefix("http://").split(":")
     line = Line((host, int(port)))
     line.mend()
     yield line

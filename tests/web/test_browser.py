@@ -1,7 +1,9 @@
 """The page in a real browser, asking a real server through a line that can be cut."""
 
+import base64
 import csv
 import io
+import itertools
 import re
 import time
 from pathlib import Path
@@ -15,6 +17,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.photo import PORTRAITS
+from emotion_ai.web.answers import Asker, look
+from emotion_ai.web.examples import examples
+from emotion_ai_export.serve import Addresses
 
 expect.set_options(timeout=SECONDS * 1000)
 
@@ -32,6 +37,11 @@ def downloaded(page: Page, name: str) -> bytes:
     with page.expect_download() as download:
         result(page).get_by_role("link", name=name).click()
     return Path(download.value.path()).read_bytes()
+
+
+def pixels(content: bytes) -> Any:
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.asarray(picture.convert("RGB"), np.float32)
 
 
 def no_face() -> bytes:
@@ -55,11 +65,16 @@ def test_an_upload_is_read_drawn_and_can_be_downloaded(page: Page, site: Site) -
     with Image.open(io.BytesIO(plain)) as picture:
         assert picture.size == (640, 640)
 
-    page.get_by_label("Names of the points").check()
-    image = result(page).locator(".ea-picture")
-    before = image.get_attribute("src")
-    expect(image).not_to_have_attribute("src", before or "")
-    page.get_by_label("Uncertainty of the points").check()
+    pictures = [plain]
+    for option in ("Names of the points", "Uncertainty of the points"):
+        shown = result(page).locator(".ea-picture")
+        before = shown.get_attribute("src") or ""
+        page.get_by_label(option).check()
+        expect(shown).not_to_have_attribute("src", before)
+        pictures.append(downloaded(page, "Picture (JPEG)"))
+    changed = [np.mean(np.abs(pixels(a) - pixels(b)).max(-1) > 64) for a, b in itertools.pairwise(pictures)]
+    assert changed[0] > 0.01, "15 names are drawn"
+    assert changed[1] > 0.0005, "15 ellipses are drawn"  # thin lines
     page.get_by_label("Where the emotion network looked").check()
     expect(card.get_by_alt_text("where the network looked for Happy")).to_be_visible()
     page.get_by_label("Version or label").first.click()
@@ -68,10 +83,26 @@ def test_an_upload_is_read_drawn_and_can_be_downloaded(page: Page, site: Site) -
 
     page.locator("input[type=number]").first.fill("0.99")
     page.locator("input[type=number]").first.press("Enter")
+    expect(card.get_by_role("heading")).to_contain_text("uncertain")
     deadline = time.monotonic() + 60
     while any(path.is_file() for path in site.folder.rglob("*")):
         assert time.monotonic() < deadline, "an upload is left"
         time.sleep(0.5)
+
+
+def test_a_picture_is_pasted(open_page: Any) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    with Image.open(PORTRAITS[1]) as portrait:
+        portrait.resize((480, 480)).save(file := io.BytesIO(), "PNG")
+    page.evaluate(
+        """async text => {
+            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+            await navigator.clipboard.write([new ClipboardItem({"image/png": new Blob([bytes], {type: "image/png"})})]);
+        }""",
+        base64.b64encode(file.getvalue()).decode(),
+    )
+    page.get_by_label("Paste from clipboard").locator("visible=true").click()
+    expect(result(page).locator(".ea-card")).to_have_count(1)
 
 
 def test_several_faces_each_have_their_bars(page: Page) -> None:
@@ -174,6 +205,20 @@ def test_two_versions_are_compared_on_one_picture(page: Page) -> None:
     page.get_by_role("button", name="Grace Hopper").last.click()
     expect(result(page, "compared").locator("figure")).to_have_count(2)
     expect(result(page, "compared")).to_contain_text("0.00 px")
+
+
+def test_grpc_gives_what_http_gives(server: Addresses) -> None:
+    sighting = look(examples()["A group"])
+    answers = []
+    for url in (server.rest, server.grpc):
+        asker = Asker(url)
+        assert [name for name, _ in asker.choices()][:3] == ["newest", "stable (version 1)", "canary (version 2)"]
+        answers.append(asker.ask(sighting, "stable"))
+        asker.close()
+    assert answers[0].version == answers[1].version == 1
+    for one, other in zip(answers[0].faces, answers[1].faces, strict=True):
+        np.testing.assert_allclose(one.points, other.points, atol=1e-3)
+        np.testing.assert_allclose(one.deviations, other.deviations, atol=1e-3)
 
 
 @pytest.mark.slow

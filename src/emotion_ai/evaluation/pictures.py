@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
+from emotion_ai.annotate import ELLIPSE_95
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.evaluation.abstention import Kept
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
@@ -81,11 +82,10 @@ def deviations_grid(
 
     Half of them are the surest, half the least sure.
     """
-    radius = np.sqrt(-2 * np.log(0.05))  # of a normal distribution in two dimensions
     figure, axes = _grid(len(images), 6, "The surest faces, the least sure below")
     for axis, image, centres, widths, truth in zip(axes, images, points, deviations, true, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        for centre, (across, down) in zip(centres, 2 * radius * widths, strict=True):
+        for centre, (across, down) in zip(centres, 2 * ELLIPSE_95 * widths, strict=True):
             axis.add_patch(Ellipse(centre, across, down, fill=False, color="#ff8c42", lw=0.9))
         axis.scatter(truth[:, 0], truth[:, 1], s=5, color="#3ddc97", linewidths=0)
         axis.set_title(f"{widths.mean():.1f} px", fontsize=9)

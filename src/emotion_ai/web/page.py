@@ -156,7 +156,7 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                         buttons = _examples()
                         choice = _choice("Version or label", choices)
                         names = gr.Checkbox(False, label="Names of the points")
-                        ellipses = gr.Checkbox(False, label="Uncertainty of the points")
+                        ellipses = gr.Checkbox(False, label="Uncertainty of the points", info="95 % lie within")
                         looked = gr.Checkbox(
                             False, label="Where the emotion network looked", visible=bool(served.models)
                         )
@@ -177,7 +177,7 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                 choice.input(again, [reading, choice, *options], [result, reading], **_PRIVATE)
                 for option in (names, ellipses, looked):
                     option.input(redraw, [reading, *options], result, **_PRIVATE)
-                threshold.release(redraw, [reading, *options], result, **_PRIVATE)
+                threshold.change(redraw, [reading, *options], result, trigger_mode="always_last", **_PRIVATE)
             with gr.Tab("Live"), gr.Row(equal_height=False):
                 smoother = gr.State(None, time_to_live=REMEMBERED)
                 with gr.Column(scale=2, min_width=300):
