@@ -24,9 +24,10 @@ def shoot(browser: Browser, url: str, out: Path, width: int, scheme: str) -> Non
     if scheme == "light" and width > 500:
         page.get_by_role("button", name="Eileen Collins").first.click()
         expect(page.locator("#result .ea-card")).to_have_count(1)
-        before = page.locator("#result .ea-picture").get_attribute("src") or ""
-        page.get_by_label("Names of the points").first.check()
-        expect(page.locator("#result .ea-picture")).not_to_have_attribute("src", before)
+        for option in ("Names of the points", "Uncertainty of the points"):
+            before = page.locator("#result .ea-picture").get_attribute("src") or ""
+            page.get_by_label(option).first.check()
+            expect(page.locator("#result .ea-picture")).not_to_have_attribute("src", before)
         page.get_by_label("Where the emotion network looked").check()
         expect(page.locator("#result .ea-looked")).to_be_visible()
         _save(page, out / f"web-names-{width}-{scheme}.jpg")

@@ -150,21 +150,23 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Read"):
                 reading = gr.State(None, time_to_live=REMEMBERED)
-                with gr.Row(equal_height=False):
+                with gr.Row(equal_height=False, elem_classes="ea-desk"):
                     with gr.Column(scale=2, min_width=300):
-                        picture = _picture("Picture")
-                        buttons = _examples()
-                        choice = _choice("Version or label", choices)
-                        names = gr.Checkbox(False, label="Names of the points")
-                        ellipses = gr.Checkbox(False, label="Uncertainty of the points", info="95 % lie within")
-                        looked = gr.Checkbox(
-                            False, label="Where the emotion network looked", visible=bool(served.models)
-                        )
-                        threshold = gr.Slider(
-                            0, 0.99, card.uncertain_below if card else 0, step=0.01,
-                            label="Call an emotion uncertain below",
-                            info="Probability. " + ("The start is the model card's." if card else "0: never."),
-                        )  # fmt: skip
+                        with gr.Column():
+                            picture = _picture("Picture")
+                            buttons = _examples()
+                        with gr.Column(elem_classes="ea-choices"):
+                            choice = _choice("Version or label", choices)
+                            names = gr.Checkbox(False, label="Names of the points")
+                            ellipses = gr.Checkbox(False, label="Uncertainty of the points", info="95 % lie within")
+                            looked = gr.Checkbox(
+                                False, label="Where the emotion network looked", visible=bool(served.models)
+                            )
+                            threshold = gr.Slider(
+                                0, 0.99, card.uncertain_below if card else 0, step=0.01,
+                                label="Call an emotion uncertain below",
+                                info="Probability. " + ("The start is the model card's." if card else "0: never."),
+                            )  # fmt: skip
                     with gr.Column(scale=3, min_width=300):
                         result = gr.HTML(_EMPTY, elem_id="result")
                 options = [threshold, names, ellipses, looked]
@@ -210,12 +212,14 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                     )
             with gr.Tab("Compare"):
                 sighting = gr.State(None, time_to_live=REMEMBERED)
-                with gr.Row(equal_height=False):
+                with gr.Row(equal_height=False, elem_classes="ea-desk"):
                     with gr.Column(scale=2, min_width=300):
-                        other_picture = _picture("Picture to compare on")
-                        other_buttons = _examples()
-                        first, second = _choice("A", choices), _choice("B", choices)
-                        other_names = gr.Checkbox(False, label="Names of the points")
+                        with gr.Column():
+                            other_picture = _picture("Picture to compare on")
+                            other_buttons = _examples()
+                        with gr.Column(elem_classes="ea-choices"):
+                            first, second = _choice("A", choices), _choice("B", choices)
+                            other_names = gr.Checkbox(False, label="Names of the points")
                     with gr.Column(scale=3, min_width=300):
                         compared = gr.HTML(_EMPTY, elem_id="compared")
                 both = [first, second, other_names]
