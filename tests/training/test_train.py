@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import signal
@@ -77,6 +78,10 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
     resumed = train(config(*arguments, f"out={tmp_path / 'killed'}", "resume=true"))
     straight = train(config(*arguments, f"out={tmp_path / 'straight'}"))
     assert resumed == straight
+    record = (tmp_path / "killed" / "run.json").read_text()
+    assert json.loads(record)["seconds"] > 0
+    train(config(*arguments, f"out={tmp_path / 'killed'}", "resume=true"))
+    assert (tmp_path / "killed" / "run.json").read_text() == record, "nothing is left to train, its time stays"
     with pytest.raises(ConfigError, match="was trained with another batch, epochs; resume with the same settings"):
         train(config(*arguments, f"out={tmp_path / 'killed'}", "resume=true", "epochs=9", "batch=16"))
     (tmp_path / "straight" / "last.ckpt").write_bytes(b"damaged")

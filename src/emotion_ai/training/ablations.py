@@ -37,7 +37,7 @@ class Row:
         spread: standard deviation over seeds.
         differences: to the base of the same seed.
         difference: their mean with the paired t interval; None for the base.
-        seconds: mean over seeds; of a run that was taken up, the last part only.
+        seconds: of training, mean over seeds.
     """
 
     asks: str

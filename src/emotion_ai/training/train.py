@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar, Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
@@ -60,12 +59,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
     out = Path(cfg.out)
     settings = settings_of(cfg)
     last = _start(out, cfg.resume, settings)
-    started = time.monotonic()
     sets = sets_of(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, sets)
     module.record = {"config": settings, "data": sets.as_dict(), **environment()}
-    mean = EMAWeightAveraging(decay=cfg.ema)
+    mean, timer = EMAWeightAveraging(decay=cfg.ema), Timer()
     best = ModelCheckpoint(out, "best", monitor=module.monitor, mode=module.mode, save_on_train_epoch_end=True)
     # save_last=True would only follow the best
     last_epoch = ModelCheckpoint(out, "last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -77,6 +75,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         callbacks=[
             RichProgressBar(),
             mean,
+            timer,
             EarlyStopping(module.monitor, mode=module.mode, patience=cfg.patience),
             best,
             last_epoch,
@@ -112,7 +111,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         record = module.record | {"metrics": metrics, "calibration": calibration, "epochs": trainer.current_epoch}
         save_network(module.network, out / "network.safetensors", record)
-        write_json(out / "run.json", record | {"seconds": round(time.monotonic() - started, 1)})
+        write_json(out / "run.json", record | {"seconds": round(timer.time_elapsed("train"), 1)})
     return metrics
 
 
