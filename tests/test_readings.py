@@ -54,7 +54,7 @@ def test_crops_are_squares_of_the_gray_photograph_first_the_detectors_then_the_p
     def reader(crops: Crops) -> CropReadings:
         asked.append(list(crops))
         answers = mean_face_reader(crops)
-        return replace(answers, keypoints=answers.keypoints + np.float32(6))
+        return replace(answers, keypoints=answers.keypoints + np.float32(4))
 
     (face,) = read_photo(photo, reader)
     assert len(asked) == 2
@@ -64,8 +64,33 @@ def test_crops_are_squares_of_the_gray_photograph_first_the_detectors_then_the_p
     np.testing.assert_array_equal(asked[1][0], photo.gray[top : top + size, left : left + size])
     assert size == detected.size, "points as far apart as the mean face's"
     moved = (left - detected.left, top - detected.top)
-    np.testing.assert_allclose(moved, 6 * size / 96, atol=0.51)
-    np.testing.assert_allclose(face.points, face.box.to_photo(np.array(MEAN_FACE, np.float32) + 6), atol=1e-3)
+    np.testing.assert_allclose(moved, 4 * size / 96, atol=0.51)
+    np.testing.assert_allclose(face.points, face.box.to_photo(np.array(MEAN_FACE, np.float32) + 4), atol=1e-3)
+
+
+def test_only_faces_whose_frame_still_moves_are_read_a_third_time() -> None:
+    photo, asked = side_by_side(*(Image.open(path).convert("RGB") for path in PORTRAITS)), []
+
+    def reader(crops: Crops) -> CropReadings:
+        asked.append(len(crops))
+        answers = mean_face_reader(crops)
+        keypoints = answers.keypoints.copy()
+        keypoints[-1] += 8 if len(asked) < 3 else 2  # the second face's
+        deviations = np.full((len(crops), 15, 2), len(asked), np.float32)
+        return CropReadings(keypoints, answers.probabilities, deviations)
+
+    first, second = read_photo(photo, reader)
+    assert asked == [2, 2, 1]
+    np.testing.assert_array_equal(first.keypoints, np.array(MEAN_FACE, np.float32))
+    np.testing.assert_array_equal(second.keypoints, np.array(MEAN_FACE, np.float32) + 2)
+    assert (first.emotion, second.emotion) == (EMOTIONS[0], EMOTIONS[0]), "each is the first of its request"
+    assert first.deviations is not None
+    assert second.deviations is not None
+    np.testing.assert_allclose(first.deviations, 2 * first.box.size / 96)
+    np.testing.assert_allclose(second.deviations, 3 * second.box.size / 96)
+    detected = [box for _, box, _ in framed_faces(load_photo(photo))]
+    moved = [face.box.left - box.left for face, box in zip((first, second), detected, strict=True)]
+    np.testing.assert_allclose(moved, [0, 2 * 8 * second.box.size / 96], atol=1.01)
 
 
 @pytest.mark.parametrize("rubbish", ["far away", "one place", "huge"])

@@ -22,6 +22,9 @@ Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 LEAST = 20
 """Pixels of a frame's side; a smaller face has no emotion that one could read."""
 
+SETTLED = 0.05
+"""Share of a frame's side by which the points' own may lie elsewhere, or be larger, without another reading."""
+
 Framed = tuple[NDArray[np.uint8], Box, float]
 """A face of a photograph: its crop uint8 (S, S), where that lies, and the detector's score."""
 
@@ -45,6 +48,16 @@ class CropReadings:
     keypoints: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     deviations: NDArray[np.float32] | None = None
+
+    def replaced(self, rows: Sequence[int], others: "CropReadings") -> "CropReadings":
+        """The same readings, but for some crops those of `others`, which are as many as the rows."""
+        keypoints, probabilities = self.keypoints.copy(), self.probabilities.copy()
+        keypoints[rows], probabilities[rows] = others.keypoints, others.probabilities
+        if self.deviations is None or others.deviations is None:
+            return CropReadings(keypoints, probabilities)
+        deviations = self.deviations.copy()
+        deviations[rows] = others.deviations
+        return CropReadings(keypoints, probabilities, deviations)
 
 
 @dataclass(frozen=True)
@@ -165,10 +178,11 @@ def read_framed(
 def read_boxes(
     gray: NDArray[np.uint8], boxes: Sequence[Box], read_crops: Callable[[Crops], CropReadings]
 ) -> tuple[list[Box], CropReadings]:
-    """Has faces read twice: in these frames, then in those that their points of the first reading give.
+    """Has faces read twice: in these frames, then in those that their points of the first reading give; and a third
+    time where the second reading's points say that the frame was still off.
 
-    Points move with the frame, and the detector's scatters; the second hardly depends on where the first one lay. A
-    model without keypoints reads once.
+    Points move with the frame, and the detector's scatters; the last hardly depends on where the first one lay. A model
+    without keypoints reads once.
 
     Returns:
         The frames of the answers, in whole pixels of the photograph, and the answers.
@@ -177,16 +191,30 @@ def read_boxes(
     answers = read_crops([pixels for pixels, _ in crops])
     if np.isnan(answers.keypoints).any():
         return [box for _, box in crops], answers
-    again = [points_box(box.to_photo(points)) for (_, box), points in zip(crops, answers.keypoints, strict=True)]
-    crops = [crop(gray, _near(own, first)) for own, first in zip(again, boxes, strict=True)]
-    return [box for _, box in crops], read_crops([pixels for pixels, _ in crops])
+    crops = [crop(gray, box) for box in _own(crops, answers, boxes)]
+    answers = read_crops([pixels for pixels, _ in crops])
+    own = _own(crops, answers, boxes)
+    pairs = enumerate(zip(own, (box for _, box in crops), strict=True))
+    unsettled = [i for i, (box, last) in pairs if max(_apart(box, last), abs(box.size / last.size - 1)) > SETTLED]
+    if unsettled:
+        again = [crop(gray, own[i]) for i in unsettled]
+        answers = answers.replaced(unsettled, read_crops([pixels for pixels, _ in again]))
+        for i, each in zip(unsettled, again, strict=True):
+            crops[i] = each
+    return [box for _, box in crops], answers
 
 
-def _near(own: Box, first: Box) -> Box:
-    """The points' own frame; the first where it is another face's, or none."""
-    larger = (own.size - first.size) / 2
-    apart = max(abs(own.left - first.left + larger), abs(own.top - first.top + larger))
-    return own if apart < first.size / 3 and 0.6 < own.size / first.size < 1.6 else first
+def _own(crops: Sequence[tuple[NDArray[np.uint8], Box]], answers: CropReadings, first: Sequence[Box]) -> list[Box]:
+    """The frames that the points of some crops give; the first ones where those are another face's, or none."""
+    own = [points_box(box.to_photo(points)) for (_, box), points in zip(crops, answers.keypoints, strict=True)]
+    near = [_apart(box, one) < 1 / 3 and 0.6 < box.size / one.size < 1.6 for box, one in zip(own, first, strict=True)]
+    return [box if keep else one for box, one, keep in zip(own, first, near, strict=True)]
+
+
+def _apart(one: Box, other: Box) -> float:
+    """How far the centres lie apart, along the axis where it is more, as a share of the other's side."""
+    larger = (one.size - other.size) / 2
+    return max(abs(one.left - other.left + larger), abs(one.top - other.top + larger)) / other.size
 
 
 def framed_faces(photo: Photo) -> list[Framed]:

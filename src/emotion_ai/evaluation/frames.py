@@ -54,7 +54,7 @@ def points_reader(checkpoint: str | Path) -> Callable[[Crops], CropReadings]:
 def read_once(
     gray: NDArray[np.uint8], boxes: Sequence[Box], read_crops: Callable[[Crops], CropReadings]
 ) -> tuple[list[Box], CropReadings]:
-    """What `read_boxes` would answer without a second look."""
+    """What `read_boxes` would answer without looking again."""
     crops = [crop(gray, box) for box in boxes]
     return [box for _, box in crops], read_crops([pixels for pixels, _ in crops])
 
@@ -169,7 +169,7 @@ def main() -> None:
 
     roads = []
     for name, own in list(frames.items())[:2]:
-        for words, how in (("once", read_once), ("twice", read_boxes)):
+        for words, how in (("once", read_once), ("again", read_boxes)):
             points = np.concatenate([points_of(r, [b], read, how) for r, b in zip(rooms, own, strict=True)])
             e = _rmse(points, true)
             roads.append([name, words, str(e.n), f"{e.value:.2f}", f"{e.low:.2f} to {e.high:.2f}"])
@@ -180,7 +180,7 @@ def main() -> None:
     )
 
     moved = []
-    for words, how in (("once", read_once), ("twice", read_boxes)):
+    for words, how in (("once", read_once), ("again", read_boxes)):
         ways = 100 * np.stack([movement(r, b, read, how) for r, b in zip(rooms, boxes, strict=True)])
         for kind, part in (("one thing", ways[:, :6]), ("all at once", ways[:, 6:])):
             quantiles = [np.median(part), np.percentile(part, 95), part.max()]
