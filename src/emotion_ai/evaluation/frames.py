@@ -126,10 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m emotion_ai.evaluation.frames", description=__doc__)
     parser.add_argument("--faces", type=Path, required=True, help="a keypoint CSV whose faces were not trained on")
     parser.add_argument("--training", type=Path, help="the one that was trained on: adds its framing")
+    parser.add_argument("--count", type=int, help="so many faces, drawn by chance with seed 0, instead of all")
     parser.add_argument("--keypoints", default="bundled", help="a checkpoint")
     given = parser.parse_args()
     faces = load(given.faces, "keypoints")
     faces = faces[np.flatnonzero(~np.isnan(faces.targets).any((1, 2)))]
+    if given.count:
+        faces = faces[np.random.default_rng(0).permutation(len(faces))[: given.count]]
     found = detected(faces.images)
     here = [i for i, box in enumerate(found) if box is not None]
     boxes = [box for box in found if box is not None]
