@@ -13,6 +13,7 @@ from emotion_ai.evaluation.frames import (
     detected,
     framing,
     jittered,
+    main,
     movement,
     points_of,
     points_reader,
@@ -77,3 +78,10 @@ def test_frames_of_annotated_faces(real_data: Path) -> None:
     moved = np.stack([movement(room, box, read) for room, box in zip(rooms[:40], boxes[:40], strict=True)])
     assert np.median(moved) < 0.005
     assert moved.max() < 0.02
+
+
+def test_no_faces_at_all_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["frames", "--faces", "faces.csv", "--count", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "error: --count is at least 1" in capsys.readouterr().err

@@ -39,3 +39,11 @@ def test_the_command_says_both_figures(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "2 videos of each kind" in said
     assert "less movement from frame to frame: 0." in said
     assert "lag in milliseconds: " in said
+
+
+def test_too_short_videos_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--videos", "0"], ["--seconds", "1"]):
+        monkeypatch.setattr("sys.argv", ["steadiness", *arguments])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert "error: --videos is at least 1, --seconds at least 2" in capsys.readouterr().err

@@ -129,9 +129,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="so many faces, drawn by chance with seed 0, instead of all")
     parser.add_argument("--keypoints", default="bundled", help="a checkpoint")
     given = parser.parse_args()
+    if given.count is not None and given.count < 1:
+        parser.error("--count is at least 1")
     faces = load(given.faces, "keypoints")
     faces = faces[np.flatnonzero(~np.isnan(faces.targets).any((1, 2)))]
-    if given.count:
+    if given.count is not None:
         faces = faces[np.random.default_rng(0).permutation(len(faces))[: given.count]]
     found = detected(faces.images)
     here = [i for i, box in enumerate(found) if box is not None]

@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=5, help="of each portrait and kind, with other noise each")
     parser.add_argument("--seconds", type=int, default=4, help="of each video")
     given = parser.parse_args()
+    if given.videos < 1 or given.seconds < 2:
+        parser.error("--videos is at least 1, --seconds at least 2: the first second is left out")
     reader = FaceReader.bundled()
     still, late = [], []
     for seed in track(range(given.videos), "reading"):

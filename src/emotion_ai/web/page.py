@@ -212,14 +212,12 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                     )
             with gr.Tab("Compare"):
                 sighting = gr.State(None, time_to_live=REMEMBERED)
-                with gr.Row(equal_height=False, elem_classes="ea-desk"):
+                with gr.Row(equal_height=False):
                     with gr.Column(scale=2, min_width=300):
-                        with gr.Column():
-                            other_picture = _picture("Picture to compare on")
-                            other_buttons = _examples()
-                        with gr.Column(elem_classes="ea-choices"):
-                            first, second = _choice("A", choices), _choice("B", choices)
-                            other_names = gr.Checkbox(False, label="Names of the points")
+                        other_picture = _picture("Picture to compare on")
+                        other_buttons = _examples()
+                        first, second = _choice("A", choices), _choice("B", choices)
+                        other_names = gr.Checkbox(False, label="Names of the points")
                     with gr.Column(scale=3, min_width=300):
                         compared = gr.HTML(_EMPTY, elem_id="compared")
                 both = [first, second, other_names]
