@@ -110,7 +110,8 @@ def main() -> None:
                 rows += _rows(task, batch, measure(calls, batch, options.rounds))
     record = {"rounds": options.rounds, "threads": options.threads, "environment": environment()}
     write_json(options.out / "speed.json", {**record, "nodes": nodes, "rows": rows})
-    Console().print(_table(rows))
+    for task in TASKS:
+        Console().print(_table(task, [row for row in rows if row["task"] == task]))
     draw(rows).savefig(options.out / "speed.png", dpi=150)
     Console().print(f"[green]wrote[/] {options.out}/speed.json and speed.png", highlight=False)
 
@@ -159,14 +160,13 @@ def _rows(task: Task, batch: int, times: dict[str, list[float]]) -> list[dict[st
     ]
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Median time of a call, and its ratio to the others'", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("task", "batch", "contender", "ms", "to Keras (95 %)", "to onnx-tf", "to ORT"):
-        table.add_column(name, justify="left" if name in ("task", "contender") else "right", no_wrap=True)
+def _table(task: Task, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"{task}: median time of a call, ratios to the others' (95 %)", box=SIMPLE_HEAD, padding=0)
+    for name in ("batch", "contender", "ms", "to Keras", "to onnx-tf", "to ONNX Runtime"):
+        table.add_column(name, justify="left" if name == "contender" else "right", no_wrap=True)
     for row in rows:
-        keras = "{:.2f} ({:.2f}-{:.2f})".format(*row["to_keras"])
-        others = (f"{row[key][0]:.2f}" for key in ("to_onnx_tf", "to_onnx_runtime"))
-        shown = (row["task"], str(row["batch"]), row["contender"], f"{row['milliseconds']:.2f}", keras, *others)
+        ratios = ("{:.2f} ({:.2f}-{:.2f})".format(*row[key]) for key in ("to_keras", "to_onnx_tf", "to_onnx_runtime"))
+        shown = (str(row["batch"]), row["contender"], f"{row['milliseconds']:.2f}", *ratios)
         table.add_row(*shown, style="bold" if row["contender"] == OURS else None)
         if row["contender"] == KERAS:
             table.add_section()
