@@ -24,7 +24,7 @@ ablations: $(READY)
 # stopped; -j2 trains for both tasks side by side
 TRAINER ?= cpu_bf16
 OUT := runs/weights
-found = $(firstword $(shell find -L "$(DATA)" -name '$(1)'))
+found = $(or $(firstword $(shell find -L "$(DATA)" -name '$(1)')),$(error no $(1) in "$(DATA)": give DATA=folder))
 TRAIN = $(BIN)/emotion-ai train trainer=$(TRAINER) resume=true
 POINTS = data.train=$(call found,training.csv*) data.val=$(call found,validation.csv*)
 FER = data.train=$(call found,fer2013.csv*)
@@ -32,7 +32,7 @@ weights: weights-keypoints weights-emotion
 
 weights-keypoints: $(READY)
 	$(TRAIN) experiment=keypoints $(POINTS) out=$(OUT)/heatmap
-	$(TRAIN) experiment=keypoints model=keypoints_regression $(POINTS) epochs=60 patience=60 out=$(OUT)/regression
+	$(TRAIN) experiment=keypoints_regression $(POINTS) out=$(OUT)/regression
 	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/first init=$(OUT)/heatmap/best.ckpt \
 		'teachers=[$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
 	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/keypoints init=$(OUT)/first/best.ckpt \
@@ -40,10 +40,9 @@ weights-keypoints: $(READY)
 
 weights-emotion: $(READY)
 	$(TRAIN) experiment=emotion $(FER) out=$(OUT)/long
-	$(TRAIN) experiment=emotion $(FER) epochs=22 patience=22 ema=0.998 out=$(OUT)/short
-	$(TRAIN) experiment=emotion_distilled $(FER) data.votes=$(call found,fer2013new.csv) epochs=12 patience=12 \
-		task.mixup=0 task.optimizer.lr=1.0e-3 out=$(OUT)/votes init=$(OUT)/long/best.ckpt \
-		'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
+	$(TRAIN) experiment=emotion_short $(FER) out=$(OUT)/short
+	$(TRAIN) experiment=emotion_votes $(FER) data.votes=$(call found,fer2013new.csv) out=$(OUT)/votes \
+		init=$(OUT)/long/best.ckpt 'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 	$(TRAIN) experiment=emotion_distilled $(FER) data.votes=$(call found,fer2013new.csv) out=$(OUT)/emotion \
 		init=$(OUT)/votes/best.ckpt 'teachers=[$(OUT)/votes/best.ckpt,$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torchvision  # noqa: F401 - before TensorFlow, see emotion_ai_export.frameworks
+from hypothesis import settings
 
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.models import FaceNetwork
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+settings.register_profile("any machine", deadline=None)  # speed belongs in a benchmark
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

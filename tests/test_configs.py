@@ -32,7 +32,8 @@ def test_an_unknown_key_is_an_error(root: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
-def test_an_experiment_begins_with_the_command_that_runs_it(path: Path) -> None:
+def test_an_experiment_begins_with_the_command_that_runs_it_and_what_it_buys(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert any(line.startswith(f"# emotion-ai train experiment={path.stem}") for line in lines[:2])
-    assert len(lines) < 30
+    assert lines[2].startswith("# Buys ")
+    assert len(lines) < 31

@@ -36,7 +36,7 @@ def reference_resize(image: np.ndarray) -> np.ndarray:
     return image
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 260), st.integers(1, 260), st.integers(0, 2**32 - 1))
 def test_resize_is_antialiased_half_pixel_bilinear(height: int, width: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
@@ -66,7 +66,7 @@ def test_resize_refuses_what_is_no_gray_image(shape: tuple[int, ...]) -> None:
         to_frame(np.zeros(shape, np.uint8))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(coordinates, coordinates, sizes, st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=15))
 def test_maps_are_each_others_inverse(left: float, top: float, size: float, points: list[tuple[float, float]]) -> None:
     box, frame = Box(left, top, size), np.array(points, np.float32)
@@ -87,7 +87,7 @@ def test_a_bright_pixel_lies_where_the_map_says() -> None:
     np.testing.assert_allclose(box.to_photo(centre.astype(np.float32)), [150, 100], atol=0.05)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-60, 60), st.floats(-60, 60), st.floats(0.1, 90))
 def test_crop_repeats_the_border_outside_the_photograph(left: float, top: float, size: float) -> None:
     gray = np.random.default_rng(1).integers(0, 256, (30, 40), dtype=np.uint8)
@@ -100,7 +100,7 @@ def test_crop_repeats_the_border_outside_the_photograph(left: float, top: float,
         assert pixels[row, column] == gray[y, x]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.2, 20), st.floats(-200, 3000), st.floats(-200, 3000))
 def test_face_box_follows_the_face(scale: float, dx: float, dy: float) -> None:
     """Twice as large a face has a frame twice as large, at the same place of it."""
@@ -134,7 +134,7 @@ def test_yaw_shrinks_the_frame_little() -> None:
     assert face_box(turned).size > 0.85 * face_box(anchors(MEAN)).size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.2, 20), st.floats(-200, 3000), st.floats(-200, 3000))
 def test_the_points_own_frame_holds_them_as_the_mean_face_lies(scale: float, dx: float, dy: float) -> None:
     box = Box(dx, dy, FRAME * scale)

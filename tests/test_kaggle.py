@@ -118,6 +118,7 @@ def test_more_faces_than_a_batch(tmp_path: Path) -> None:
         (1, b"RowId,ImageId\n1,1\n", "lacks the column FeatureName"),
         (1, b"RowId,ImageId,FeatureName\n1,1,left_ear_x\n", "row 2, column FeatureName: unknown feature 'left_ear_x'"),
         (1, b"RowId,ImageId,FeatureName\n1,1,nose_tip_x\n8,99,nose_tip_x\n", "RowId 8: the ImageId 99 is not in"),
+        (1, b"RowId,ImageId,FeatureName\n1,1,nose_tip_x\n1,2,nose_tip_x\n", "row 3: the RowId 1 was there before"),
         (1, b"RowId,ImageId,FeatureName\n1,1.5,nose_tip_x\n", "row 2, column ImageId: '1.5' is no whole number"),
     ],
 )
@@ -132,7 +133,7 @@ def test_garbage_is_one_line_that_names_the_file_and_nothing_is_written(
     assert not files[2].parent.exists()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.text(max_size=60))
 def test_any_lookup_table_is_used_or_refused(files: tuple[Path, Path, Path], text: str) -> None:
     files[1].write_text("RowId,ImageId,FeatureName\n1,1,nose_tip_x\n" + text, encoding="utf-8")

@@ -172,7 +172,7 @@ def test_arrays_of_another_form(array: np.ndarray) -> None:
         load_photo(array)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, len(PNG) - 1), st.integers(0, 255), st.sampled_from([PNG, JPEG]))
 def test_a_changed_byte_gives_a_picture_or_an_image_error(place: int, value: int, content: bytes) -> None:
     changed = bytearray(content)

@@ -127,6 +127,8 @@ def test_folder_of_other_sizes_comes_at_the_frame(tmp_path: Path) -> None:
         ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}-1\n".encode(), "the pixel -1 lies outside 0-255"),
         ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}x\n".encode(), "'x' is no whole number"),
         ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}1.5\n".encode(), "'1.5' is no whole number"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}--5\n".encode(), "'--5' is no whole number"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}{10**30}\n".encode(), "'10000000000000000000' is no whole number"),
         ("a.csv", f"emotion,pixels\n0,{FER_ROW},Training\n".encode(), "row 2: has 3 columns, the header 2"),
         ("a.csv", f"emotion,pixels,Usage\n0,{FER_ROW},Tuesday\n".encode(), "column Usage: 'Tuesday'"),
         ("a.csv", f"left_eye_center_x,Image\n0,{FACE_ROW}\n".encode(), "lacks 29 coordinate columns"),
@@ -160,7 +162,9 @@ def test_non_numeric_coordinate(tmp_path: Path) -> None:
         load(keypoints(tmp_path / "training.csv", cells))
 
 
-def test_missing_file_wrong_task_unknown_labels_and_class_folder(tmp_path: Path) -> None:
+def test_missing_file_wrong_task_unknown_labels_and_class_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataError, match="no such file"):
         load(tmp_path / "none.csv")
     with pytest.raises(DataError, match="holds faces for emotion, but keypoints is wanted"):
@@ -168,15 +172,21 @@ def test_missing_file_wrong_task_unknown_labels_and_class_folder(tmp_path: Path)
     with pytest.raises(ConfigError, match="data.labels=six"):
         load(tmp_path, labels="six")
     (tmp_path / "folder" / "bored").mkdir(parents=True)
+    monkeypatch.setattr("emotion_ai.data.loaders.fingerprint", lambda path: pytest.fail("read whole"))
     with pytest.raises(DataError, match="unknown class or split folder"):
         load(tmp_path / "folder")
+    with pytest.raises(DataError, match="is a folder; keypoints come as a CSV file"):
+        load(tmp_path, task="keypoints")
+    with pytest.raises(DataError, match="the path is empty"):
+        load("")
+    monkeypatch.undo()
     (tmp_path / "broken" / "happy").mkdir(parents=True)
     (tmp_path / "broken" / "happy" / "a.png").write_bytes(b"\x89PNG garbage")
     with pytest.raises(DataError, match="not a readable image"):
         load(tmp_path / "broken")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.binary(max_size=300))
 def test_garbage_never_escapes_as_another_error(tmp_path: Path, garbage: bytes) -> None:
     for name in ("g.csv", "g.zip", "g.csv.gz", "g.csv.xz"):

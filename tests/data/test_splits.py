@@ -7,7 +7,7 @@ from emotion_ai.data.splits import folds, grouped_split, seen_in, twin_groups
 from emotion_ai.errors import ConfigError
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     copies=st.lists(st.integers(1, 4), min_size=30, max_size=80),
     fractions=st.sampled_from([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.5, 0.5]]),

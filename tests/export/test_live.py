@@ -246,7 +246,7 @@ def test_fuzzing_leaves_the_server_up_and_no_larger(live: Addresses, request: py
         assert code in {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "INTERNAL"}, (content, code)
         seen[code] = seen.get(code, 0) + 1
 
-    @settings(max_examples=FUZZED, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=FUZZED, database=None, suppress_health_check=list(HealthCheck))
     @given(st.one_of(requests_, requests_, raw, messages.map(lambda message: (message,))))
     def fuzz(asked: Any) -> None:
         if isinstance(asked, bytes):

@@ -325,7 +325,7 @@ json_values = st.recursive(
 dtypes = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.int32, np.bool_, np.object_]).map(np.dtype)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(body=st.dictionaries(st.sampled_from(["instances", "inputs", "signature_name"]), json_values), dtype=dtypes)
 def test_any_json_is_parsed_or_refused(body: dict[str, Any], dtype: np.dtype[Any]) -> None:
     try:
@@ -335,7 +335,7 @@ def test_any_json_is_parsed_or_refused(body: dict[str, Any], dtype: np.dtype[Any
     assert request.tensors["x"].dtype == dtype
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     value=st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=1, max_size=5),
     row=st.booleans(),

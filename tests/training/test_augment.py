@@ -42,7 +42,7 @@ def one(angle: float, factor: float, dx: float, dy: float, flip: bool) -> tuple[
 transforms = st.tuples(st.floats(-30, 30), st.floats(0.8, 1.2), st.floats(-4, 4), st.floats(-4, 4), st.booleans())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(transform=transforms, x=st.floats(42, 53), y=st.floats(42, 53))
 def test_drawn_dots_stay_under_their_points(
     transform: tuple[float, float, float, float, bool], x: float, y: float
@@ -54,7 +54,7 @@ def test_drawn_dots_stay_under_their_points(
     assert (found - moved).abs().max() < 0.01
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(transform=transforms)
 def test_points_against_a_float64_reference(transform: tuple[float, float, float, float, bool]) -> None:
     angle, factor, dx, dy, flip = transform
@@ -69,7 +69,7 @@ def test_points_against_a_float64_reference(transform: tuple[float, float, float
     assert np.abs(got - wanted).max() < 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(transform=transforms)
 def test_transform_then_inverse_gives_the_points_back(transform: tuple[float, float, float, float, bool]) -> None:
     matrix, flipped = one(*transform)

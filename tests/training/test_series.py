@@ -72,6 +72,9 @@ def test_cross_validation_reports_every_face_once(task: Any, tmp_path: Path, tra
         ([], "data.folds=5"),
         (["data.folds=3", "data.val=synthetic"], "contradict"),
         (["data.folds=3", "trainer=ddp"], "one process"),
+        (["data.folds=0"], "data.folds=0: wanted is a whole number from 2 on"),
+        (["data.folds=3", "init=bundled"], "init and teachers may have seen the faces of a fold"),
+        (["data.folds=3", "teachers=[bundled]", "distil=0.5"], "init and teachers may have seen"),
     ],
 )
 def test_cross_validation_says_what_does_not_fit(overrides: list[str], message: str, tmp_path: Path) -> None:
@@ -114,6 +117,7 @@ def test_ablations_pair_by_seed_and_are_taken_up(tmp_path: Path, trained: list[P
                 record = json.loads(path.read_text())
                 assert value == record["metrics"][f"val/{metric}"]
                 assert record["config"]["seed"] == seed
+                assert f"test/{metric}" not in record["metrics"], "the reported faces are left alone"
                 if name == "distillation":  # from the same seed's base: another split would leak the faces for choices
                     assert record["config"]["teachers"] == [f"seed-{seed}/network.safetensors"]
             assert row.differences == pytest.approx([v - b for v, b in zip(row.values, base.values, strict=True)])
@@ -133,6 +137,8 @@ def test_the_full_table_is_written_between_its_markers_alone(
         ablations("full", None, tmp_path)
     with pytest.raises(DataError, match="neither"):
         ablations("quick", tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)'foo'.*overrides are those of emotion-ai train"):
+        ablations("quick", None, tmp_path, ["foo=3"])
     document, data = tmp_path / "accuracy.md", tmp_path / "data"
     data.mkdir()
     (data / "training.csv").touch()

@@ -39,7 +39,7 @@ def parse_folder(root: Path) -> Arrays:
     images: list[Image.Image] = []
     labels: list[int] = []
     parts: list[str] = []
-    for folder, part in _class_folders(root):
+    for folder, part in class_folders(root):
         for file in sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES):
             try:
                 with Image.open(file) as image:
@@ -57,7 +57,12 @@ def parse_folder(root: Path) -> Arrays:
     return {"images": pixels, "targets": np.array(labels, np.int64), "part": np.array(parts, "U11")}
 
 
-def _class_folders(root: Path) -> list[tuple[Path, str]]:
+def class_folders(root: Path) -> list[tuple[Path, str]]:
+    """The folders of the five classes, and the part that each belongs to.
+
+    Raises:
+        DataError: an unknown class or split folder.
+    """
     found: list[tuple[Path, str]] = []
     for folder in _folders(root):
         name = folder.name.lower()

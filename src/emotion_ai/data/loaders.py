@@ -10,7 +10,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ from rich.console import Console
 from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS, TASKS, Task
 from emotion_ai.data.arrays import Faces
 from emotion_ai.data.cache import Arrays, cached, fingerprint
-from emotion_ai.data.folders import parse_folder
+from emotion_ai.data.folders import class_folders, parse_folder
 from emotion_ai.errors import ConfigError, DataError
 
 COORDINATES = tuple(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy")
@@ -58,6 +58,8 @@ def load(path: str | Path, task: Task | None = None, labels: str = "auto", votes
         DataError: missing, damaged or wrong content; names file, row, column and the remedy.
         ConfigError: unknown task or labels.
     """
+    if not str(path):
+        raise DataError("no dataset: the path is empty; give a file or folder")
     path = Path(path)
     if task is not None and task not in TASKS:
         raise ConfigError(f"task={task}: choose one of {', '.join(TASKS)}")
@@ -65,6 +67,10 @@ def load(path: str | Path, task: Task | None = None, labels: str = "auto", votes
         raise ConfigError(f"data.labels={labels}: choose one of {', '.join(LABELS)}")
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; check the path")
+    if path.is_dir():
+        if task == "keypoints":
+            raise DataError(f"{path}: is a folder; keypoints come as a CSV file, or its .zip, .gz or .xz")
+        class_folders(path)  # before all below it is read for the fingerprint
     mark = fingerprint(path)
     if path.is_dir():
         arrays = cached(mark, "folder", lambda: parse_folder(path))
@@ -91,7 +97,7 @@ def load_lookup(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64],
         DataError: missing, damaged or wrong content.
     """
     path = Path(path)
-    rows: list[tuple[int, int, int]] = []
+    rows: dict[int, tuple[int, int, int]] = {}
     with _table(path) as (header, lines):
         columns = {name.strip(): index for index, name in enumerate(header)}
         missing = [name for name in ("RowId", "ImageId", "FeatureName") if name not in columns]
@@ -106,9 +112,11 @@ def load_lookup(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64],
                     f"{path}, row {line}, column FeatureName: unknown feature {name!r}; mend or remove the row"
                 )
             row, image = (_integer(path, line, c, cells[columns[c]]) for c in ("RowId", "ImageId"))
-            rows.append((row, image, COORDINATES.index(name)))
+            if row in rows:
+                raise DataError(f"{path}, row {line}: the RowId {row} was there before; remove one")
+            rows[row] = row, image, COORDINATES.index(name)
     _some(path, rows)
-    table = np.array(rows, np.int64)
+    table = np.array(list(rows.values()), np.int64)
     return table[:, 0], table[:, 1], table[:, 2]
 
 
@@ -234,7 +242,7 @@ def _five_classes(path: Path, arrays: Arrays, labels: str, votes: NDArray[np.flo
     return {name: values[keep] for name, values in (arrays | {"targets": table[ids]}).items()}
 
 
-def _some(path: Path, images: list[Any]) -> None:
+def _some(path: Path, images: Collection[Any]) -> None:
     if not images:
         raise DataError(f"{path}: has a header but no rows; give the whole file")
 
@@ -268,8 +276,9 @@ def _pixels(path: Path, line: int, column: str, text: str, side: int) -> NDArray
     try:
         values = np.array(tokens, np.int64)
     except (ValueError, OverflowError):
-        bad = next(token for token in tokens if not token.lstrip("+-").isascii() or not token.lstrip("+-").isdigit())
-        raise DataError(f"{where}: {bad[:20]!r} is no whole number; mend or remove the row") from None
+        for token in tokens:
+            _integer(path, line, column, token)
+        raise
     if values.min() < 0 or values.max() > 255:
         bad_value = values[(values < 0) | (values > 255)][0]
         raise DataError(f"{where}: the pixel {bad_value} lies outside 0-255; mend or remove the row")

@@ -62,7 +62,7 @@ def plan_sets(
         votes: FER+'s file for `train`; faces whose own label is none of the five are then learnt from, never judged.
         count: number of synthetic training faces.
         select: share of the training rows for choices.
-        split: [train, select, report]; only where no official split exists.
+        split: three shares, [train, select, report]; only where no official split exists.
         folds_count, fold: cross-validation instead of `split`.
 
     Raises:
@@ -71,8 +71,6 @@ def plan_sets(
     """
     if split is not None and folds_count is not None:
         raise ConfigError("data.split and data.folds contradict each other; give one of them")
-    if split is not None and len(split) != 3:
-        raise ConfigError(f"data.split={split}: wanted are three shares, of training, choices and report")
     if folds_count is not None and not 0 <= fold < folds_count:
         raise ConfigError(f"data.fold={fold}: with data.folds={folds_count} wanted is 0 to {folds_count - 1}")
     if votes is not None and (train == SYNTHETIC or task != "emotion"):

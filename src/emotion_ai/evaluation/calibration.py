@@ -9,6 +9,8 @@ from sklearn.model_selection import KFold
 from emotion_ai.errors import DataError
 from emotion_ai.evaluation.metrics import EmotionScores
 
+FOLDS = 5
+"""In which cross-fitting parts the faces."""
 _WITHIN_ONE = 0.6827  # share of a normal distribution within one standard deviation
 _RANGE = (0.05, 20.0)  # of the temperature: where every face is right the likelihood has no minimum
 
@@ -35,7 +37,9 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     return float(np.exp(minimize_scalar(loss, bounds=tuple(np.log(_RANGE)), method="bounded").x))
 
 
-def cross_fitted_error(logits: NDArray[np.floating], labels: NDArray[np.int64], folds: int = 5, seed: int = 0) -> float:
+def cross_fitted_error(
+    logits: NDArray[np.floating], labels: NDArray[np.int64], folds: int = FOLDS, seed: int = 0
+) -> float:
     """Expected calibration error where each fold's probabilities have the temperature fitted on the other folds.
 
     Args:

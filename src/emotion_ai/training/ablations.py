@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich.console import Console
@@ -95,10 +96,10 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
             without = [name for name, change in changes.items() if "{votes}" in "".join(change["overrides"])]
             left_out += [f"{name}, without {_VOTES}" for name in without]
             changes = {name: change for name, change in changes.items() if name not in without}
-        shared = [*plan[task].base, *chosen[task], *sources[task], *overrides]
+        shared = [*plan[task].base, *chosen[task], *sources[task], "report=false", *overrides]
         rows[task] = _rows(task, shared, changes, chosen.seeds, votes, out)
         save(_picture(task, rows[task]), out / f"{task}.png")
-    table = _markdown(rows, budget, len(chosen.seeds), left_out)
+    table = _markdown(rows, chosen.note, len(chosen.seeds), left_out)
     content = {task: {name: asdict(row) for name, row in of.items()} for task, of in rows.items()}
     settings = {"budget": budget, "seeds": list(chosen.seeds), "overrides": list(overrides), "left_out": left_out}
     write_json(out / "ablations.json", {**settings, "rows": content, **environment()})
@@ -155,8 +156,11 @@ def _rows(
 
 
 def _config(overrides: list[str]) -> DictConfig:
-    with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-        return compose("train", overrides)
+    try:
+        with initialize_config_module("emotion_ai_conf", version_base="1.3"):
+            return compose("train", overrides)
+    except HydraException as error:
+        raise ConfigError(f"{error}; overrides are those of emotion-ai train") from error
 
 
 def _sources(task: Task, data: Path | None) -> list[str]:
@@ -172,14 +176,14 @@ def _quoted(path: Path | None) -> str:
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
-def _markdown(rows: dict[str, dict[str, Row]], budget: str, seeds: int, left_out: list[str]) -> str:
+def _markdown(rows: dict[str, dict[str, Row]], note: str | None, seeds: int, left_out: list[str]) -> str:
     parts = [
         f"Mean over {seeds} seeds (± their standard deviation) on the faces for choices, never on reported ones; "
         "difference to the base of the same seed with Student's 95 % interval over these pairs, not corrected for the "
         "number of rows."
     ]
-    if budget != "full":
-        parts = [f"**Budget {budget}: these figures prove that the road works. They are never quoted.**", *parts]
+    if note:
+        parts = [note, *parts]
     for task, of in rows.items():
         unit, digits = (
             ("RMSE in pixels, lower is better", 3) if task == "keypoints" else ("accuracy, higher is better", 4)

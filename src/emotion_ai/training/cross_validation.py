@@ -16,7 +16,8 @@ from emotion_ai.evaluation.statistics import t_interval
 from emotion_ai.models import load_network
 from emotion_ai.training.record import write_json
 from emotion_ai.training.runs import run
-from emotion_ai.training.train import sets_of, settings_of
+from emotion_ai.training.settings import check, settings_of
+from emotion_ai.training.train import sets_of
 
 
 def cross_validate(cfg: DictConfig) -> dict[str, float]:
@@ -33,10 +34,13 @@ def cross_validate(cfg: DictConfig) -> dict[str, float]:
         ConfigError: no `data.folds`, or another split beside it.
         EmotionAIError: as `train` does.
     """
+    check(cfg)
     if cfg.data.folds is None:
         raise ConfigError("cross-validate: give the number of folds, e.g. data.folds=5")
     if cfg.data.val is not None:
         raise ConfigError("data.val and data.folds contradict each other: every fold is reported in its turn")
+    if cfg.init is not None or cfg.teachers:
+        raise ConfigError("cross-validate: init and teachers may have seen the faces of a fold; leave them out")
     task, out = cfg.task.name, Path(cfg.out)
     console = Console()
     answers, targets, folds = [], [], []

@@ -140,9 +140,9 @@ class FaceModule(pl.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=lr)
         else:
             raise ConfigError(f"optimizer.name={name}: choose sgd or adamw")
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = max(int(self.trainer.estimated_stepping_batches), 3)  # of fewer, torch makes no cycle
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, lr, total_steps=steps, pct_start=0.2, cycle_momentum=False, div_factor=10
+            optimizer, lr, total_steps=steps, pct_start=max(0.2, 2 / steps), cycle_momentum=False, div_factor=10
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

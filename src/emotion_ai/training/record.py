@@ -11,15 +11,14 @@ _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor and git revision; the revision is None outside a checkout."""
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Versions, processor and git revision; the revision is None outside a checkout, or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        revision = ""
     return {
-        "revision": git.stdout.strip() or None,
+        "revision": revision or None,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "packages": {name: version(name) for name in _PACKAGES},

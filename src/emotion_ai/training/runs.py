@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_ai.errors import ConfigError
-from emotion_ai.training.train import settings_of, train
+from emotion_ai.training.settings import settings_of
+from emotion_ai.training.train import train
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

@@ -21,12 +21,14 @@ from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.arrays import Faces
 from emotion_ai.data.plan import Sets, plan_sets
 from emotion_ai.errors import ConfigError
+from emotion_ai.evaluation.calibration import FOLDS
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.training.augment import Augmentation
 from emotion_ai.training.batches import Batches
 from emotion_ai.training.calibrate import calibrate
 from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule
 from emotion_ai.training.record import environment, write_json
+from emotion_ai.training.settings import check, settings_of
 
 # TensorBoard's own switch for doing without TensorFlow, which it would otherwise import where it is installed
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
@@ -46,7 +48,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """Trains one network; leaves `best.ckpt`, `last.ckpt`, `network.safetensors`, logs and `run.json` in `cfg.out`.
 
     The best weights are those of the best epoch on the `select` faces, and `network.safetensors` has them calibrated
-    there; `report` faces are looked at once, at the end.
+    there; `report` faces are looked at once, at the end, and not at all with `report=false`.
 
     Returns:
         Metrics of the best weights, "val/…" on the `select` faces and "test/…" on the `report` faces.
@@ -56,10 +58,13 @@ def train(cfg: DictConfig) -> dict[str, float]:
         CheckpointError: the checkpoint to resume from is damaged or of another task.
         ConfigError: settings that do not fit together, or an output folder that is in use.
     """
+    check(cfg)
     out = Path(cfg.out)
     settings = settings_of(cfg)
     last = _start(out, cfg.resume, settings)
     sets = sets_of(cfg)
+    if cfg.task.name == "emotion" and len(sets.select) < FOLDS:  # known now, not only when calibration fails
+        raise ConfigError(f"{len(sets.select)} faces are left to choose by, wanted are {FOLDS}; give more data")
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, sets)
     module.record = {"config": settings, "data": sets.as_dict(), **environment()}
@@ -107,7 +112,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         calibration = calibrate(module.network, sets.select)
         trainer.callbacks.remove(mean)  # type: ignore[attr-defined]  # it would judge the last epoch's mean instead
         metrics = dict(trainer.validate(module, batches(sets.select), verbose=False)[0])
-        metrics |= trainer.test(module, batches(sets.report), verbose=False)[0]
+        if cfg.report:
+            metrics |= trainer.test(module, batches(sets.report), verbose=False)[0]
     if trainer.is_global_zero:
         record = module.record | {"metrics": metrics, "calibration": calibration, "epochs": trainer.current_epoch}
         save_network(module.network, out / "network.safetensors", record)
@@ -152,21 +158,6 @@ def learnt(faces: Faces, share: float) -> Faces:
     return replace(faces, targets=mixed.astype(np.float32))
 
 
-def settings_of(cfg: DictConfig) -> dict[str, Any]:
-    """The choices that make the run; of places only the ends, fingerprints say the rest."""
-    settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
-    for key in ("train", "val", "votes"):
-        settings["data"][key] = settings["data"][key] and Path(settings["data"][key]).name
-    settings["init"] = settings["init"] and _tail(settings["init"])
-    settings["teachers"] = [_tail(teacher) for teacher in settings["teachers"]]
-    return {key: value for key, value in settings.items() if key not in ("resume", "out")}
-
-
-def _tail(checkpoint: str) -> str:
-    """A checkpoint's folder and name, which tell one run from another."""
-    return "/".join(Path(checkpoint).parts[-2:])
-
-
 def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
     """The task's LightningModule with a fresh network, normalised by the training faces."""
     if cfg.task.name == "emotion" and len(sets.train) == 0:
@@ -179,14 +170,23 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
         "mean": round(float(sets.train.images.mean()), 2),
         "std": round(float(sets.train.images.std()), 2),
     }
-    network = _started(cfg.init, settings) if cfg.init is not None else FaceNetwork(**settings)
+    network = FaceNetwork(**settings)
+    if cfg.init is not None:
+        start, record = load_network(cfg.init, cfg.task.name)
+        _unseen(f"init={cfg.init}", record, cfg, sets)
+        network = _started(cfg.init, start, settings)
     network.to(memory_format=torch.channels_last)
+    teachers = []
+    for path in cfg.teachers:
+        teacher, record = load_network(path, cfg.task.name)
+        _unseen(f"the teacher {path}", record, cfg, sets)
+        teachers.append(teacher)
     shared = {
         "network": network,
         "augment": Augmentation(**cfg.task.augment),
         "optimizer": OmegaConf.to_object(cfg.task.optimizer),
         "seed": cfg.seed,
-        "teachers": [load_network(teacher, cfg.task.name)[0] for teacher in cfg.teachers],
+        "teachers": teachers,
         "distil": cfg.distil,
         "distil_shift": cfg.distil_shift,
     }
@@ -198,9 +198,30 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
     return EmotionModule(**shared, class_counts=counts, **own)
 
 
-def _started(checkpoint: str, settings: dict[str, Any]) -> FaceNetwork:
+def _unseen(which: str, record: dict[str, Any], cfg: DictConfig, sets: Sets) -> None:
+    """Refuses a network that learnt from the same files split otherwise: it has seen faces that choices or the report
+    use."""
+    if "data" not in record:
+        return
+    fingerprints = [record["data"][name]["fingerprint"] for name in ("train", "report")]
+    if fingerprints[0] not in (sets.train.fingerprint, sets.report.fingerprint):
+        return
+    before, now = record["config"], settings_of(cfg)
+    names = ("select", "split", "folds", "fold")
+    changed = [f"data.{name}={before['data'][name]}" for name in names if before["data"][name] != now["data"][name]]
+    if before["seed"] != cfg.seed:
+        changed.append(f"seed={before['seed']}")
+    if fingerprints != [sets.train.fingerprint, sets.report.fingerprint]:
+        changed.append(f"data.val={before['data']['val'] or 'null'}")
+    if changed:
+        raise ConfigError(
+            f"{which}: learnt from these files split otherwise, and so from faces that choices or the report use; "
+            f"give what it had: {', '.join(changed)}"
+        )
+
+
+def _started(checkpoint: str, start: FaceNetwork, settings: dict[str, Any]) -> FaceNetwork:
     """A network of these settings with a checkpoint's weights, and its normalisation."""
-    start, _ = load_network(checkpoint, settings["task"])
     network = FaceNetwork(**(settings | {"mean": start.mean, "std": start.std}))
     if any(network.config[key] != start.config[key] for key in ("encoder", "head")):
         raise ConfigError(f"init={checkpoint}: holds another network than model= says; give the same model")
