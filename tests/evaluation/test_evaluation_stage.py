@@ -13,7 +13,7 @@ from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.robustness import _LOOKS, robustness
-from emotion_ai.evaluation.stage import evaluate
+from emotion_ai.evaluation.stage import _seen, evaluate
 from emotion_ai.models import FaceNetwork, save_network
 from emotion_ai.training.batches import to_frames
 
@@ -68,6 +68,41 @@ def test_a_report_holds_its_figures(task: Any, tmp_path: Path, checkpoint: Any) 
     assert any(name.startswith("Deviations") for name in report["tables"]) == (task == "keypoints")
     with np.load(out / "predictions.npz") as saved:
         assert saved["answers"].shape == ((500, 15, 2) if task == "keypoints" else (500, 5))
+
+
+@pytest.mark.parametrize(
+    ("judged", "part", "said"),
+    [
+        ("a", "PublicTest", "never trained or chosen on"),
+        ("a", "Training", "among which are faces that it was trained on"),
+        ("a", None, "among which are faces that it was trained on"),
+        ("b", None, "never trained or chosen on"),
+    ],
+)
+def test_a_report_says_whether_its_faces_were_learnt_from(judged: str, part: str | None, said: str) -> None:
+    record = {"data": {"how": "Usage: Training, PublicTest", "train": {"fingerprint": "a"}}}
+    assert _seen(judged, part, record) == said
+    assert "does not say" in _seen(judged, part, {})
+
+
+def test_a_card_speaks_of_what_was_judged(tmp_path: Path, checkpoint: Any) -> None:
+    face = {"faces": 7, "source": "mine.csv", "fingerprint": "m"}
+    record = {"data": {"how": "separate file", "train": face, "select": face}, "calibration": {"temperature": 0.5}}
+    save_network(network("emotion"), tmp_path / "mine.safetensors", record)
+    arguments = ["task=emotion", f"out={tmp_path / 'out'}"]
+    for file, flip in (("mine", True), ("emotion0", False)):
+        if file == "emotion0":
+            checkpoint("emotion")
+        card = tmp_path / f"{file}.md"
+        evaluate(config(*arguments, f"checkpoint={tmp_path / file}.safetensors", f"flip={flip}", f"card={card}"))
+        text = card.read_text()
+        assert ("mirror image; 95 %" in text) == flip != ("single forward pass" in text)
+        assert ("7 faces of `mine.csv`, separate file." in text) == (file == "mine")
+        assert ("| temperature" in text) == (file == "mine")
+        assert "FER2013 without" not in text
+    for place in (tmp_path, tmp_path / "none" / "card.md"):
+        with pytest.raises(ConfigError, match="card=.*give a file"):
+            evaluate(config(*arguments, "checkpoint=none", f"card={place}"))
 
 
 def test_a_batch_gives_what_single_faces_give_and_small_faces_are_resized() -> None:

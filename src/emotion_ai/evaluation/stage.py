@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from emotion_ai.contract import EMOTIONS, MEAN_FACE
+from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.arrays import Faces
 from emotion_ai.data.loaders import load
 from emotion_ai.data.plan import SYNTHETIC
@@ -49,6 +49,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         DataError: a dataset that cannot be used, or without annotations.
         ConfigError: settings that do not fit together.
     """
+    if cfg.card is not None and (Path(cfg.card).is_dir() or not Path(cfg.card).parent.is_dir()):
+        raise ConfigError(f"card={cfg.card}: is a folder, or in a folder that does not exist; give a file")
     network, record = load_network(cfg.checkpoint, cfg.task.name)
     faces, twins = _faces(cfg)
     removed = 0
@@ -102,6 +104,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         "checkpoint": Path(cfg.checkpoint).name,
         "data": {"source": Path(faces.source).name, "part": cfg.data.part, "fingerprint": faces.fingerprint},
         "faces": len(faces),
+        "seen": _seen(faces.fingerprint, cfg.data.part, record),
         "training_twins": int(twins.sum()),
         "training_twins_removed": removed,
         "flip": cfg.flip,
@@ -115,7 +118,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     write_report(
         out / "report.html",
         f"{cfg.task.name}: {Path(cfg.checkpoint).name}",
-        f"{len(faces)} faces of {Path(faces.source).name}{part}; intervals are 95 %, bootstrap over faces",
+        f"{len(faces)} faces of {Path(faces.source).name}{part}, {report['seen']}; intervals are bootstrap 95 %",
         {name: str(estimate) for name, estimate in heads.items()},
         tables,
         figures,
@@ -124,7 +127,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     )
     if cfg.card is not None:
         Path(cfg.card).write_text(model_card(report, record))
-    _show(cfg, heads, tables, out)
+    _show(cfg, f"{len(faces)} faces, {report['seen']}", heads, tables, out)
     return {name: estimate.value for name, estimate in heads.items()}
 
 
@@ -158,14 +161,26 @@ def _faces(cfg: DictConfig) -> tuple[Faces, NDArray[np.bool_]]:
     return faces, seen_in(faces.images, training) if apart else np.zeros(len(faces), bool)
 
 
+def _seen(fingerprint: str, part: str | None, record: dict[str, Any]) -> str:
+    """Whether the network may have learnt from the faces that it is judged on, by its training record."""
+    data = record.get("data")
+    if data is None:
+        return "of which the checkpoint does not say whether it was trained on them"
+    apart = data["how"].startswith("Usage") and part in ("PublicTest", "PrivateTest")
+    if apart or fingerprint != data["train"]["fingerprint"]:
+        return "never trained or chosen on"
+    return "among which are faces that it was trained on"
+
+
 def _keypoints(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     truth: NDArray[np.float32] = faces.targets  # type: ignore[assignment]
     errors = KeypointErrors.of(answers, truth)
-    mean = KeypointErrors.of(np.broadcast_to(np.array(MEAN_FACE, np.float32), truth.shape), truth)
+    mean = np.nansum(truth, 0) / np.maximum((~np.isnan(truth)).sum(0), 1)
+    constant = KeypointErrors.of(np.broadcast_to(mean, truth.shape), truth)
     tables: dict[str, dict[str, Any]] = {
         "In pixels of the 96×96 frame": {
             "RMSE": errors.rmse,
-            "RMSE of the mean face": mean.rmse,
+            "RMSE of the best constant answer, the mean of these faces": constant.rmse,
             "RMSE without each face's mean shift": errors.without_shift,
             "median distance": float(np.median(errors.distances)),
             "95th percentile of the distance": float(np.percentile(errors.distances, 95)),
@@ -175,7 +190,7 @@ def _keypoints(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     worst = np.argsort(-errors.distances)[:_SHOWN]
     typical = np.random.default_rng(seed).permutation(len(faces))[:_SHOWN]
     figures = {
-        "Cumulative error": pictures.cumulative_error(errors, mean),
+        "Cumulative error": pictures.cumulative_error(errors, constant),
         "Each point": pictures.point_errors(errors),
     }
     for name, rows in (("Typical faces", typical), ("Worst faces", worst)):
@@ -248,9 +263,11 @@ def _command(cfg: DictConfig) -> str:
     )
 
 
-def _show(cfg: DictConfig, heads: dict[str, Estimate], tables: dict[str, dict[str, Any]], out: Path) -> None:
+def _show(
+    cfg: DictConfig, faces: str, heads: dict[str, Estimate], tables: dict[str, dict[str, Any]], out: Path
+) -> None:
     console = Console()
-    table = Table(title=f"{cfg.task.name}: {Path(cfg.checkpoint).name}")
+    table = Table(title=f"{cfg.task.name}: {Path(cfg.checkpoint).name}\n{faces}")
     for name in ("figure", "value", "95 % interval", "faces"):
         table.add_column(name, justify="left" if name == "figure" else "right")
     for name, e in heads.items():

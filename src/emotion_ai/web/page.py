@@ -158,7 +158,7 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                         with gr.Column(elem_classes="ea-choices"):
                             choice = _choice("Version or label", choices)
                             names = gr.Checkbox(False, label="Names of the points")
-                            ellipses = gr.Checkbox(False, label="Uncertainty of the points", info="95 % lie within")
+                            ellipses = gr.Checkbox(False, label="Uncertainty of the points", info="meant to hold 95 %")
                             looked = gr.Checkbox(
                                 False, label="Where the emotion network looked", visible=bool(served.models)
                             )
