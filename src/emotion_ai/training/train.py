@@ -170,8 +170,9 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
         "mean": round(float(sets.train.images.mean()), 2),
         "std": round(float(sets.train.images.std()), 2),
     }
-    network = FaceNetwork(**settings)
-    if cfg.init is not None:
+    if cfg.init is None:
+        network = FaceNetwork(**settings)
+    else:
         start, record = load_network(cfg.init, cfg.task.name)
         _unseen(f"init={cfg.init}", record, cfg, sets)
         network = _started(cfg.init, start, settings)
