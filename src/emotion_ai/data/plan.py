@@ -69,10 +69,6 @@ def plan_sets(
         DataError: a file that cannot be used.
         ConfigError: settings that contradict each other.
     """
-    if split is not None and folds_count is not None:
-        raise ConfigError("data.split and data.folds contradict each other; give one of them")
-    if folds_count is not None and not 0 <= fold < folds_count:
-        raise ConfigError(f"data.fold={fold}: with data.folds={folds_count} wanted is 0 to {folds_count - 1}")
     if votes is not None and (train == SYNTHETIC or task != "emotion"):
         raise ConfigError(f"data.votes={votes}: FER+ votes belong to FER2013; give it as data.train, with task=emotion")
     faces = synthetic_faces(count, seed).faces(task) if train == SYNTHETIC else load(train, task, labels, votes)

@@ -51,18 +51,22 @@ _OPTIONAL = ("data.folds",)
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuses a number of the wrong kind or out of its range, before anything is loaded.
+    """Refuses, before anything is loaded, what contradicts itself, is of the wrong kind or out of its range.
 
     Raises:
         ConfigError: the first such setting.
     """
+    split, folds = cfg.data.split, cfg.data.folds
+    if split is not None and folds is not None:
+        raise ConfigError("data.split and data.folds contradict each other; give one of them")
     wanted = _WANTED | {f"task.augment.{name}": _AMOUNT for name in cfg.task.augment}
     absent = object()  # of the other task
     for key, (words, holds) in wanted.items():
         value = OmegaConf.select(cfg, key, default=absent)
         if value is not absent and not (value is None and key in _OPTIONAL) and not holds(value):
             raise ConfigError(f"{key}={value}: wanted is {words}")
-    split = cfg.data.split
+    if folds is not None and cfg.data.fold >= folds:
+        raise ConfigError(f"data.fold={cfg.data.fold}: with data.folds={folds} wanted is 0 to {folds - 1}")
     if split is not None and not (isinstance(split, ListConfig) and len(split) == 3 and all(map(_SHARE[1], split))):
         raise ConfigError(f"data.split={split}: wanted are three shares, of training, choices and report")
     if not isinstance(cfg.report, bool):
