@@ -14,7 +14,8 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest
 
-# BUDGET=quick proves the road in minutes; DATA is the folder of the datasets, ABLATIONS="trainer=gpu" goes to every run
+# BUDGET=quick proves the road in minutes, BUDGET=cpu takes hours; DATA is the folder of the datasets,
+# ABLATIONS="trainer=gpu" goes to every run
 BUDGET ?= full
 DATA ?= $(EMOTION_AI_DATA)
 ablations: $(READY)

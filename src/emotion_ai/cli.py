@@ -115,7 +115,7 @@ def cross_validate() -> None:
 @app.command()
 def ablations(
     overrides: Annotated[list[str] | None, typer.Argument(help="Of train, for every run: trainer=gpu.")] = None,
-    budget: Annotated[str, typer.Option(help="full, or quick: minutes, whose figures are never quoted.")] = "full",
+    budget: Annotated[str, typer.Option(help="full; cpu: small networks; quick: minutes, never quoted.")] = "full",
     data: Annotated[Path | None, typer.Option(help="Folder of fer2013.csv*, training.csv*, fer2013new.csv.")] = None,
     out: Annotated[Path, typer.Option(help="Where all runs go, in a folder of the budget's name.")] = Path(
         "runs/ablations"

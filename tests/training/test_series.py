@@ -151,7 +151,8 @@ def test_the_full_table_is_written_between_its_markers_alone(
     ablations("full", data, tmp_path)
     text = document.read_text()
     assert text.startswith(f"before\n{BEGIN}\n\nMean over 3 seeds")
-    assert text.endswith(f"{END}\nafter\n")
+    assert text.endswith(f"(images/ablations-keypoints.png)\n\n{END}\nafter\n")
+    assert (tmp_path / "images" / "ablations-keypoints.png").read_bytes() == (tmp_path / "keypoints.png").read_bytes()
     assert "old" not in text
     assert "| change | 0.700 ± 0.000 | -0.100 (-0.100 to -0.100) |" in text
     ablations("full", data, tmp_path)
@@ -167,9 +168,11 @@ def row(value: float) -> module.Row:
 def test_every_listed_change_is_a_training_config() -> None:
     plan = config("ablations")
     assert len(plan.budgets.full.seeds) >= 3
+    assert len(plan.budgets.cpu.seeds) >= 3
     assert len(plan.budgets.quick.seeds) >= 2
     for task in TASKS:
-        config("train", *plan[task].base, *plan.budgets.quick[task])
+        for budget in plan.budgets.values():
+            config("train", *plan[task].base, *budget[task])
         base = config("train", *plan[task].base)
         for change in plan[task].changes.values():
             filled = [text.replace("{twice}", "4").replace("{base}", "'a b/x=1'") for text in change.overrides]

@@ -1,5 +1,6 @@
 """Ablations: one change at a time against a base, several seeds each, judged on the faces for choices alone."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
     decides split, first weights and order, for the base as for the changes. Nothing of the reported set is looked at.
 
     Args:
-        budget: "full", or "quick", which proves the road on few faces.
+        budget: "full"; "cpu", with smaller networks and fewer epochs; or "quick", which proves the road on few faces.
         data: folder that holds, at any depth, fer2013.csv*, training.csv* with validation.csv*, fer2013new.csv; tasks
             whose file it lacks are left out. None draws synthetic faces, for "quick" only.
         overrides: of `emotion-ai train`, for every run.
@@ -105,6 +106,12 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
     write_json(out / "ablations.json", {**settings, "rows": content, **environment()})
     _write(out / "ablations.md", table)
     if document is not None:
+        images = document.parent / "images"
+        images.mkdir(exist_ok=True)
+        for name in rows:
+            picture = images / f"ablations-{name}.png"
+            shutil.copyfile(out / f"{name}.png", picture)
+            table += f"\n![{name}: each change against the base](images/{picture.name})\n"
         _write(document, _with_table(document, table))
     console = Console()
     console.print(Markdown(table))
