@@ -14,6 +14,10 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest
 
+# trainings on processors: glibc keeps freed memory, whose pages would otherwise be fetched anew in every step
+ablations weights-keypoints weights-emotion: export MALLOC_MMAP_THRESHOLD_ ?= 33554432
+ablations weights-keypoints weights-emotion: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
+
 # BUDGET=quick proves the road in minutes, BUDGET=cpu takes hours; DATA is the folder of the datasets,
 # ABLATIONS="trainer=gpu" goes to every run
 BUDGET ?= full
