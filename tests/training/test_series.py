@@ -96,9 +96,10 @@ def small_plan(monkeypatch: pytest.MonkeyPatch) -> DictConfig:
     """The shipped plan with one change that needs nothing more, and runs of seconds."""
     plan = config("ablations")
     for task in TASKS:
-        wanted = ("distillation", "FER+ votes")
+        wanted = ("distillation", "FER+ votes", "SGD")
         plan[task].changes = {name: change for name, change in plan[task].changes.items() if name in wanted}
         plan.budgets.quick[task] = TINY if task == "keypoints" else TINY[:-1]
+    plan.budgets.quick.without = ["SGD"]
     real = module.compose
     monkeypatch.setattr(module, "compose", lambda name, *rest: plan if name == "ablations" else real(name, *rest))
     return plan
@@ -125,7 +126,8 @@ def test_ablations_pair_by_seed_and_are_taken_up(tmp_path: Path, trained: list[P
         assert (tmp_path / f"{task}.png").stat().st_size > 5000
     table = (tmp_path / "ablations.md").read_text()
     assert "never quoted" in table
-    assert "Left out: FER+ votes, without fer2013new.csv" in table
+    assert "Left out: SGD; FER+ votes, without fer2013new.csv" in table
+    assert "SGD" not in rows["emotion"]
     assert ablations("quick", None, tmp_path) == rows
     assert len(trained) == 8
 
@@ -170,6 +172,8 @@ def test_every_listed_change_is_a_training_config() -> None:
     assert len(plan.budgets.full.seeds) >= 3
     assert len(plan.budgets.cpu.seeds) >= 3
     assert len(plan.budgets.quick.seeds) >= 2
+    names = {name for task in TASKS for name in plan[task].changes}
+    assert all(set(budget.without) <= names for budget in plan.budgets.values())
     for task in TASKS:
         for budget in plan.budgets.values():
             config("train", *plan[task].base, *budget[task])

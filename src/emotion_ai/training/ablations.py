@@ -87,12 +87,13 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
         raise DataError(f"{data}: holds neither fer2013.csv nor training.csv; give the folder that they lie in")
     votes = next(data.rglob(_VOTES), None) if data is not None else None
     rows: dict[str, dict[str, Row]] = {}
-    left_out = []
+    left_out = list(chosen.without)
     for task in TASKS:
         if data is not None and not sources[task]:
             left_out.append(f"{task}, without {_FILES[task]['train']}")
             continue
         changes = {BASE: {"asks": "the experiment as it is", "overrides": []}, **plan[task].changes}
+        changes = {name: change for name, change in changes.items() if name not in chosen.without}
         if votes is None:
             without = [name for name, change in changes.items() if "{votes}" in "".join(change["overrides"])]
             left_out += [f"{name}, without {_VOTES}" for name in without]
