@@ -7,7 +7,7 @@ from torch import Tensor
 
 from emotion_ai.contract import FLIP, FRAME, MEAN_FACE
 from emotion_ai.errors import ConfigError
-from emotion_ai.training.augment import Augmentation, affine, warp_images, warp_points
+from emotion_ai.training.augment import Augmentation, affine, blurred, warp_images, warp_points
 from emotion_ai.training.random import sample_keys, uniform
 
 FACE = torch.tensor(MEAN_FACE)[None]
@@ -156,3 +156,15 @@ def test_random_numbers_are_uniform_and_uncorrelated() -> None:
 def test_impossible_settings(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="augment"):
         Augmentation(**setting)
+
+
+def test_the_blur_is_binomial_and_keeps_even_faces() -> None:
+    point = torch.zeros(1, 1, FRAME, FRAME)
+    point[0, 0, 40, 50] = 1.0
+    once = torch.tensor([1, 4, 6, 4, 1]) / 16
+    twice = torch.nn.functional.conv1d(once[None, None], once[None, None], padding=4)[0, 0]  # symmetric: no flip
+    wanted = torch.zeros(FRAME, FRAME)
+    wanted[36:45, 46:55] = twice[:, None] * twice[None, :]
+    torch.testing.assert_close(blurred(point)[0, 0], wanted)
+    even = torch.full((2, 1, FRAME, FRAME), 200.0)
+    torch.testing.assert_close(blurred(even), even)

@@ -1,6 +1,5 @@
 """Ablations: one change at a time against a base, several seeds each, judged on the faces for choices alone."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,10 +108,10 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
     if document is not None:
         images = document.parent / "images"
         images.mkdir(exist_ok=True)
-        for name in rows:
-            picture = images / f"ablations-{name}.png"
-            shutil.copyfile(out / f"{name}.png", picture)
-            table += f"\n![{name}: each change against the base](images/{picture.name})\n"
+        for task in (task for task in TASKS if task in rows):
+            picture = images / f"ablations-{task}.png"
+            save(_picture(task, rows[task]), picture)
+            table += f"\n![{task}: each change against the base](images/{picture.name})\n"
         _write(document, _with_table(document, table))
     console = Console()
     console.print(Markdown(table))
