@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from starlette.responses import PlainTextResponse
-from starlette.testclient import TestClient
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
 from emotion_ai.errors import (
@@ -43,7 +41,6 @@ from emotion_ai.web.answers import (
     published_versions,
 )
 from emotion_ai.web.examples import examples
-from emotion_ai.web.guard import Guard
 
 LABELS = {"stable": 1}
 PROBABILITIES = {1: [0.1, 0.1, 0.1, 0.6, 0.1], 2: [0.1, 0.1, 0.4, 0.3, 0.1]}
@@ -227,18 +224,6 @@ def test_a_published_version_is_described_and_damage_is_not_shown(tmp_path: Path
     for content in ("[]", "{", '{"rows": 3}', '{"rows": [{"path": "x"}]}'):
         (extra / "parity.json").write_text(content)
         assert published(tmp_path, 3).parity == []
-
-
-def test_the_guard_limits_and_forbids() -> None:
-    client = TestClient(Guard(PlainTextResponse("here"), uploads=3))
-    answer = client.get("/")
-    assert answer.text == "here"
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
-    assert answer.headers["cache-control"] == "no-store"
-    assert "max-age" in client.get("/assets/x.js").headers["cache-control"]
-    assert [client.post("/gradio_api/upload", content=b"x").status_code for _ in range(4)] == [200, 200, 200, 429]
-    assert client.post("/gradio_api/queue/join", content=bytes(21 * 2**20)).status_code == 413
-    assert client.post("/gradio_api/queue/join", content=iter([b"x"])).status_code == 411
 
 
 def test_the_folder_for_uploads_is_private_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,7 +261,7 @@ def _content(payload: Any) -> bytes | None:
     if payload.url and payload.url.startswith("data:"):
         return base64.b64decode(payload.url.partition(",")[2])
     try:
-        return Path(payload.path).read_bytes()  # Gradio has checked that it is an upload
+        return Path(payload.path).read_bytes()  # the guard has checked that it is an upload
     except OSError as error:
         raise gr.Error("This upload is deleted already: give the picture once more.") from error
 
@@ -343,7 +343,7 @@ def application(served: Served, asker: Asker, folder: Path, host: str = "127.0.0
     )
     if host in ("127.0.0.1", "localhost", "::1"):  # no other name may be made to lead here
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, folder=folder)
     return app
 
 
