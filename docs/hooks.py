@@ -15,7 +15,7 @@ CONF = ROOT / "conf"
 STAGES = ("train", "evaluate", "export")
 GROUPS = ("task", "model", "trainer", "data", "experiment")
 HYDRA = ("train", "cross-validate", "evaluate", "export")
-AUGMENT = """::: emotion_ai.training.augment.Augmentation
+AUGMENT = """::: emotion_ai.data.augment.Augmentation
     options: {members: false, show_root_heading: false, show_root_toc_entry: false}"""
 CARDS = ROOT / "src" / "emotion_ai" / "assets" / "weights"
 

@@ -9,14 +9,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from emotion_ai.annotate import annotate
 from emotion_ai.client import FaceClient
 from emotion_ai.contract import EMOTIONS, TASKS
-from emotion_ai.photo import PORTRAITS, load_photo
-from emotion_ai.readings import FaceReading
+from emotion_ai.inference.drawing import annotate
+from emotion_ai.inference.readings import FaceReading
 from emotion_ai.training.train import train
-from emotion_ai_export.serve import running
-from emotion_ai_export.stage import export
+from emotion_ai.vision.photo import PORTRAITS, load_photo
+from emotion_ai_export.convert.stage import export
+from emotion_ai_export.serving.launch import running
 
 _FAST = ["data.count=200", "epochs=1"]
 _WHO = {1: "trained on synthetic faces just now", 2: "bundled weights"}

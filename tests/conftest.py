@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision  # noqa: F401 - before TensorFlow, see emotion_ai_export.frameworks
+import torchvision  # noqa: F401 - before TensorFlow, see emotion_ai_export.convert.frameworks
 from hypothesis import settings
 
 from emotion_ai.contract import SERVABLES, Task
@@ -78,7 +78,7 @@ def networks() -> dict[Task, FaceNetwork]:
 
 @pytest.fixture(scope="session")
 def onnx_models(networks: dict[Task, FaceNetwork]) -> dict[Task, Any]:
-    from emotion_ai_export.convert import to_onnx
+    from emotion_ai_export.convert.graph import to_onnx
 
     return {task: to_onnx(network) for task, network in networks.items()}
 
@@ -86,8 +86,8 @@ def onnx_models(networks: dict[Task, FaceNetwork]) -> dict[Task, Any]:
 @pytest.fixture(scope="session")
 def folders(onnx_models: dict[Task, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """SavedModels, not yet published, by servable."""
-    from emotion_ai_export.convert import to_graph
-    from emotion_ai_export.servable import save_servable
+    from emotion_ai_export.convert.graph import to_graph
+    from emotion_ai_export.convert.saved_model import save_servable
 
     base = tmp_path_factory.mktemp("saved")
     graphs = {task: to_graph(model) for task, model in onnx_models.items()}

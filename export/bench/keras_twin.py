@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from emotion_ai.contract import FRAME, KEYPOINTS
+from emotion_ai.contract import CROP_SIZE, KEYPOINTS
 from emotion_ai.models import FaceNetwork
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder, SqueezeExcite
 from emotion_ai.models.network import EmotionHead, HeatmapHead, RegressionHead
-from emotion_ai_export.frameworks import tf
+from emotion_ai_export.convert.frameworks import tf
 
-_HALF = FRAME / 2
+_HALF = CROP_SIZE / 2
 
 
 def keras_twin(network: FaceNetwork) -> Any:
@@ -22,7 +22,7 @@ def keras_twin(network: FaceNetwork) -> Any:
     """
     if not isinstance(network.encoder, ResidualEncoder):
         raise TypeError(f"{type(network.encoder).__name__} has no twin in Keras here")
-    images = tf.keras.Input((FRAME, FRAME, 1))
+    images = tf.keras.Input((CROP_SIZE, CROP_SIZE, 1))
     x = (images - network.mean) / network.std
     for layer in network.encoder.stem:
         x = _layer(layer, x)

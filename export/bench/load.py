@@ -28,15 +28,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from emotion_ai import serving_protos as protos
-from emotion_ai.client import FaceClient
+from emotion_ai.client import FaceClient, protos
 from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_INPUT, IMAGES_SIGNATURE
 from emotion_ai.errors import EmotionAIError
-from emotion_ai.framing import to_frame
-from emotion_ai.photo import PORTRAITS, load_photo
-from emotion_ai.png import encode_png
-from emotion_ai.readings import framed_faces
-from emotion_ai.training.record import write_json
+from emotion_ai.files import write_json
+from emotion_ai.inference.readings import framed_faces
+from emotion_ai.vision.crops import resize_to_crop
+from emotion_ai.vision.photo import PORTRAITS, load_photo
+from emotion_ai.vision.png import encode_png
 
 Send = Callable[[], bool]
 """Asks once; whether it was answered as asked."""
@@ -45,7 +44,7 @@ Connect = Callable[[], AbstractContextManager[Send]]
 
 
 @dataclass(frozen=True)
-class Way:
+class RequestEncoding:
     """One way to send a face: bytes of its request, and a maker of clients."""
 
     name: str
@@ -68,9 +67,9 @@ class Load:
     p99: float
 
 
-def ways(rest: str, address: str | None, model: str = "face") -> list[Way]:
+def request_encodings(rest: str, address: str | None, model: str = "face") -> list[RequestEncoding]:
     """One face as JSON integers, base64 PNG and JPEG over REST; and over gRPC, where there is an address."""
-    face = np.rint(to_frame(framed_faces(load_photo(PORTRAITS[0]))[0][0])).astype(np.uint8)
+    face = np.rint(resize_to_crop(framed_faces(load_photo(PORTRAITS[0]))[0][0])).astype(np.uint8)
     jpeg = io.BytesIO()
     Image.fromarray(face).save(jpeg, "JPEG", quality=85)
     pixels = face[None, ..., None]
@@ -82,7 +81,7 @@ def ways(rest: str, address: str | None, model: str = "face") -> list[Way]:
     found = []
     for name, (signature, instances) in bodies.items():
         body = json.dumps({"signature_name": signature, "instances": instances}).encode()
-        found.append(Way(name, len(body), _rest(rest, model, body)))
+        found.append(RequestEncoding(name, len(body), _rest(rest, model, body)))
     inputs = {
         "gRPC, pixels": (IMAGES_SIGNATURE, IMAGES_INPUT, pixels.astype(np.float32)),
         "gRPC, JPEG": (BYTES_SIGNATURE, BYTES_INPUT, [jpeg.getvalue()]),
@@ -91,11 +90,11 @@ def ways(rest: str, address: str | None, model: str = "face") -> list[Way]:
         request = protos.PredictRequest(model_spec={"name": model, "signature_name": signature})
         request.inputs[key].CopyFrom(protos.tensor(value))  # type: ignore[arg-type]
         body = request.SerializeToString()
-        found.append(Way(name, len(body), _grpc(str(address), body)))
+        found.append(RequestEncoding(name, len(body), _grpc(str(address), body)))
     return found
 
 
-def measure(way: Way, clients: int, seconds: float) -> Load:
+def measure(way: RequestEncoding, clients: int, seconds: float) -> Load:
     """The given number of clients, for so long, after each has been answered once."""
     answered: list[list[float]] = [[] for _ in range(clients)]
     failed = [0] * clients
@@ -145,7 +144,7 @@ def main() -> None:
     except EmotionAIError as error:
         sys.exit(f"error: {error}")
     options.out.mkdir(parents=True, exist_ok=True)
-    found = ways(options.server, address)
+    found = request_encodings(options.server, address)
     loads = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         step = progress.add_task("", total=len(found) * len(options.clients))

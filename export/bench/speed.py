@@ -24,14 +24,15 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import bootstrap
 
-from emotion_ai.contract import FRAME, IMAGES_SIGNATURE, OUTPUTS, TASKS, Task
+from emotion_ai.contract import CROP_SIZE, IMAGES_SIGNATURE, OUTPUTS, TASKS, Task
+from emotion_ai.files import write_json
 from emotion_ai.models import FaceNetwork, load_network
-from emotion_ai.training.record import environment, write_json
+from emotion_ai.provenance import environment
 from emotion_ai_export.bench.keras_twin import keras_twin
-from emotion_ai_export.convert import to_graph, to_onnx
-from emotion_ai_export.onnx_tf_compat import load_onnx_tf
-from emotion_ai_export.servable import save_servable
-from emotion_ai_export.server.store import Servable
+from emotion_ai_export.convert.graph import to_graph, to_onnx
+from emotion_ai_export.convert.onnx_tf_compat import load_onnx_tf
+from emotion_ai_export.convert.saved_model import save_servable
+from emotion_ai_export.serving.embedded.store import Servable
 
 OURS, KERAS, ONNX_TF = "SavedModel", "Keras", "onnx-tf"
 _PAUSE = 0.05  # seconds: longer than idle worker threads spin
@@ -41,7 +42,7 @@ Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """images float32 (N, 96, 96, 1) to the network's answer."""
 
 
-def contenders(task: Task, network: FaceNetwork, folder: Path, threads: int) -> dict[str, Call]:
+def backends(task: Task, network: FaceNetwork, folder: Path, threads: int) -> dict[str, Call]:
     """All ways to run one network, by name."""
     model = to_onnx(network)
     save_servable({task: to_graph(model)}, task, folder / "ours")
@@ -64,7 +65,7 @@ def measure(calls: dict[str, Call], batch: int, rounds: int, seed: int = 0) -> d
         AssertionError: the contenders do not answer the same.
     """
     rng = np.random.default_rng(seed)
-    images = rng.uniform(0, 255, (batch, FRAME, FRAME, 1)).astype(np.float32)
+    images = rng.uniform(0, 255, (batch, CROP_SIZE, CROP_SIZE, 1)).astype(np.float32)
     wanted = calls["PyTorch"](images)
     repeats = {}
     for name, call in calls.items():
@@ -104,7 +105,7 @@ def main() -> None:
     for task, checkpoint in zip(TASKS, options.checkpoint, strict=True):
         network, _ = load_network(checkpoint, task)
         with tempfile.TemporaryDirectory() as folder:
-            calls = contenders(task, network, Path(folder), options.threads)
+            calls = backends(task, network, Path(folder), options.threads)
             nodes[task] = {name: count_nodes(Path(folder) / name) for name in ("ours", "onnx_tf", "keras")}
             for batch in options.batches:
                 rows += _rows(task, batch, measure(calls, batch, options.rounds))

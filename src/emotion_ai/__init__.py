@@ -8,13 +8,13 @@ from emotion_ai.contract import EMOTIONS, KEYPOINTS
 
 if TYPE_CHECKING:
     from emotion_ai.client import FaceClient
-    from emotion_ai.reader import FaceReader
+    from emotion_ai.inference.reader import FaceReader
 
 __all__ = ["EMOTIONS", "KEYPOINTS", "FaceClient", "FaceReader", "__version__"]
 
 __version__ = version("emotion-ai")
 
-_LAZY = {"FaceClient": "emotion_ai.client", "FaceReader": "emotion_ai.reader"}
+_LAZY = {"FaceClient": "emotion_ai.client", "FaceReader": "emotion_ai.inference.reader"}
 
 
 def __getattr__(name: str) -> Any:

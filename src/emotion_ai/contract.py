@@ -5,7 +5,7 @@ Coordinates are pixels of the 96x96 frame, x right, y down, pixel centres at int
 
 from typing import Literal
 
-FRAME = 96
+CROP_SIZE = 96
 
 KEYPOINTS = (
     "left_eye_center",

@@ -12,10 +12,10 @@ from google.protobuf import text_format
 from reference.build_models import build  # pytest puts this test's folder on the path
 from reference.real import real_server
 
-from emotion_ai import serving_protos as protos
-from emotion_ai_export.server import NAME
+from emotion_ai.client import protos
 from emotion_ai_export.server.rpc import start_rpc
-from emotion_ai_export.server.store import ModelStore
+from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.store import ModelStore
 
 RECORDED = {
     label.strip(): answer.strip()

@@ -16,9 +16,9 @@ import pytest
 from reference.build_models import build  # pytest puts this test's folder on the path
 from reference.real import real_server
 
-from emotion_ai_export.server import NAME
-from emotion_ai_export.server.app import create_app
-from emotion_ai_export.server.store import ModelStore
+from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.app import create_app
+from emotion_ai_export.serving.embedded.store import ModelStore
 
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "reference" / "rest.jsonl").read_text().splitlines()]
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
-from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS, MEAN_FACE, TASKS, Task
-from emotion_ai.data.splits import twin_groups
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, MEAN_FACE, TASKS, Task
+from emotion_ai.data.duplicates import duplicate_groups
 from emotion_ai.data.synthetic import SyntheticFaces, synthetic_faces
 from emotion_ai.errors import ConfigError
 
@@ -29,15 +29,15 @@ def test_the_same_seed_gives_the_same_faces_and_a_shorter_run_is_a_prefix() -> N
 
 def test_another_seed_gives_other_faces() -> None:
     both = np.concatenate([synthetic_faces(40, seed=0).images, synthetic_faces(40, seed=1).images])
-    assert len(set(twin_groups(both))) == 80
+    assert len(set(duplicate_groups(both))) == 80
 
 
 def test_shapes_types_and_ranges(many: SyntheticFaces) -> None:
-    assert many.images.shape == (COUNT, FRAME, FRAME)
+    assert many.images.shape == (COUNT, CROP_SIZE, CROP_SIZE)
     assert many.points.shape == (COUNT, len(KEYPOINTS), 2)
     assert (many.images.dtype, many.points.dtype, many.labels.dtype) == (np.uint8, np.float32, np.int64)
     assert many.points.min() >= 0
-    assert many.points.max() <= FRAME - 1
+    assert many.points.max() <= CROP_SIZE - 1
     assert many.images.std((1, 2)).min() > 5, "a face is nearly blank"
 
 
@@ -66,7 +66,7 @@ def test_left_is_the_subjects_left(many: SyntheticFaces) -> None:
 
 def _gray(images: np.ndarray, places: np.ndarray, reach: int = 1) -> np.ndarray:
     """Mean gray of each image (N, 96, 96) in a small square around its own place (N, 2)."""
-    x, y = np.rint(places).astype(int).clip(reach, FRAME - 1 - reach).T
+    x, y = np.rint(places).astype(int).clip(reach, CROP_SIZE - 1 - reach).T
     steps = range(-reach, reach + 1)
     return np.mean([images[np.arange(len(images)), y + j, x + i] for i in steps for j in steps], 0)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from emotion_ai.data.loaders import load
-from emotion_ai.data.plan import plan_sets
+from emotion_ai.data.splits import build_splits
 from emotion_ai.errors import ConfigError, DataError
-from emotion_ai.training.train import learnt
+from emotion_ai.training.train import soft_targets
 
 COLUMNS = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 ANGRY, HAPPY, NEUTRAL = "0,0,0,0,10,0,0,0,0,0", "0,10,0,0,0,0,0,0,0,0", "8,0,0,0,2,0,0,0,0,0"
@@ -56,13 +56,13 @@ def test_what_is_learnt_mixes_label_and_votes(tmp_path: Path) -> None:
     ]
     path, votes = write(tmp_path, rows)
     faces = load(path, votes=votes)
-    mixed = learnt(faces, 0.25).targets
+    mixed = soft_targets(faces, 0.25).targets
     np.testing.assert_allclose(
         mixed, [[0.25, 0, 0, 0.75, 0], [0.25, 0, 0, 0.75, 0], [0, 0, 0, 1, 0], [0.6, 0, 0, 0, 0]], atol=1e-6
     )
-    assert learnt(load(path), 0.25).targets.tolist() == [3, 3, 3]
+    assert soft_targets(load(path), 0.25).targets.tolist() == [3, 3, 3]
     with pytest.raises(ConfigError, match="a share from 0 to 1"):
-        learnt(faces, 1.5)
+        soft_targets(faces, 1.5)
 
 
 def test_judged_faces_are_the_same_with_and_without_votes(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_judged_faces_are_the_same_with_and_without_votes(tmp_path: Path) -> Non
     path, votes = write(tmp_path, rows)
     settings: dict[str, Any] = {"task": "emotion", "train": str(path), "val": None, "labels": "auto", "count": 0}
     settings |= {"select": 0.2, "split": None, "folds_count": None, "fold": 0, "seed": 3}
-    plain, voted = plan_sets(**settings, votes=None), plan_sets(**settings, votes=str(votes))
+    plain, voted = build_splits(**settings, votes=None), build_splits(**settings, votes=str(votes))
     for part in ("select", "report"):
         np.testing.assert_array_equal(getattr(plain, part).images, getattr(voted, part).images)
         assert (getattr(voted, part).targets >= 0).all()
@@ -103,9 +103,9 @@ def test_votes_belong_to_fer2013(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"val": None, "labels": "auto", "count": 20, "select": 0.2, "split": None}
     settings |= {"folds_count": None, "fold": 0, "seed": 3, "votes": str(votes)}
     with pytest.raises(ConfigError, match="belong to FER2013"):
-        plan_sets("emotion", "synthetic", **settings)
+        build_splits("emotion", "synthetic", **settings)
     with pytest.raises(ConfigError, match="belong to FER2013"):
-        plan_sets("keypoints", "synthetic", **settings)
+        build_splits("keypoints", "synthetic", **settings)
 
 
 def test_the_real_votes_agree_with_most_labels(real_data: Path) -> None:

@@ -9,13 +9,13 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
+from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.robustness import _LOOKS, robustness
 from emotion_ai.evaluation.stage import _seen, evaluate
 from emotion_ai.models import FaceNetwork, save_network
-from emotion_ai.training.batches import to_frames
 
 TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 
@@ -145,7 +145,7 @@ def test_robustness_keeps_the_points_under_the_pixels() -> None:
 
 
 def test_covers_and_files_change_only_what_they_say() -> None:
-    frames = to_frames(torch.from_numpy(synthetic_faces(2, 0).images))
+    frames = resize_to_crops(torch.from_numpy(synthetic_faces(2, 0).images))
     eyes = _LOOKS["eyes covered"](frames)
     assert (eyes[..., 24:48, :] == 128).all()
     assert torch.equal(eyes[..., :24, :], frames[..., :24, :])

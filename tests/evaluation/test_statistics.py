@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from emotion_ai.errors import ConfigError
-from emotion_ai.evaluation.headlines import headlines
 from emotion_ai.evaluation.metrics import EmotionScores
 from emotion_ai.evaluation.statistics import t_interval
+from emotion_ai.evaluation.summary import summary_metrics
 
 RUNS = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
 
@@ -42,6 +42,6 @@ def test_headlines_are_those_of_the_metrics() -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(5), 200).astype(np.float32)
     labels = rng.integers(0, 5, 200)
-    found, scores = headlines("emotion", probabilities, labels, 0), EmotionScores(probabilities, labels)
+    found, scores = summary_metrics("emotion", probabilities, labels, 0), EmotionScores(probabilities, labels)
     wanted = {"accuracy": scores.accuracy, "macro F1": scores.macro_f1, "calibration error": scores.calibration_error}
     assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(wanted)

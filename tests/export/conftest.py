@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from emotion_ai_export.frameworks import tf
-from emotion_ai_export.serve import Addresses, running
+from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.serving.launch import Addresses, running
 
 
 @pytest.fixture(scope="session", params=["embedded", "tensorflow-serving"])

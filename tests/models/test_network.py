@@ -62,8 +62,8 @@ def test_deviations_are_positive_and_leave_points_and_encoder_alone() -> None:
     assert points.shape == deviations.shape == (2, 15, 2)
     assert (deviations > 0).all()
     deviations.sum().backward()
-    learnt = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
-    assert learnt == {"deviations.linear.weight", "deviations.linear.bias"}
+    soft_targets = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert soft_targets == {"deviations.linear.weight", "deviations.linear.bias"}
     network.eval()
     before = network.uncertainty(images)[1]
     network.deviations.scale(1.5)
@@ -94,7 +94,7 @@ def test_a_cooled_head_says_the_same_less_surely() -> None:
     torch.nn.init.normal_(network.head.linear.weight, std=0.5)  # type: ignore[union-attr]
     images = torch.rand(4, 1, 96, 96) * 255
     before = network.scores(images)
-    network.head.cool(2.0)  # type: ignore[operator]
+    network.head.apply_temperature(2.0)  # type: ignore[operator]
     torch.testing.assert_close(network.scores(images), before / 2)
 
 

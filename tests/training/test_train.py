@@ -15,13 +15,13 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from emotion_ai.contract import MEAN_FACE
+from emotion_ai.data.augment import Augmentation
+from emotion_ai.data.batches import Batches, resize_to_crops
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork, load_network, save_network
-from emotion_ai.training.augment import Augmentation
-from emotion_ai.training.batches import Batches, to_frames
+from emotion_ai.provenance import environment
 from emotion_ai.training.modules import CalibratedLoss, EmotionModule, KeypointModule
-from emotion_ai.training.record import environment
 from emotion_ai.training.train import sets_of, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -104,7 +104,7 @@ def test_eight_faces_can_be_learnt_by_heart(task: Any) -> None:
         if task == "keypoints"
         else EmotionModule(**settings, class_counts=[2, 2, 2, 1, 1], balance=0.0, smoothing=0.0, mixup=0.0)
     )
-    images, targets = to_frames(torch.from_numpy(faces.images)), torch.from_numpy(faces.targets)
+    images, targets = resize_to_crops(torch.from_numpy(faces.images)), torch.from_numpy(faces.targets)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(150):
         optimizer.zero_grad()
@@ -237,7 +237,7 @@ def test_the_metrics_of_a_run_are_those_of_the_weights_that_it_leaves(
     network, sets = load_network(tmp_path / "network.safetensors", "keypoints")[0], sets_of(cfg)
     for name, faces in {"val": sets.select, "test": sets.report}.items():
         with torch.inference_mode():
-            errors = network(to_frames(torch.from_numpy(faces.images))) - torch.from_numpy(faces.targets)
+            errors = network(resize_to_crops(torch.from_numpy(faces.images))) - torch.from_numpy(faces.targets)
         assert metrics[f"{name}/rmse"] == pytest.approx(errors.square().mean().sqrt().item(), rel=1e-4)
 
 
@@ -280,11 +280,11 @@ def test_batches_share_an_epoch_between_processes() -> None:
 
 
 def test_small_images_take_the_one_resize() -> None:
-    from emotion_ai.framing import to_frame
+    from emotion_ai.vision.crops import resize_to_crop
 
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 48), dtype=np.uint8)
-    frames = to_frames(torch.from_numpy(images))
-    wanted = np.stack([to_frame(image) for image in images])
+    frames = resize_to_crops(torch.from_numpy(images))
+    wanted = np.stack([resize_to_crop(image) for image in images])
     np.testing.assert_allclose(frames[:, 0].numpy(), wanted, atol=1e-3)
 
 

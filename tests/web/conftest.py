@@ -20,12 +20,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from emotion_ai.contract import TASKS
 from emotion_ai.models import load_network
-from emotion_ai_export.convert import to_graph, to_onnx
-from emotion_ai_export.model_config import ModelConfig, render
-from emotion_ai_export.parity import ParityReport, Row
-from emotion_ai_export.servable import save_servable
-from emotion_ai_export.serve import Addresses, running
-from emotion_ai_export.stage import _extras
+from emotion_ai_export.convert.graph import to_graph, to_onnx
+from emotion_ai_export.convert.parity import ParityReport, Row
+from emotion_ai_export.convert.saved_model import save_servable
+from emotion_ai_export.convert.stage import _extras
+from emotion_ai_export.registry.model_config import ModelConfig, render
+from emotion_ai_export.serving.launch import Addresses, running
 
 BROWSER = shutil.which("chromium")
 SECONDS = 120.0
@@ -169,7 +169,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What Chromium's fake video device shows: a portrait, as Motion JPEG."""
     from PIL import Image
 
-    from emotion_ai.photo import PORTRAITS
+    from emotion_ai.vision.photo import PORTRAITS
 
     file = tmp_path_factory.mktemp("camera") / "face.mjpeg"
     Image.open(PORTRAITS[0]).convert("RGB").resize((480, 480)).save(file, "JPEG", quality=92)

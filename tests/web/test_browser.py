@@ -16,10 +16,10 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from emotion_ai.contract import EMOTIONS
-from emotion_ai.photo import PORTRAITS
-from emotion_ai.web.answers import Asker, look
+from emotion_ai.vision.photo import PORTRAITS
 from emotion_ai.web.examples import examples
-from emotion_ai_export.serve import Addresses
+from emotion_ai.web.session import ModelSession, look
+from emotion_ai_export.serving.launch import Addresses
 
 expect.set_options(timeout=SECONDS * 1000)
 
@@ -211,7 +211,7 @@ def test_grpc_gives_what_http_gives(server: Addresses) -> None:
     sighting = look(examples()["A group"])
     answers = []
     for url in (server.rest, server.grpc):
-        asker = Asker(url)
+        asker = ModelSession(url)
         assert [name for name, _ in asker.choices()][:3] == ["newest", "stable (version 1)", "canary (version 2)"]
         answers.append(asker.ask(sighting, "stable"))
         asker.close()

@@ -13,9 +13,9 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS
-from emotion_ai.data.arrays import Faces
-from emotion_ai.data.splits import twin_groups
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS
+from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.data.duplicates import duplicate_groups
 
 _CHUNK = 1024  # images at a time: the widened copies of a whole dataset would not fit beside it
 _INK, _POINT = "#30475e", "#f05454"
@@ -26,7 +26,7 @@ class Description:
     """Figures of a dataset.
 
     Attributes:
-        task, source, fingerprint: as in `Faces`.
+        task, source, fingerprint: as in `FaceDataset`.
         faces: number of images.
         height, width: of the images, in pixels.
         parts: images in each part; {} where the source names none.
@@ -53,9 +53,9 @@ class Description:
     parts: dict[str, int]
     classes: dict[str, int]
     classes_of_parts: dict[str, dict[str, int]]
-    twin_groups: int
-    twin_copies: int
-    twin_groups_across_parts: int
+    duplicate_groups: int
+    duplicate_copies: int
+    duplicate_groups_across_parts: int
     contradictory_groups: int
     contradictory_faces: int
     blank: int
@@ -71,13 +71,13 @@ class Description:
         return asdict(self)
 
 
-def describe(faces: Faces) -> Description:
+def describe(faces: FaceDataset) -> Description:
     """Counts what a user should know before training; faces (N, H, W), N at least 1."""
     parts = [part for part in dict.fromkeys(faces.part.tolist()) if part]
     emotion = faces.task == "emotion"
     points = np.empty((len(faces), 0, 2), np.float32) if emotion else faces.targets
     annotated = np.asarray(np.isfinite(points).all(2))
-    beyond = ((points < -0.5) | (points > FRAME - 0.5)).any(2) & annotated
+    beyond = ((points < -0.5) | (points > CROP_SIZE - 0.5)).any(2) & annotated
     flat = faces.images.reshape(len(faces), -1)
     levels, counts = np.arange(256), _pixel_counts(faces.images)
     mean = float(np.average(levels, weights=counts))
@@ -102,10 +102,10 @@ def describe(faces: Faces) -> Description:
     )
 
 
-def write_pictures(faces: Faces, folder: Path) -> list[Path]:
+def write_pictures(faces: FaceDataset, folder: Path) -> list[Path]:
     """Writes the pictures that fit the task as PNG files into `folder`, which is made; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures: dict[str, Callable[[Faces], Figure]] = {"samples": _samples}
+    pictures: dict[str, Callable[[FaceDataset], Figure]] = {"samples": _samples}
     if faces.task == "emotion":
         pictures |= {"classes": _class_bars, "class_samples": _class_samples}
     elif not np.isnan(faces.targets).all():
@@ -129,16 +129,16 @@ def _pixel_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     return sum((np.bincount(images[i : i + _CHUNK].ravel(), minlength=256) for i in starts), np.zeros(256, np.int64))
 
 
-def _twins(faces: Faces) -> dict[str, int]:
-    groups = twin_groups(faces.images)
+def _twins(faces: FaceDataset) -> dict[str, int]:
+    groups = duplicate_groups(faces.images)
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     twins = [rows for rows in members if len(rows) > 1]
     contradictory = [rows for rows in twins if _contradict(faces.targets[rows])]
     return {
-        "twin_groups": len(twins),
-        "twin_copies": sum(len(rows) - 1 for rows in twins),
-        "twin_groups_across_parts": sum(len(set(faces.part[rows])) > 1 for rows in twins),
+        "duplicate_groups": len(twins),
+        "duplicate_copies": sum(len(rows) - 1 for rows in twins),
+        "duplicate_groups_across_parts": sum(len(set(faces.part[rows])) > 1 for rows in twins),
         "contradictory_groups": len(contradictory),
         "contradictory_faces": sum(len(rows) for rows in contradictory),
     }
@@ -165,14 +165,14 @@ def _grid(rows: int, columns: int, title: str, left: float = 0.0) -> tuple[Figur
 
 def _show(ax: Axes, image: NDArray[np.uint8]) -> None:
     """Over the 96x96 frame, whatever the image's own size, as its points are given there."""
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(-0.5, FRAME - 0.5, FRAME - 0.5, -0.5))
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(-0.5, CROP_SIZE - 0.5, CROP_SIZE - 0.5, -0.5))
 
 
-def _name(faces: Faces) -> str:
+def _name(faces: FaceDataset) -> str:
     return Path(faces.source).name
 
 
-def _samples(faces: Faces) -> Figure:
+def _samples(faces: FaceDataset) -> Figure:
     rows, columns = 5, 10
     figure, axes = _grid(rows, columns, f"{_name(faces)}: {len(faces):,} faces, some of them")
     chosen = np.random.default_rng(0).permutation(len(faces))[: rows * columns]
@@ -182,11 +182,11 @@ def _samples(faces: Faces) -> Figure:
             ax.set_title(EMOTIONS[int(faces.targets[row])], fontsize=8, pad=1.5)
         else:
             ax.scatter(*faces.targets[row].T, s=5, color=_POINT, linewidths=0)
-            ax.set(xlim=(-0.5, FRAME - 0.5), ylim=(FRAME - 0.5, -0.5))
+            ax.set(xlim=(-0.5, CROP_SIZE - 0.5), ylim=(CROP_SIZE - 0.5, -0.5))
     return figure
 
 
-def _class_bars(faces: Faces) -> Figure:
+def _class_bars(faces: FaceDataset) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     ax = figure.subplots()
     counts = _classes(faces.targets)
@@ -207,7 +207,7 @@ def _class_bars(faces: Faces) -> Figure:
     return figure
 
 
-def _class_samples(faces: Faces) -> Figure:
+def _class_samples(faces: FaceDataset) -> Figure:
     columns = 9
     figure, axes = _grid(len(EMOTIONS), columns, f"{_name(faces)}: samples of each class", left=0.85)
     rng = np.random.default_rng(0)
@@ -220,14 +220,14 @@ def _class_samples(faces: Faces) -> Figure:
     return figure
 
 
-def _point_map(faces: Faces) -> Figure:
+def _point_map(faces: FaceDataset) -> Figure:
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     ax = figure.subplots()
     mean = sum(faces.images[i : i + _CHUNK].sum(0, dtype=np.int64) for i in range(0, len(faces), _CHUNK)) / len(faces)
     _show(ax, mean.astype(np.uint8))
     points = faces.targets.reshape(-1, 2)
     points = points[~np.isnan(points).any(1)]
-    edges = np.arange(-0.5, FRAME, 0.5)
+    edges = np.arange(-0.5, CROP_SIZE, 0.5)
     *_, heat = ax.hist2d(points[:, 0], points[:, 1], bins=[edges, edges], cmap="rocket_r", norm=LogNorm(), alpha=0.75)
     figure.colorbar(heat, ax=ax, label="points in a square of half a pixel")
     ax.grid(False)
@@ -235,7 +235,7 @@ def _point_map(faces: Faces) -> Figure:
     return figure
 
 
-def _pixel_histogram(faces: Faces) -> Figure:
+def _pixel_histogram(faces: FaceDataset) -> Figure:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     ax = figure.subplots()
     counts = _pixel_counts(faces.images)

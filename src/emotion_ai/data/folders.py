@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.cache import Arrays
 from emotion_ai.errors import DataError
-from emotion_ai.framing import to_frame
+from emotion_ai.vision.crops import resize_to_crop
 
 _CLASSES = {name.lower(): index for index, name in enumerate(EMOTIONS)} | {
     "anger": 0,
@@ -53,7 +53,7 @@ def parse_folder(root: Path) -> Arrays:
     if all(image.size == (48, 48) for image in images):
         pixels = np.stack([np.asarray(image) for image in images])
     else:
-        pixels = np.stack([np.rint(to_frame(np.asarray(image))).astype(np.uint8) for image in images])
+        pixels = np.stack([np.rint(resize_to_crop(np.asarray(image))).astype(np.uint8) for image in images])
     return {"images": pixels, "targets": np.array(labels, np.int64), "part": np.array(parts, "U11")}
 
 

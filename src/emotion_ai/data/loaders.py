@@ -1,4 +1,4 @@
-"""The files that users really have, parsed into `Faces`.
+"""The files that users really have, parsed into `FaceDataset`.
 
 Kaggle Facial Keypoints `training.csv` and `test.csv`; FER2013 as `fer2013.csv`, `icml_face_data.csv`, `train.csv` or
 the five-class course file; folders of images. A CSV may be plain or a .zip, .gz or .xz.
@@ -20,9 +20,9 @@ import rich.progress
 from numpy.typing import NDArray
 from rich.console import Console
 
-from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS, TASKS, Task
-from emotion_ai.data.arrays import Faces
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, TASKS, Task
 from emotion_ai.data.cache import Arrays, cached, fingerprint
+from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.folders import class_folders, parse_folder
 from emotion_ai.errors import ConfigError, DataError
 
@@ -44,7 +44,9 @@ _CHOICE: dict[str, str] = {
 }
 
 
-def load(path: str | Path, task: Task | None = None, labels: str = "auto", votes: str | Path | None = None) -> Faces:
+def load(
+    path: str | Path, task: Task | None = None, labels: str = "auto", votes: str | Path | None = None
+) -> FaceDataset:
     """Faces of a CSV file, an archive of one, or an image folder `[split/]class/*.png|jpg`.
 
     Args:
@@ -87,7 +89,7 @@ def load(path: str | Path, task: Task | None = None, labels: str = "auto", votes
         arrays = _five_classes(path, arrays, labels, shares)
     elif votes is not None:
         raise ConfigError(f"data.votes={votes}: FER+ votes belong to the rows of FER2013's CSV, not to {path}")
-    return Faces(found, arrays["images"], arrays["targets"], arrays["part"], str(path), mark, arrays.get("votes"))
+    return FaceDataset(found, arrays["images"], arrays["targets"], arrays["part"], str(path), mark, arrays.get("votes"))
 
 
 def load_lookup(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -165,7 +167,7 @@ def _parse_keypoints(path: Path) -> Arrays:
                 f"{path}, row 1: lacks {len(lacking)} coordinate columns, the first is {lacking[0]}; add it, empty"
             )
         for line, cells in lines:
-            images.append(_pixels(path, line, "Image", cells[columns["Image"]], FRAME))
+            images.append(_pixels(path, line, "Image", cells[columns["Image"]], CROP_SIZE))
             points.append([_coordinate(path, line, name, cells[columns[name]]) for name in present])
     _some(path, images)
     targets = np.full((len(images), len(KEYPOINTS), 2), np.nan, np.float32)  # test.csv has no points

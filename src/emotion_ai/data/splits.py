@@ -1,58 +1,114 @@
-"""Who may see which faces. Identical pixels never stand on both sides of a split."""
+"""From data settings to the three sets: what is trained on, what choices use, what is only reported."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from emotion_ai.contract import Task
+from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.data.duplicates import Rows, duplicate_groups, folds, grouped_split, seen_in
+from emotion_ai.data.loaders import load
+from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
 
-Rows = NDArray[np.int64]
+SYNTHETIC = "synthetic"
 
 
-def twin_groups(images: NDArray[np.uint8]) -> Rows:
-    """A group number for each image, int64 (N,); images (N, H, W) share it when all their pixels are equal."""
-    if len(images) == 0:
-        return np.zeros(0, np.int64)
-    flat = np.ascontiguousarray(images).reshape(len(images), -1)
-    rows = flat.view(np.dtype((np.void, flat.shape[1]))).ravel()
-    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
+@dataclass(frozen=True)
+class DataSplits:
+    """Disjoint faces: `train` to learn from, `select` for early stopping and every choice, `report` to report only."""
+
+    train: FaceDataset
+    select: FaceDataset
+    report: FaceDataset
+    how: str
+    duplicates_removed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        sets = {"train": self.train, "select": self.select, "report": self.report}
+        return {
+            "how": self.how,
+            "training_twins_of_report_removed": self.duplicates_removed,
+            **{
+                n: {"faces": len(f), "source": Path(f.source).name, "fingerprint": f.fingerprint}
+                for n, f in sets.items()
+            },
+        }
 
 
-def grouped_split(groups: Rows, fractions: Sequence[float], seed: int) -> list[Rows]:
-    """Rows of each part, ascending, whole groups at a time, at random, about in the given proportions.
+def build_splits(
+    task: Task,
+    train: str,
+    val: str | None,
+    labels: str,
+    votes: str | None,
+    count: int,
+    select: float,
+    split: list[float] | None,
+    folds_count: int | None,
+    fold: int,
+    seed: int,
+) -> DataSplits:
+    """Loads and splits.
+
+    With a separate file `val`, or with a Usage column, that file or PublicTest is reported; otherwise a fold, or the
+    last part of `split`. `select` is a share of the training rows, twins grouped. Training rows whose pixels are also
+    in the reported set are left out.
+
+    Args:
+        train, val: files or folders, or "synthetic".
+        votes: FER+'s file for `train`; faces whose own label is none of the five are then learnt from, never judged.
+        count: number of synthetic training faces.
+        select: share of the training rows for choices.
+        split: three shares, [train, select, report]; only where no official split exists.
+        folds_count, fold: cross-validation instead of `split`.
 
     Raises:
-        ConfigError: fractions that are not positive or do not add up to 1, or a part that stays empty.
+        DataError: a file that cannot be used.
+        ConfigError: settings that contradict each other.
     """
-    if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
-        raise ConfigError(f"split {list(fractions)}: give positive fractions that add up to 1, e.g. [0.8,0.1,0.1]")
-    names, sizes = np.unique(groups, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    filled = (np.cumsum(sizes[order]) - sizes[order] / 2) / max(len(groups), 1)
-    part_of_name = np.empty(len(names), np.int64)
-    part_of_name[order] = np.searchsorted(np.cumsum(fractions)[:-1], filled)
-    part = part_of_name[np.searchsorted(names, groups)]
-    rows = [np.flatnonzero(part == index) for index in range(len(fractions))]
-    if any(len(r) == 0 for r in rows):
-        raise ConfigError(f"split {list(fractions)} of {len(groups)} faces leaves a part empty; give more faces")
-    return rows
+    if votes is not None and (train == SYNTHETIC or task != "emotion"):
+        raise ConfigError(f"data.votes={votes}: FER+ votes belong to FER2013; give it as data.train, with task=emotion")
+    faces = synthetic_faces(count, seed).faces(task) if train == SYNTHETIC else load(train, task, labels, votes)
+    if task == "keypoints":
+        faces = faces[np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))]
+    parts = set(faces.part) - {""}
+    if val is not None:
+        # other synthetic faces come from another seed
+        report = (
+            synthetic_faces(max(count // 10, 1), seed + 1).faces(task) if val == SYNTHETIC else load(val, task, labels)
+        )
+        return _with_report(faces, report, select, seed, "separate file")
+    if parts and split is None and folds_count is None:
+        if not {"Training", "PublicTest"} <= parts:
+            raise ConfigError(f"{train}: has the parts {', '.join(sorted(parts))} only; give data.val or data.split")
+        training, public = (np.flatnonzero(faces.part == part) for part in ("Training", "PublicTest"))
+        return _with_report(faces[training], faces[public], select, seed, "Usage: Training, PublicTest")
+    if folds_count is not None:
+        rows = folds(duplicate_groups(faces.images), folds_count, seed)
+        rest = np.concatenate([r for index, r in enumerate(rows) if index != fold])
+        return _with_report(faces[rest], faces[rows[fold]], select, seed, f"fold {fold} of {folds_count}")
+    fractions = split or [0.8, 0.1, 0.1]
+    first, second, third = _split(faces, fractions, seed)
+    return DataSplits(faces[first], faces[second], faces[third], f"random split {fractions}", 0)
 
 
-def folds(groups: Rows, count: int, seed: int) -> list[Rows]:
-    """Rows of each of `count` cross-validation folds.
+def _split(faces: FaceDataset, fractions: list[float], seed: int) -> list[Rows]:
+    """Labelled faces are split as if alone; the others belong to the first part, where they have no twin outside."""
+    labelled = faces.targets >= 0 if faces.task == "emotion" else np.ones(len(faces), bool)
+    rows = np.flatnonzero(labelled)
+    first, *others = (rows[part] for part in grouped_split(duplicate_groups(faces.images[rows]), fractions, seed))
+    rest = np.flatnonzero(~labelled)
+    rest = rest[~seen_in(faces.images[rest], faces.images[np.concatenate(others)])]
+    return [np.sort(np.concatenate([first, rest])), *others]
 
-    Raises:
-        ConfigError: fewer than two folds, or more folds than groups.
-    """
-    if count < 2:
-        raise ConfigError(f"data.folds={count}: cross-validation needs at least 2 folds")
-    return grouped_split(groups, [1 / count] * count, seed)
 
-
-def seen_in(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of `images` (N, H, W) have the same pixels as one of `others`; bool (N,)."""
-    if images.shape[1:] != others.shape[1:] or len(others) == 0:
-        return np.zeros(len(images), bool)
-    groups = twin_groups(np.concatenate([images, others]))
-    return np.isin(groups[: len(images)], groups[len(images) :])
+def _with_report(faces: FaceDataset, report: FaceDataset, select: float, seed: int, how: str) -> DataSplits:
+    if report.task == "emotion":
+        report = report[report.targets >= 0]
+    twins = seen_in(faces.images, report.images)
+    faces = faces[~twins]
+    learn, choose = _split(faces, [1 - select, select], seed)
+    return DataSplits(faces[learn], faces[choose], report, how, int(twins.sum()))

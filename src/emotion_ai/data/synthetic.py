@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS, Task
-from emotion_ai.data.arrays import Faces
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, Task
+from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.errors import ConfigError
 
 _UNIT = 48.6  # pixels of the frame in one unit of the face
@@ -40,11 +40,11 @@ class SyntheticFaces:
     labels: NDArray[np.int64]
     fingerprint: str
 
-    def faces(self, task: Task) -> Faces:
+    def faces(self, task: Task) -> FaceDataset:
         """The faces with the targets of one task; images stay 96x96 for both."""
         targets = self.points if task == "keypoints" else self.labels
         part = np.full(len(self.images), "", "U11")
-        return Faces(task, self.images, targets, part, "synthetic", self.fingerprint)
+        return FaceDataset(task, self.images, targets, part, "synthetic", self.fingerprint)
 
 
 def synthetic_faces(count: int, seed: int) -> SyntheticFaces:
@@ -55,7 +55,7 @@ def synthetic_faces(count: int, seed: int) -> SyntheticFaces:
     """
     if count < 1 or seed < 0:
         raise ConfigError(f"synthetic faces: count={count}, seed={seed}; give a count from 1 and a seed from 0 upward")
-    images = np.empty((count, FRAME, FRAME), np.uint8)
+    images = np.empty((count, CROP_SIZE, CROP_SIZE), np.uint8)
     points = np.empty((count, len(KEYPOINTS), 2), np.float32)
     labels = np.empty(count, np.int64)
     for i in range(count):
@@ -136,14 +136,16 @@ class _Face:
         self.origin = np.array(_ORIGIN) + rng.normal(0, 1.8, 2)
         self.turn = self.scale * np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
         points = self._points() @ self.turn.T
-        self.origin = np.clip(self.origin, 1 - points.min(0), FRAME - 2 - points.max(0))  # no point leaves the frame
+        self.origin = np.clip(
+            self.origin, 1 - points.min(0), CROP_SIZE - 2 - points.max(0)
+        )  # no point leaves the frame
         points += self.origin
         to_face = np.linalg.inv(self.turn).astype(np.float32)
-        steps = np.arange(FRAME, dtype=np.float32)
+        steps = np.arange(CROP_SIZE, dtype=np.float32)
         dx, dy = steps[None, :] - np.float32(self.origin[0]), steps[:, None] - np.float32(self.origin[1])
         self.x = to_face[0, 0] * dx + to_face[0, 1] * dy
         self.y = to_face[1, 0] * dx + to_face[1, 1] * dy
-        self.picture = np.empty((FRAME, FRAME), np.float32)
+        self.picture = np.empty((CROP_SIZE, CROP_SIZE), np.float32)
         self._paint()
         return self._photograph(), points.astype(np.float32)
 
@@ -171,8 +173,8 @@ class _Face:
     def _near(self, x: float, y: float, reach: float) -> tuple[Field, Field, Field, Field]:
         """x, y, the picture and the light on the face around a place: views, so that painting there stays cheap."""
         place, far = self.turn @ (x, y) + self.origin, self.scale * reach + 2
-        low = np.clip(place - far, 0, FRAME).astype(int)
-        high = np.clip(place + far, 0, FRAME).astype(int)
+        low = np.clip(place - far, 0, CROP_SIZE).astype(int)
+        high = np.clip(place + far, 0, CROP_SIZE).astype(int)
         box = slice(low[1], high[1]), slice(low[0], high[0])
         return self.x[box], self.y[box], self.picture[box], self.light[box]
 
@@ -364,7 +366,7 @@ class _Face:
         image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
         if rng.random() < 0.5:
             image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9)))
-        noise = 5 * rng.random() ** 2 * rng.standard_normal((FRAME, FRAME), np.float32)
+        noise = 5 * rng.random() ** 2 * rng.standard_normal((CROP_SIZE, CROP_SIZE), np.float32)
         return np.rint((np.asarray(image) + noise).clip(0, 255)).astype(np.uint8)
 
 

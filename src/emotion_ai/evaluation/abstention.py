@@ -11,7 +11,7 @@ _SHOWN = (0, 40, 50, 60, 70, 80, 90, 95)  # hundredths
 
 
 @dataclass(frozen=True)
-class Kept:
+class RiskCoverage:
     """Of the faces whose confidence is at least `threshold`: their share of all, and how many of them are right.
 
     The accuracy is NaN where none is left.
@@ -22,7 +22,7 @@ class Kept:
     accuracy: float
 
 
-def risk_coverage(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Kept]:
+def risk_coverage(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[RiskCoverage]:
     """What each threshold from 0 to 0.99 keeps (Geifman and El-Yaniv 2017, arXiv:1705.08500).
 
     Args:
@@ -33,11 +33,13 @@ def risk_coverage(probabilities: NDArray[np.float32], labels: NDArray[np.int64])
     kept = []
     for threshold in THRESHOLDS:
         rows = confidence >= threshold
-        kept.append(Kept(threshold, float(rows.mean()), float(correct[rows].mean()) if rows.any() else float("nan")))
+        kept.append(
+            RiskCoverage(threshold, float(rows.mean()), float(correct[rows].mean()) if rows.any() else float("nan"))
+        )
     return kept
 
 
-def as_rows(kept: list[Kept], chosen: float | None) -> dict[str, str]:
+def as_rows(kept: list[RiskCoverage], chosen: float | None) -> dict[str, str]:
     """For a table: threshold, and the share it keeps with its accuracy; `chosen` is the one that weights carry."""
     rows = {}
     for k in kept:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emotion_ai.contract import EMOTIONS, FRAME
+from emotion_ai.contract import CROP_SIZE, EMOTIONS
 from emotion_ai.errors import ConfigError
-from emotion_ai.framing import to_frame
+from emotion_ai.inference.readings import Crops
 from emotion_ai.models import FaceNetwork
-from emotion_ai.readings import Crops
+from emotion_ai.vision.crops import resize_to_crop
 
 _BATCH = 64
 
@@ -43,9 +43,9 @@ def activation_maps(
             f"classes {np.asarray(classes).tolist()}: give 0 to {len(EMOTIONS) - 1} for each of the faces"
         )
     if len(images) == 0:
-        return np.zeros((0, FRAME, FRAME), np.float32)
+        return np.zeros((0, CROP_SIZE, CROP_SIZE), np.float32)
     device = next(network.parameters()).device
-    frames = torch.from_numpy(np.stack([to_frame(image) for image in images]))[:, None].to(device)
+    frames = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None].to(device)
     # a copy, since the library changes modes and gradients; of the logits, since probabilities saturate
     copy = deepcopy(network).requires_grad_(True)
     copy.forward = copy.scores  # type: ignore[method-assign]

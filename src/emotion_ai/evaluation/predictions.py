@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.models import FaceNetwork
-from emotion_ai.training.batches import to_frames
 
 
 def predict(
@@ -45,4 +45,4 @@ def _batches(network: FaceNetwork, images: NDArray[np.uint8], batch: int, title:
     starts: Iterable[int] = range(0, len(images), batch)
     console = Console(stderr=True)
     for start in track(starts, title, console=console, transient=True, disable=not console.is_terminal):
-        yield to_frames(torch.from_numpy(images[start : start + batch]).to(device))
+        yield resize_to_crops(torch.from_numpy(images[start : start + batch]).to(device))

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from emotion_ai.contract import FRAME, MEAN_FACE
-from emotion_ai.data.arrays import Faces
+from emotion_ai.contract import CROP_SIZE, MEAN_FACE
+from emotion_ai.data.augment import affine, blurred, warp_images, warp_points
+from emotion_ai.data.batches import resize_to_crops
+from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.models import FaceNetwork, load_network
-from emotion_ai.training.augment import affine, blurred, warp_images, warp_points
-from emotion_ai.training.batches import to_frames
 
 _STRAIGHT = {"angle": 0.0, "factor": 1.0, "dx": 0.0, "dy": 0.0}
 AS_IT_IS = "as it is"
@@ -54,21 +54,23 @@ _LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
     "a third as bright": lambda x: x / 3,
     "twice as bright, clipped": lambda x: x * 2,
     "24x24 pixels": lambda x: F.interpolate(
-        F.interpolate(x, (24, 24), mode="bilinear", antialias=True), (FRAME, FRAME), mode="bilinear"
+        F.interpolate(x, (24, 24), mode="bilinear", antialias=True), (CROP_SIZE, CROP_SIZE), mode="bilinear"
     ),
     "JPEG, quality 20": lambda x: _as_jpeg(x, 20),
-    "eyes covered": lambda x: _covered(x, FRAME // 4, FRAME // 2),  # the mean face's eyes and brows: rows 29 to 38
-    "lower third covered": lambda x: _covered(x, FRAME * 2 // 3, FRAME),
+    "eyes covered": lambda x: _covered(
+        x, CROP_SIZE // 4, CROP_SIZE // 2
+    ),  # the mean face's eyes and brows: rows 29 to 38
+    "lower third covered": lambda x: _covered(x, CROP_SIZE * 2 // 3, CROP_SIZE),
 }
 
 
-def robustness(network: FaceNetwork, faces: Faces) -> dict[str, float]:
+def robustness(network: FaceNetwork, faces: FaceDataset) -> dict[str, float]:
     """RMSE in pixels, or accuracy, by the change made to the faces.
 
     For emotion also under the keypoint faces' framing, which photographs are cropped in: the bundled keypoint network
     says where each face's points are, and the face is cropped anew so that they lie as the mean face's do.
     """
-    frames = to_frames(torch.from_numpy(faces.images))
+    frames = resize_to_crops(torch.from_numpy(faces.images))
     table = {}
     for name, change in _GEOMETRY.items():
         matrix, flipped = _matrix(len(faces), **{**_STRAIGHT, **change})
@@ -85,7 +87,7 @@ def robustness(network: FaceNetwork, faces: Faces) -> dict[str, float]:
 
 def _matrix(count: int, angle: float, factor: float, dx: float, dy: float) -> tuple[Tensor, Tensor]:
     flipped = torch.zeros(count, dtype=torch.bool)
-    shift = torch.tensor([dx, dy]).expand(count, 2) * FRAME
+    shift = torch.tensor([dx, dy]).expand(count, 2) * CROP_SIZE
     return affine(torch.deg2rad(torch.full((count,), angle)), torch.full((count,), factor), shift, flipped), flipped
 
 
@@ -95,7 +97,7 @@ def _reframed(frames: Tensor) -> Tensor:
     centre, wanted = points.mean(1), mean.mean(0)
     spread = (points - centre[:, None]).square().sum((1, 2)).sqrt()
     factor = ((mean - wanted).square().sum().sqrt() / spread.clamp(min=1)).clamp(0.5, 2)
-    middle = (FRAME - 1) / 2
+    middle = (CROP_SIZE - 1) / 2
     shift = wanted - middle - factor[:, None] * (centre - middle)
     return warp_images(
         frames, affine(torch.zeros(len(frames)), factor, shift, torch.zeros(len(frames), dtype=torch.bool))

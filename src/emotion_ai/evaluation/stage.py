@@ -14,25 +14,25 @@ from rich.console import Console
 from rich.table import Table
 
 from emotion_ai.contract import EMOTIONS
-from emotion_ai.data.arrays import Faces
+from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.data.duplicates import seen_in
 from emotion_ai.data.loaders import load
-from emotion_ai.data.plan import SYNTHETIC
-from emotion_ai.data.splits import seen_in
+from emotion_ai.data.splits import SYNTHETIC
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
-from emotion_ai.evaluation import pictures
+from emotion_ai.evaluation import plots as pictures
 from emotion_ai.evaluation.abstention import as_rows, risk_coverage
 from emotion_ai.evaluation.card import model_card
 from emotion_ai.evaluation.coverage import Coverage
 from emotion_ai.evaluation.explain import activation_maps
-from emotion_ai.evaluation.headlines import headlines
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 from emotion_ai.evaluation.predictions import predict, predict_uncertainty
 from emotion_ai.evaluation.report import write_report
 from emotion_ai.evaluation.robustness import AS_IT_IS, robustness
 from emotion_ai.evaluation.statistics import Estimate, PairedTest, mcnemar, paired_rmse
+from emotion_ai.evaluation.summary import summary_metrics
+from emotion_ai.files import write_json
 from emotion_ai.models import load_network
-from emotion_ai.training.record import write_json
 
 _SHOWN = 24  # faces in a grid
 _FEW = 6  # faces in a row, with their explanation
@@ -57,13 +57,13 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     if cfg.data.without_twins:
         faces, twins, removed = faces[~twins], twins[~twins], int(twins.sum())
     answers = predict(network, faces.images, cfg.flip)
-    heads = headlines(cfg.task.name, answers, faces.targets, cfg.seed)
+    heads = summary_metrics(cfg.task.name, answers, faces.targets, cfg.seed)
     judged = (
         _keypoints(answers, faces, cfg.seed) if cfg.task.name == "keypoints" else _emotion(answers, faces, cfg.seed)
     )
     tables, figures = judged
     if twins.any():
-        rest = headlines(cfg.task.name, answers[~twins], faces.targets[~twins], cfg.seed)
+        rest = summary_metrics(cfg.task.name, answers[~twins], faces.targets[~twins], cfg.seed)
         tables = {f"Without the {twins.sum()} faces that have a twin in Training": _texts(rest), **tables}
     if cfg.task.name == "keypoints":
         points, deviations = predict_uncertainty(network, faces.images)
@@ -138,7 +138,7 @@ def _texts(estimates: dict[str, Estimate]) -> dict[str, str]:
     return {name: str(estimate) for name, estimate in estimates.items()}
 
 
-def _faces(cfg: DictConfig) -> tuple[Faces, NDArray[np.bool_]]:
+def _faces(cfg: DictConfig) -> tuple[FaceDataset, NDArray[np.bool_]]:
     """The faces to judge, and which of them have the pixels of a face in the same source's Training part."""
     if cfg.data.path == SYNTHETIC:
         faces = synthetic_faces(500, cfg.seed).faces(cfg.task.name)
@@ -172,7 +172,7 @@ def _seen(fingerprint: str, part: str | None, record: dict[str, Any]) -> str:
     return "among which are faces that it was trained on"
 
 
-def _keypoints(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
+def _keypoints(answers: NDArray[np.float32], faces: FaceDataset, seed: int) -> Judged:
     truth: NDArray[np.float32] = faces.targets  # type: ignore[assignment]
     errors = KeypointErrors.of(answers, truth)
     mean = np.nansum(truth, 0) / np.maximum((~np.isnan(truth)).sum(0), 1)
@@ -199,7 +199,7 @@ def _keypoints(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
     return tables, figures
 
 
-def _emotion(answers: NDArray[np.float32], faces: Faces, seed: int) -> Judged:
+def _emotion(answers: NDArray[np.float32], faces: FaceDataset, seed: int) -> Judged:
     labels: NDArray[np.int64] = faces.targets  # type: ignore[assignment]
     scores = EmotionScores(answers, labels)
     correct = scores.correct
@@ -240,7 +240,9 @@ def _examples(predicted: NDArray[np.int64], labels: NDArray[np.int64], seed: int
     return np.concatenate(chosen)
 
 
-def _paired(task: str, first: NDArray[np.float32], second: NDArray[np.float32], faces: Faces, seed: int) -> PairedTest:
+def _paired(
+    task: str, first: NDArray[np.float32], second: NDArray[np.float32], faces: FaceDataset, seed: int
+) -> PairedTest:
     if task == "keypoints":
         errors = (KeypointErrors.of(answers, faces.targets).per_face for answers in (first, second))  # type: ignore[arg-type]
         return paired_rmse(next(errors), next(errors), seed)

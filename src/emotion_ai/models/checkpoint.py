@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from emotion_ai.contract import EMOTIONS, FRAME, KEYPOINTS, Task
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, Task
 from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models.network import FaceNetwork
 
@@ -23,7 +23,7 @@ def bundled(task: Task) -> Path:
 
 def contract_record() -> dict[str, Any]:
     """Written into every checkpoint, so that a file says by itself what its outputs mean."""
-    return {"frame": FRAME, "keypoints": list(KEYPOINTS), "emotions": list(EMOTIONS)}
+    return {"frame": CROP_SIZE, "keypoints": list(KEYPOINTS), "emotions": list(EMOTIONS)}
 
 
 def save_network(network: FaceNetwork, path: Path, record: dict[str, Any]) -> None:

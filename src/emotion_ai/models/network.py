@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from emotion_ai.contract import EMOTIONS, FLIP, FRAME, KEYPOINTS, MEAN_FACE, TASKS, Task
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, FLIP, KEYPOINTS, MEAN_FACE, TASKS, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder
 
-_HALF = FRAME / 2
+_HALF = CROP_SIZE / 2
 _REACH = 1.25
 
 
@@ -26,7 +26,7 @@ class TorchvisionEncoder(nn.Module):
         net = {"resnet18": resnet18, "resnet50": resnet50}[name](weights=None)
         net.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
         self.num_features = net.fc.in_features
-        self.map_size = FRAME // 32
+        self.map_size = CROP_SIZE // 32
         self.layers = nn.Sequential(*list(net.children())[:-2])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class HeatmapHead(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(features, len(KEYPOINTS), 1, bias=False)  # the same for all cells would change nothing
         nn.init.normal_(self.conv.weight, std=0.01)
-        cells = (torch.arange(map_size) - (map_size - 1) / 2) * _REACH * FRAME / map_size + (FRAME - 1) / 2
+        cells = (torch.arange(map_size) - (map_size - 1) / 2) * _REACH * CROP_SIZE / map_size + (CROP_SIZE - 1) / 2
         self.register_buffer("across", cells[None, None, None, :], persistent=False)
         self.register_buffer("down", cells[None, None, :, None], persistent=False)
 
@@ -101,7 +101,7 @@ class EmotionHead(nn.Module):
         return self.linear(self.dropout(x.mean((2, 3))))
 
     @torch.no_grad()
-    def cool(self, temperature: float) -> None:
+    def apply_temperature(self, temperature: float) -> None:
         """Divides the logits by it (Guo et al. 2017, arXiv:1706.04599)."""
         self.linear.weight.div_(temperature)
         self.linear.bias.div_(temperature)
@@ -184,7 +184,7 @@ class FaceNetwork(nn.Module):
         answers = self(images.flip(-1))
         if self.task == "emotion":
             return answers
-        return torch.stack([FRAME - 1 - answers[..., 0], answers[..., 1]], -1)[:, list(FLIP)]
+        return torch.stack([CROP_SIZE - 1 - answers[..., 0], answers[..., 1]], -1)[:, list(FLIP)]
 
     def forward(self, images: Tensor) -> Tensor:
         scores = self.scores(images)

@@ -3,19 +3,19 @@
 import numpy as np
 import torch
 
-from emotion_ai.data.arrays import Faces
+from emotion_ai.data.batches import Batches
+from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.evaluation.abstention import choose_threshold
 from emotion_ai.evaluation.calibration import cross_fitted_error, fit_deviation_scale, fit_temperature
 from emotion_ai.evaluation.metrics import EmotionScores
 from emotion_ai.models import FaceNetwork
-from emotion_ai.training.batches import Batches
 
 _BATCH = 256
 SURE = 0.9
 """Accuracy that the faces which are not called uncertain shall have."""
 
 
-def calibrate(network: FaceNetwork, faces: Faces) -> dict[str, float]:
+def calibrate(network: FaceNetwork, faces: FaceDataset) -> dict[str, float]:
     """Folds the temperature, or the deviations' scale, into the network's weights; answers stay the same otherwise.
 
     Args:
@@ -38,7 +38,7 @@ def calibrate(network: FaceNetwork, faces: Faces) -> dict[str, float]:
         logits = torch.cat([network.scores(images) for images, _, _ in batches]).cpu().numpy()
     labels = faces.targets.astype(np.int64)
     temperature = fit_temperature(logits, labels)
-    network.head.cool(temperature)  # type: ignore[operator]
+    network.head.apply_temperature(temperature)  # type: ignore[operator]
     probabilities, before = (torch.from_numpy(logits / t).softmax(1).numpy() for t in (temperature, 1.0))
     return {
         "temperature": temperature,

@@ -11,14 +11,14 @@ from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchmetrics.utilities import dim_zero_cat
 
-from emotion_ai.contract import EMOTIONS, FRAME
+from emotion_ai.contract import CROP_SIZE, EMOTIONS
+from emotion_ai.data.augment import Augmentation
+from emotion_ai.data.batches import Batch
+from emotion_ai.data.keyed_random import mix, sample_keys
 from emotion_ai.errors import ConfigError
 from emotion_ai.evaluation.calibration import fit_temperature
 from emotion_ai.models.checkpoint import contract_record
 from emotion_ai.models.network import FaceNetwork
-from emotion_ai.training.augment import Augmentation
-from emotion_ai.training.batches import Batch
-from emotion_ai.training.random import mix, sample_keys
 
 
 class FaceModule(pl.LightningModule):
@@ -49,8 +49,8 @@ class FaceModule(pl.LightningModule):
         distil_shift: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= distil_shift < FRAME:
-            raise ConfigError(f"distil_shift={distil_shift}: wanted are pixels of the {FRAME}x{FRAME} frame")
+        if not 0 <= distil_shift < CROP_SIZE:
+            raise ConfigError(f"distil_shift={distil_shift}: wanted are pixels of the {CROP_SIZE}x{CROP_SIZE} frame")
         if bool(teachers) != bool(distil) or not 0 <= distil <= 1:
             raise ConfigError(
                 f"distil={distil} with {len(teachers)} teachers: give teachers and a share up to 1, or none"
@@ -106,7 +106,7 @@ class FaceModule(pl.LightningModule):
         down, across = (step - self.distil_shift for step in divmod(draw % sides**2, sides))
         teacher, reach = self.teachers[index].to(self.device), self.distil_shift
         view = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-        view = view[:, :, reach - down : reach - down + FRAME, reach - across : reach - across + FRAME]
+        view = view[:, :, reach - down : reach - down + CROP_SIZE, reach - across : reach - across + CROP_SIZE]
         answers = (teacher.mirrored(view) if mirror else teacher(view)).float()
         if self.network.task == "emotion":
             return answers

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from emotion_ai.contract import FRAME
+from emotion_ai.contract import CROP_SIZE
 from emotion_ai.errors import ConfigError
 
 Wanted = tuple[str, Callable[[Any], bool]]
@@ -33,7 +33,7 @@ _WANTED = {
     "ema": _LESS_THAN_ALL,
     "patience": _whole(0),
     "distil": _SHARE,
-    "distil_shift": _whole(0, FRAME // 2),
+    "distil_shift": _whole(0, CROP_SIZE // 2),
     "data.count": _whole(1),
     "data.select": _PART,
     "data.folds": _whole(2),

@@ -18,16 +18,17 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from emotion_ai.contract import EMOTIONS
-from emotion_ai.data.arrays import Faces
-from emotion_ai.data.plan import Sets, plan_sets
+from emotion_ai.data.augment import Augmentation
+from emotion_ai.data.batches import Batches
+from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.data.splits import DataSplits, build_splits
 from emotion_ai.errors import ConfigError
 from emotion_ai.evaluation.calibration import FOLDS
+from emotion_ai.files import write_json
 from emotion_ai.models import FaceNetwork, load_network, save_network
-from emotion_ai.training.augment import Augmentation
-from emotion_ai.training.batches import Batches
+from emotion_ai.provenance import environment
 from emotion_ai.training.calibrate import calibrate
 from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule
-from emotion_ai.training.record import environment, write_json
 from emotion_ai.training.settings import check, settings_of
 
 # TensorBoard's own switch for doing without TensorFlow, which it would otherwise import where it is installed
@@ -92,7 +93,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         log_every_n_steps=1,
     )
 
-    def batches(faces: Faces, shuffle_seed: int | None = None) -> Batches:
+    def batches(faces: FaceDataset, shuffle_seed: int | None = None) -> Batches:
         device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
         return Batches(faces, cfg.batch, device, lambda: trainer.current_epoch, shuffle_seed, rank, world)
 
@@ -101,7 +102,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         warnings.filterwarnings("ignore", ".*(num_workers|treespec|is not empty).*")
         trainer.fit(
             module,
-            batches(learnt(sets.train, cfg.task.get("votes", 0.0)), shuffle_seed=cfg.seed),
+            batches(soft_targets(sets.train, cfg.task.get("votes", 0.0)), shuffle_seed=cfg.seed),
             batches(sets.select),
             ckpt_path=last,
             weights_only=True,
@@ -121,9 +122,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     return metrics
 
 
-def sets_of(cfg: DictConfig) -> Sets:
+def sets_of(cfg: DictConfig) -> DataSplits:
     """The faces that a run learns from, chooses by and reports."""
-    return plan_sets(
+    return build_splits(
         task=cfg.task.name,
         train=cfg.data.train,
         val=cfg.data.val,
@@ -138,7 +139,7 @@ def sets_of(cfg: DictConfig) -> Sets:
     )
 
 
-def learnt(faces: Faces, share: float) -> Faces:
+def soft_targets(faces: FaceDataset, share: float) -> FaceDataset:
     """Faces with what is learnt instead of their labels where there are votes: distributions, float32 (N, 5).
 
     A labelled face has its label and the votes for the five, mixed by `share`; its label alone where nobody saw
@@ -158,7 +159,7 @@ def learnt(faces: Faces, share: float) -> Faces:
     return replace(faces, targets=mixed.astype(np.float32))
 
 
-def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
+def build_module(cfg: DictConfig, sets: DataSplits) -> FaceModule:
     """The task's LightningModule with a fresh network, normalised by the training faces."""
     if cfg.task.name == "emotion" and len(sets.train) == 0:
         raise ConfigError("no training faces are left; give more data")
@@ -199,7 +200,7 @@ def build_module(cfg: DictConfig, sets: Sets) -> FaceModule:
     return EmotionModule(**shared, class_counts=counts, **own)
 
 
-def _unseen(which: str, record: dict[str, Any], cfg: DictConfig, sets: Sets) -> None:
+def _unseen(which: str, record: dict[str, Any], cfg: DictConfig, sets: DataSplits) -> None:
     """Refuses a network that learnt from the same files split otherwise: it has seen faces that choices or the report
     use."""
     if "data" not in record:

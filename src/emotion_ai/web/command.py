@@ -16,11 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from emotion_ai.cli import stage
 from emotion_ai.contract import TASKS
 from emotion_ai.data.cache import cache_folder
 from emotion_ai.errors import ConfigError, ExportError
-from emotion_ai.web.answers import published_versions
+from emotion_ai.extras import load as stage
+from emotion_ai.web.session import published_versions
 
 _MEMORY = Path("/dev/shm")
 
@@ -94,7 +94,7 @@ def serving(models: Path | None, server: str | None, console: Console) -> Iterat
     if server is not None:
         yield Served(server, models)
         return
-    serve = stage("emotion_ai_export.serve")
+    serve = stage("emotion_ai_export.serving.launch")
     engine = serve.server_engine()
     folder = models or bundled_models(console)
     if engine == "embedded":

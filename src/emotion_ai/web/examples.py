@@ -6,7 +6,7 @@ from functools import cache
 from PIL import Image, ImageOps
 
 from emotion_ai.data.synthetic import synthetic_faces
-from emotion_ai.photo import PORTRAITS
+from emotion_ai.vision.photo import PORTRAITS
 
 _HEIGHT, _GAP = 620, 12  # pixels of the group
 

@@ -17,13 +17,16 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
-from emotion_ai.smoothing import Smoother
+from emotion_ai.video.smoothing import Smoother
 from emotion_ai.web import show
-from emotion_ai.web.answers import (
+from emotion_ai.web.command import Served, versions
+from emotion_ai.web.examples import examples, thumbnail
+from emotion_ai.web.guard import MAX_BYTES, Guard
+from emotion_ai.web.session import (
     NEWEST,
     Answer,
-    Asker,
-    Sighting,
+    DetectedFaces,
+    ModelSession,
     differences,
     judged,
     look,
@@ -31,9 +34,6 @@ from emotion_ai.web.answers import (
     published,
     published_versions,
 )
-from emotion_ai.web.command import Served, versions
-from emotion_ai.web.examples import examples, thumbnail
-from emotion_ai.web.guard import MAX_BYTES, Guard
 
 UPLOADED = 20  # seconds, after which an upload is deleted; looked for every quarter of it
 REMEMBERED = 900  # seconds, after which a session's faces are forgotten
@@ -51,11 +51,11 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 class Reading:
     """What a session remembers of its picture; `answer` is None while the server has not answered."""
 
-    sighting: Sighting
+    sighting: DetectedFaces
     answer: Answer | None = None
 
 
-def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
+def build(served: Served, asker: ModelSession, folder: Path) -> gr.Blocks:
     """The page; `folder` takes uploads for the moment."""
     numbers = published_versions(served.models) if served.models else []
     card = published(served.models, numbers[-1]) if served.models and numbers else None
@@ -68,7 +68,7 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
         said = ", ".join(name for name, _ in choices[1:]) or "no version yet"
         return f'<p class="ea-status ea-up">{escape(served.url)} serves {escape(said)}</p>', choices
 
-    def ask(sighting: Sighting, choice: str, *options: Any) -> tuple[str, Reading]:
+    def ask(sighting: DetectedFaces, choice: str, *options: Any) -> tuple[str, Reading]:
         try:
             reading = Reading(sighting, asker.ask(sighting, choice))
         except ClientError as problem:
@@ -99,7 +99,7 @@ def build(served: Served, asker: Asker, folder: Path) -> gr.Blocks:
                 words = show.notice("Where the network looked cannot be shown", str(problem))
         return words + show.result(reading.sighting, answer, names, ellipses, maps)
 
-    def compare(sighting: Sighting | None, first: str, second: str, names: bool) -> Any:
+    def compare(sighting: DetectedFaces | None, first: str, second: str, names: bool) -> Any:
         if sighting is None:
             return gr.skip()
         try:
@@ -325,7 +325,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def application(served: Served, asker: Asker, folder: Path, host: str = "127.0.0.1") -> FastAPI:
+def application(served: Served, asker: ModelSession, folder: Path, host: str = "127.0.0.1") -> FastAPI:
     """The page as an ASGI application."""
     app = FastAPI(openapi_url=None)
     app = gr.mount_gradio_app(
@@ -349,7 +349,7 @@ def application(served: Served, asker: Asker, folder: Path, host: str = "127.0.0
 
 def run(served: Served, folder: Path, listener: socket.socket) -> None:
     """Serves the page on a socket until it is interrupted."""
-    asker = Asker(served.url)
+    asker = ModelSession(served.url)
     try:
         config = uvicorn.Config(
             application(served, asker, folder, listener.getsockname()[0]),

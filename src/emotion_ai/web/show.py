@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.annotate import annotate
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import (
     ClientError,
@@ -21,9 +20,10 @@ from emotion_ai.errors import (
     ServerTimeoutError,
     ServerUnreachableError,
 )
-from emotion_ai.framing import crop
-from emotion_ai.readings import COLUMNS, FaceReading
-from emotion_ai.web.answers import Answer, Difference, Published, Sighting, in_shown_pixels
+from emotion_ai.inference.drawing import annotate
+from emotion_ai.inference.readings import COLUMNS, FaceReading
+from emotion_ai.vision.crops import crop
+from emotion_ai.web.session import Answer, DetectedFaces, Difference, Published, in_shown_pixels
 
 _THUMBNAIL = 112  # pixels
 _TITLES: tuple[tuple[type[EmotionAIError], str], ...] = (
@@ -60,7 +60,7 @@ def hint(text: str) -> str:
 
 
 def result(
-    sighting: Sighting,
+    sighting: DetectedFaces,
     answer: Answer,
     names: bool = False,
     ellipses: bool = False,
@@ -86,7 +86,7 @@ def result(
     )
 
 
-def frame(sighting: Sighting, faces: list[FaceReading], version: int, seconds: float) -> str:
+def frame(sighting: DetectedFaces, faces: list[FaceReading], version: int, seconds: float) -> str:
     """One frame of the webcam with its smoothed readings."""
     drawn = _picture(np.asarray(annotate(sighting.rgb, in_shown_pixels(faces, sighting.scale))), 80)
     said = "; ".join(face.caption for face in faces)
@@ -98,7 +98,7 @@ def frame(sighting: Sighting, faces: list[FaceReading], version: int, seconds: f
     )
 
 
-def draw(sighting: Sighting, answer: Answer, names: bool, ellipses: bool, bars: bool = False) -> str:
+def draw(sighting: DetectedFaces, answer: Answer, names: bool, ellipses: bool, bars: bool = False) -> str:
     """The annotated picture as a data URI."""
     faces = in_shown_pixels(answer.faces, sighting.scale)
     return _picture(np.asarray(annotate(sighting.rgb, faces, names=names, ellipses=ellipses, bars=bars)), 90)
@@ -120,7 +120,9 @@ def table(faces: list[FaceReading]) -> str:
     return text.getvalue()
 
 
-def comparison(sighting: Sighting, first: Answer, second: Answer, found: list[Difference], names: bool = False) -> str:
+def comparison(
+    sighting: DetectedFaces, first: Answer, second: Answer, found: list[Difference], names: bool = False
+) -> str:
     """Both versions' pictures, and what differs face by face."""
     figures = "".join(
         f'<figure><img class="ea-picture" src="{draw(sighting, answer, names, False)}" '
@@ -174,7 +176,7 @@ def proof(entry: Published, version: int) -> str:
     return f'<section class="ea-result" aria-label="Proof and metrics">{metrics}{parity}</section>'
 
 
-def _card(sighting: Sighting, face: FaceReading, number: int, seen: NDArray[np.float32] | None) -> str:
+def _card(sighting: DetectedFaces, face: FaceReading, number: int, seen: NDArray[np.float32] | None) -> str:
     (shown,) = in_shown_pixels([face], sighting.scale)
     box = shown.box
     region = (round(box.left), round(box.top), round(box.left + box.size), round(box.top + box.size))
@@ -202,7 +204,7 @@ def _card(sighting: Sighting, face: FaceReading, number: int, seen: NDArray[np.f
     )
 
 
-def _looked(sighting: Sighting, face: FaceReading, seen: NDArray[np.float32] | None) -> str:
+def _looked(sighting: DetectedFaces, face: FaceReading, seen: NDArray[np.float32] | None) -> str:
     """The face in its frame, glowing where the network looked."""
     if seen is None:
         return ""

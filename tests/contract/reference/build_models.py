@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from emotion_ai_export.frameworks import tf
-from emotion_ai_export.model_config import ModelConfig, render
+from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.registry.model_config import ModelConfig, render
 
 VERSIONS = {"m": (1, 2)}
 LABELS = {"m": {"stable": 1, "canary": 2}}

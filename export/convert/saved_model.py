@@ -1,0 +1,101 @@
+"""The three servables: graphs with the contract's signatures, written as SavedModels."""
+
+from pathlib import Path
+from typing import Any
+
+from emotion_ai.contract import (
+    BYTES_INPUT,
+    BYTES_SIGNATURE,
+    CROP_SIZE,
+    IMAGES_INPUT,
+    IMAGES_SIGNATURE,
+    UNCERTAINTY_SIGNATURE,
+    Servable,
+    outputs,
+)
+from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.graph import ServableGraph
+
+MAX_PIXELS = 50_000_000  # a small file can claim a huge picture: more than this is refused before it is decoded
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = 24  # bytes up to the end of width and height, which stand in IHDR, the first chunk
+
+
+def save_servable(graphs: dict[str, ServableGraph], servable: Servable, folder: Path) -> None:
+    """Writes a SavedModel with its signatures.
+
+    Args:
+        graphs: by task; "face" needs both.
+        servable: which of the three.
+        folder: must not exist.
+    """
+    parts = list(graphs.values()) if servable == "face" else [graphs[servable]]
+
+    # one inner function, so that all signatures share one copy of the weights
+    @tf.function(input_signature=[tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT)])
+    def network(images: Any) -> dict[str, Any]:
+        # servers do not check shapes, and a convolution that is given another rank ends the whole process
+        checked = tf.ensure_shape(images, [None, CROP_SIZE, CROP_SIZE, 1])
+        return {name: tensor for part in parts for name, tensor in part(checked).items()}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT)])
+    def from_images(images: Any) -> dict[str, Any]:
+        answers = network(images)
+        return {name: answers[name] for name in outputs(servable, IMAGES_SIGNATURE)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)])
+    def from_bytes(image_bytes: Any) -> dict[str, Any]:
+        answers = network(decode(image_bytes))
+        return {name: answers[name] for name in outputs(servable, BYTES_SIGNATURE)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)])
+    def with_uncertainty(image_bytes: Any) -> dict[str, Any]:
+        answers = network(decode(image_bytes))
+        return {name: answers[name] for name in outputs(servable, UNCERTAINTY_SIGNATURE)}
+
+    module = tf.Module(name=servable)
+    module.network, module.from_images, module.from_bytes = network, from_images, from_bytes
+    signatures = {IMAGES_SIGNATURE: from_images, BYTES_SIGNATURE: from_bytes}
+    if outputs(servable, UNCERTAINTY_SIGNATURE):
+        module.with_uncertainty = with_uncertainty
+        signatures[UNCERTAINTY_SIGNATURE] = with_uncertainty
+    tf.saved_model.save(module, str(folder), signatures)
+
+
+def decode(image_bytes: Any) -> Any:
+    """PNG or JPEG files, string (N,), as frames, float32 (N, 96, 96, 1): gray as Pillow's `convert("L")`, then the one
+    resize. Alpha is dropped. A file that cannot be decoded fails the whole call with INVALID_ARGUMENT."""
+    frame = tf.TensorSpec([CROP_SIZE, CROP_SIZE, 1], tf.float32)
+    return tf.map_fn(_decode_one, image_bytes, fn_output_signature=frame, parallel_iterations=8)
+
+
+def _decode_one(file: Any) -> Any:
+    long_enough = tf.strings.length(file) >= _PNG_HEADER
+    is_png = tf.equal(tf.strings.substr(file, 0, len(_PNG)), _PNG) & long_enough
+    is_jpeg = tf.equal(tf.strings.substr(file, 0, len(_JPEG)), _JPEG)
+    known = _require(is_png | is_jpeg, "image_bytes holds what is neither a PNG nor a JPEG file")
+    with tf.control_dependencies([known]):
+        size = tf.cond(is_png, lambda: _png_size(file), lambda: _jpeg_size(file))
+    small = _require(
+        tf.reduce_prod(size) <= MAX_PIXELS, f"image_bytes holds a picture of more than {MAX_PIXELS} pixels"
+    )
+    with tf.control_dependencies([small]):
+        # decodes PNG as well, but only this operation offers the accurate DCT that Pillow uses
+        rgb = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
+    red, green, blue = (tf.cast(channel, tf.int32) for channel in tf.unstack(rgb, axis=-1))
+    gray = tf.bitwise.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16)  # ITU-R 601, as Pillow rounds
+    return tf.image.resize(gray[..., tf.newaxis], (CROP_SIZE, CROP_SIZE), method="bilinear", antialias=True)
+
+
+def _png_size(file: Any) -> Any:
+    size = tf.strings.substr(file, _PNG_HEADER - 8, 8)
+    return tf.cast(tf.io.decode_raw(size, tf.int32, little_endian=False), tf.int64)
+
+
+def _jpeg_size(file: Any) -> Any:
+    return tf.cast(tf.image.extract_jpeg_shape(file)[:2], tf.int64)
+
+
+def _require(condition: Any, message: str) -> Any:
+    return tf.debugging.Assert(condition, [message])

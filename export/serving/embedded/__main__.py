@@ -1,0 +1,66 @@
+"""`python -m emotion_ai_export.serving.embedded BASE`: the embedded server as a process of its own."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from emotion_ai_export.serving.embedded import NAME
+
+log = logging.getLogger("emotion_ai_export.serving.embedded")
+
+_GRACE = 30  # seconds for requests under way
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="emotion_ai_export.serving.embedded", description=__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--rest-port", type=int, default=8501)
+    parser.add_argument("--grpc-port", type=int, default=8500)
+    parser.add_argument("--poll-seconds", type=float, default=1.0)
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process is gone")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format=f"{NAME}: %(message)s", stream=sys.stderr)
+    if options.until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    # bound at once, so that a taken port is told at once; nobody can connect until it listens
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    # with the protocol named, asyncio switches Nagle's algorithm off, which would hold each answer for 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((options.host, options.rest_port))
+    except OSError as error:
+        sys.exit(f"{NAME}: cannot listen on {options.host}:{options.rest_port}: {error.strerror}")
+    import uvicorn
+
+    from emotion_ai_export.server.rpc import start_rpc
+    from emotion_ai_export.serving.embedded.app import create_app
+    from emotion_ai_export.serving.embedded.store import ModelStore
+
+    store = ModelStore(options.base, options.poll_seconds)
+    try:
+        rpc, grpc_port = start_rpc(store, f"{host}:{options.grpc_port}")
+    except OSError as error:
+        sys.exit(f"{NAME}: {error}")
+    places = (*listener.getsockname()[:2], grpc_port)
+    log.info("stands in for TensorFlow Serving, REST on http://%s:%d, gRPC on port %d", *places)
+    app = create_app(store, stop=lambda: rpc.stop(_GRACE).wait())
+    # requests under way are answered before the process ends
+    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_GRACE)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

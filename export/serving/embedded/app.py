@@ -1,0 +1,140 @@
+"""TensorFlow Serving's REST paths on a model store: predict, status and metadata; no classify or regress."""
+
+import asyncio
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.limits import Limits
+from emotion_ai_export.serving.embedded.store import ModelStore, Servable
+from emotion_ai_export.serving.embedded.wire import ServingError, parse_body, parse_predict, render_predict
+
+_MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
+_ASK = re.compile(_MODEL + r":(predict|classify|regress)", re.IGNORECASE)
+_LOOK = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE)
+_NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+
+
+def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[], None] = lambda: None) -> Router:
+    """The ASGI application; its lifespan starts and stops the store, and at the end calls `stop`."""
+    limits = limits or Limits()
+    pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="model")
+    pending = 0
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        store.start()
+        yield
+        await asyncio.to_thread(stop)
+        await asyncio.to_thread(store.stop)
+        pool.shutdown()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal pending
+        request = Request(scope, receive)
+        pending += 1
+        try:
+            if pending > limits.pending:
+                raise ServingError(f"More than {limits.pending} requests are pending; try again later", "UNAVAILABLE")
+            body = await _body(request, limits.body)
+            # models and JSON keep a core busy: the event loop stays free to take and answer other requests
+            work = pool.submit(_respond, store, request.method, _path(request), body)
+            response = await asyncio.wrap_future(work)
+        except ServingError as error:
+            response = _error(error)
+        except ClientDisconnect:
+            return
+        finally:
+            pending -= 1
+        response.headers["server"] = NAME
+        if request.method == "HEAD":
+            response.body = b""
+        await response(scope, receive, send)
+
+    return Router(redirect_slashes=False, default=answer, lifespan=lifespan)
+
+
+def _path(request: Request) -> str:
+    """The server takes a query for a part of the model's name."""
+    query = request.scope["query_string"].decode("latin-1")
+    return request.scope["path"] + (f"?{query}" if query else "")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    too_large = ServingError(
+        f"The request's body is larger than {limit} bytes; send fewer images at once", "RESOURCE_EXHAUSTED", 413
+    )
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise too_large
+        parts.append(part)
+    body = b"".join(parts)
+    if request.headers.get("content-encoding", "").lower() != "gzip":
+        return body
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        body = unpacker.decompress(body, limit)
+    except zlib.error:
+        return b""  # the server answers as if nothing had come
+    if unpacker.unconsumed_tail:
+        raise too_large
+    return body
+
+
+def _respond(store: ModelStore, method: str, path: str, body: bytes) -> Response:
+    folded = path.lower()
+    if method == "OPTIONS":
+        return Response(status_code=400)
+    if folded == "/v1/models" and method == "GET":
+        raise ServingError("Missing model name in request.")
+    if not folded.startswith("/v1/"):
+        return Response(_NOT_FOUND, 404, media_type="text/html")
+    match = (_ASK if method == "POST" else _LOOK).fullmatch(path)
+    if match is None or method not in ("GET", "POST"):
+        raise ServingError(f"Malformed request: {method} {path}")
+    model, digits, label, what = match.groups()
+    version = int(digits) if digits and len(digits) < 20 else None
+    if digits and (version is None or version >= 2**63):
+        return Response(status_code=400, media_type="application/json")
+    if method == "POST":
+        return _predict(store, (model, version, label), what.lower(), body)
+    if not what:
+        return _json({"model_version_status": store.status(model, version)})
+    servable = store.find(model, version, label)
+    spec = {"name": model, "version": str(servable.version), "signature_name": ""}
+    return _json({"model_spec": spec, "metadata": servable.metadata()})
+
+
+def _predict(store: ModelStore, wanted: tuple[str, int | None, str | None], verb: str, body: bytes) -> Response:
+    if verb != "predict":
+        parse_body(body)
+        raise ServingError(f"The embedded server does not {verb}; start TensorFlow Serving for that", "UNIMPLEMENTED")
+    found: list[Servable] = []
+
+    def dtypes(signature: str) -> Any:
+        found.append(store.find(*wanted))  # only now: a body that is no JSON is refused whatever the model
+        return found[0].dtypes(signature)
+
+    request = parse_predict(body, dtypes)
+    outputs = found[0].run(request.signature, request.tensors)
+    return Response(render_predict(outputs, request.row), media_type="application/json")
+
+
+def _json(answer: Any, status: int = 200) -> Response:
+    return Response(json.dumps(answer, indent=1) + "\n", status, media_type="application/json")
+
+
+def _error(refusal: ServingError) -> Response:
+    return _json({"error": str(refusal)}, refusal.status)

@@ -1,0 +1,118 @@
+"""TensorFlow Serving's gRPC methods on a model store: Predict, GetModelStatus, GetModelMetadata."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from emotion_ai.client import protos
+from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.limits import Limits
+from emotion_ai_export.serving.embedded.store import ModelStore, Servable
+from emotion_ai_export.serving.embedded.wire import ServingError
+
+_SIGNATURES = "signature_def"
+
+
+def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> tuple[grpc.Server, int]:
+    """A gRPC server on HOST:PORT (port 0 takes a free one), started; and its port.
+
+    Raises:
+        OSError: the address is taken.
+    """
+    limits = limits or Limits()
+    server = grpc.server(
+        ThreadPoolExecutor(limits.workers, thread_name_prefix="rpc"),
+        maximum_concurrent_rpcs=limits.pending,
+        options=[
+            ("grpc.max_receive_message_length", limits.body),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
+        ],
+    )
+    methods = {
+        protos.PREDICT: (_predict, protos.PredictRequest),
+        protos.GET_MODEL_METADATA: (_metadata, protos.GetModelMetadataRequest),
+        protos.GET_MODEL_STATUS: (_status, protos.GetModelStatusRequest),
+    }
+    handlers = {path: _handler(store, answer, request) for path, (answer, request) in methods.items()}
+    server.add_generic_rpc_handlers([_ByPath(handlers)])
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}") from error
+    server.start()
+    return server, port
+
+
+class _ByPath(grpc.GenericRpcHandler):
+    def __init__(self, handlers: dict[str, Any]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(store: ModelStore, answer: Callable[[ModelStore, Any], Any], request: Any) -> Any:
+    def respond(message: Any, context: grpc.ServicerContext) -> Any:
+        context.send_initial_metadata((("server", NAME),))
+        try:
+            return answer(store, message)
+        except ServingError as error:
+            context.abort(grpc.StatusCode[error.code], str(error))
+
+    return grpc.unary_unary_rpc_method_handler(respond, request.FromString, lambda message: message.SerializeToString())
+
+
+def _predict(store: ModelStore, request: Any) -> Any:
+    servable = _find(store, request.model_spec)
+    tensors = {}
+    for name, value in request.inputs.items():
+        try:
+            tensors[name] = protos.array(value)
+        except ValueError as error:
+            raise ServingError(f"{name}: {error}") from error
+    signature = request.model_spec.signature_name or "serving_default"
+    outputs = servable.call(signature, tensors, request.output_filter)
+    response = protos.PredictResponse(model_spec=_spec(request.model_spec.name, servable, signature))
+    for name, array in outputs.items():
+        response.outputs[name].CopyFrom(protos.tensor(array, packed=False))
+    return response
+
+
+def _metadata(store: ModelStore, request: Any) -> Any:
+    if not request.metadata_field:
+        raise ServingError("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in request.metadata_field:
+        if field != _SIGNATURES:
+            raise ServingError(f"Metadata field {field} is not supported")
+    servable = _find(store, request.model_spec)
+    response = protos.GetModelMetadataResponse(model_spec=_spec(request.model_spec.name, servable))
+    signatures = protos.SignatureDefMap()
+    for name, signature in servable.signatures.items():
+        signatures.signature_def[name].MergeFromString(signature.SerializeToString())
+    packed = response.metadata[_SIGNATURES]
+    packed.type_url, packed.value = protos.SIGNATURE_MAP_URL, signatures.SerializeToString()
+    return response
+
+
+def _status(store: ModelStore, request: Any) -> Any:
+    spec = request.model_spec
+    response = protos.GetModelStatusResponse()
+    for entry in store.status(spec.name, spec.version.value if spec.HasField("version") else None):
+        added = response.model_version_status.add(version=int(entry["version"]), state=entry["state"])
+        added.status.SetInParent()
+        if entry["status"]["error_code"] != "OK":
+            added.status.error_code = entry["status"]["error_code"]
+            added.status.error_message = entry["status"]["error_message"]
+    return response
+
+
+def _find(store: ModelStore, spec: Any) -> Servable:
+    version = spec.version.value if spec.HasField("version") else None
+    return store.find(spec.name, version, spec.version_label if spec.HasField("version_label") else None)
+
+
+def _spec(model: str, servable: Servable, signature: str = "") -> dict[str, Any]:
+    return {"name": model, "version": {"value": servable.version}, "signature_name": signature}

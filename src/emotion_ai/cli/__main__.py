@@ -1,0 +1,3 @@
+from emotion_ai.cli import main
+
+main()

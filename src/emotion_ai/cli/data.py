@@ -1,0 +1,86 @@
+"""`emotion-ai data`: describes a dataset."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from emotion_ai.contract import EMOTIONS, TASKS, Task
+from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.data.describe import Description, describe, write_pictures
+from emotion_ai.data.loaders import load
+from emotion_ai.data.splits import SYNTHETIC
+from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.errors import ConfigError
+
+_SYNTHETIC_COUNT = 500
+
+
+def describe_command(source: Path | str, task: str | None, labels: str, out: Path, as_json: bool) -> None:
+    """Prints a table, or JSON; writes the pictures and `description.json` into the folder `out`.
+
+    Args:
+        source: a file or folder that `load` reads, or "synthetic" for 500 synthetic faces.
+        task: None tells it from the source; synthetic faces are then described with their keypoints.
+        labels: as for `load`.
+
+    Raises:
+        DataError: a source that cannot be used.
+        ConfigError: an unknown task or labels, or an `out` that cannot be written.
+    """
+    console, progress = Console(), Console(stderr=True)
+    chosen = next((known for known in TASKS if known == task), None)
+    if task is not None and chosen is None:
+        raise ConfigError(f"task={task}: choose one of {', '.join(TASKS)}")
+    faces = _faces(str(source), chosen, labels)
+    with progress.status(f"describing {len(faces):,} faces"):
+        description = describe(faces)
+        try:
+            pictures = write_pictures(faces, out)
+            text = json.dumps(description.as_dict() | {"pictures": [path.name for path in pictures]}, indent=2)
+            (out / "description.json").write_text(text + "\n")
+        except OSError as error:
+            raise ConfigError(f"out={out}: cannot be written ({error.strerror}); give a folder of your own") from error
+    if as_json:
+        console.print_json(text)
+    else:
+        console.print(_table(description))
+        console.print(escape(f"{out}/: description.json, {', '.join(path.name for path in pictures)}"), highlight=False)
+
+
+def _faces(source: str, task: Task | None, labels: str) -> FaceDataset:
+    if source == SYNTHETIC:
+        return synthetic_faces(_SYNTHETIC_COUNT, seed=0).faces(task or "keypoints")
+    return load(source, task, labels)
+
+
+def _table(d: Description) -> Table:
+    table = Table(title=escape(f"{Path(d.source).name}: {d.task}"), show_header=False, title_justify="left")
+    table.add_column("what", style="bold")
+    table.add_column("figure", justify="right")
+    table.add_column("note", style="dim")
+
+    def add(what: str, figure: int | str, note: str = "") -> None:
+        table.add_row(what, figure if isinstance(figure, str) else f"{figure:,}", note)
+
+    add("faces", d.faces, f"{d.width}x{d.height} gray, mean {d.pixel_mean:.1f}, deviation {d.pixel_std:.1f}")
+    for part, count in d.parts.items():
+        add(f"  {part}", count)
+    for name, count in d.classes.items():
+        shares = " ".join(f"{part} {counts[name]:,}" for part, counts in d.classes_of_parts.items())
+        add(f"  {EMOTIONS.index(name)} {name}", count, f"{count / d.faces:.1%}  {shares}".rstrip())
+    if d.missing:
+        add("all points known", d.complete)
+        add("no point known", d.unannotated)
+        for name, count in d.missing.items():
+            if count > d.unannotated:
+                add(f"  without {name}", count)
+        add("points outside the frame", d.outside)
+    add("twin groups", d.duplicate_groups, f"identical pixels; {d.duplicate_copies:,} extra copies")
+    if len(d.parts) > 1:
+        add("  across parts", d.duplicate_groups_across_parts)
+    add("  contradictory", d.contradictory_groups, f"differing targets; {d.contradictory_faces:,} faces")
+    add("blank images", d.blank, "all pixels equal")
+    return table

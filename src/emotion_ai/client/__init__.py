@@ -1,0 +1,5 @@
+"""Asking TensorFlow Serving over REST or gRPC; needs neither TensorFlow nor PyTorch."""
+
+from emotion_ai.client.face_client import FaceClient
+
+__all__ = ["FaceClient"]

@@ -1,0 +1,58 @@
+"""Who may see which faces. Identical pixels never stand on both sides of a split."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.errors import ConfigError
+
+Rows = NDArray[np.int64]
+
+
+def duplicate_groups(images: NDArray[np.uint8]) -> Rows:
+    """A group number for each image, int64 (N,); images (N, H, W) share it when all their pixels are equal."""
+    if len(images) == 0:
+        return np.zeros(0, np.int64)
+    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    rows = flat.view(np.dtype((np.void, flat.shape[1]))).ravel()
+    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
+
+
+def grouped_split(groups: Rows, fractions: Sequence[float], seed: int) -> list[Rows]:
+    """Rows of each part, ascending, whole groups at a time, at random, about in the given proportions.
+
+    Raises:
+        ConfigError: fractions that are not positive or do not add up to 1, or a part that stays empty.
+    """
+    if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise ConfigError(f"split {list(fractions)}: give positive fractions that add up to 1, e.g. [0.8,0.1,0.1]")
+    names, sizes = np.unique(groups, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    filled = (np.cumsum(sizes[order]) - sizes[order] / 2) / max(len(groups), 1)
+    part_of_name = np.empty(len(names), np.int64)
+    part_of_name[order] = np.searchsorted(np.cumsum(fractions)[:-1], filled)
+    part = part_of_name[np.searchsorted(names, groups)]
+    rows = [np.flatnonzero(part == index) for index in range(len(fractions))]
+    if any(len(r) == 0 for r in rows):
+        raise ConfigError(f"split {list(fractions)} of {len(groups)} faces leaves a part empty; give more faces")
+    return rows
+
+
+def folds(groups: Rows, count: int, seed: int) -> list[Rows]:
+    """Rows of each of `count` cross-validation folds.
+
+    Raises:
+        ConfigError: fewer than two folds, or more folds than groups.
+    """
+    if count < 2:
+        raise ConfigError(f"data.folds={count}: cross-validation needs at least 2 folds")
+    return grouped_split(groups, [1 / count] * count, seed)
+
+
+def seen_in(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of `images` (N, H, W) have the same pixels as one of `others`; bool (N,)."""
+    if images.shape[1:] != others.shape[1:] or len(others) == 0:
+        return np.zeros(len(images), bool)
+    groups = duplicate_groups(np.concatenate([images, others]))
+    return np.isin(groups[: len(images)], groups[len(images) :])

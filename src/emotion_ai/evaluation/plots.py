@@ -1,0 +1,290 @@
+"""Results as pictures. Each function returns a matplotlib figure; colours are safe for colour-blind readers."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse
+from numpy.typing import NDArray
+
+from emotion_ai.contract import EMOTIONS
+from emotion_ai.evaluation.abstention import RiskCoverage
+from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
+from emotion_ai.evaluation.statistics import Estimate
+from emotion_ai.inference.drawing import ELLIPSE_95
+
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
+_STYLE: dict[Any, Any] = {
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 10,
+}
+
+
+def _grid(count: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
+    with mpl.rc_context(_STYLE):
+        rows = -(-max(count, 1) // columns)
+        figure = Figure(figsize=(1.6 * columns, 1.8 * rows + 0.5))
+        axes = figure.subplots(rows, columns, squeeze=False)
+    figure.suptitle(title, fontsize=12)
+    for axis in axes.ravel():
+        axis.axis("off")
+    return figure, list(axes.ravel())
+
+
+def _plain(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()
+
+
+def points_grid(
+    images: NDArray[np.uint8],
+    predicted: NDArray[np.float32],
+    true: NDArray[np.float32],
+    errors: KeypointErrors,
+    title: str,
+) -> Figure:
+    """Faces with true points (green circles) and predicted ones (orange crosses), with each face's mean distance."""
+    figure, axes = _grid(len(images), 6, title)
+    for axis, image, guess, truth, distance in zip(axes, images, predicted, true, errors.distances, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.scatter(truth[:, 0], truth[:, 1], s=14, facecolors="none", edgecolors="#3ddc97", linewidths=1.0)
+        axis.scatter(guess[:, 0], guess[:, 1], s=14, marker="x", color="#ff8c42", linewidths=1.0)
+        axis.set_title(f"{distance:.1f} px", fontsize=9)
+        axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", ls="", mfc="none", color="#3ddc97", label="true"),
+            Line2D([], [], marker="x", ls="", color="#ff8c42", label="predicted"),
+        ],
+        loc="upper right",
+        frameon=False,
+        ncols=2,
+    )
+    figure.tight_layout()
+    return figure
+
+
+def deviations_grid(
+    images: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    deviations: NDArray[np.float32],
+    true: NDArray[np.float32],
+) -> Figure:
+    """Faces with true points (green dots), the ellipses meant to hold 95 % of them, and the mean deviation.
+
+    Half of them are the surest, half the least sure.
+    """
+    figure, axes = _grid(len(images), 6, "The surest faces, the least sure below")
+    for axis, image, centres, widths, truth in zip(axes, images, points, deviations, true, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        for centre, (across, down) in zip(centres, 2 * ELLIPSE_95 * widths, strict=True):
+            axis.add_patch(Ellipse(centre, across, down, fill=False, color="#ff8c42", lw=0.9))
+        axis.scatter(truth[:, 0], truth[:, 1], s=5, color="#3ddc97", linewidths=0)
+        axis.set_title(f"{widths.mean():.1f} px", fontsize=9)
+        axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", ls="", ms=4, color="#3ddc97", label="true"),
+            Line2D([], [], marker="o", ls="", ms=9, mfc="none", color="#ff8c42", label="95 % of the truth"),
+        ],
+        loc="upper right",
+        frameon=False,
+        ncols=2,
+    )
+    figure.tight_layout()
+    return figure
+
+
+def cumulative_error(errors: KeypointErrors, mean_face: KeypointErrors) -> Figure:
+    """Share of the faces whose mean point distance is at most so many pixels."""
+    figure, axis = _plain()
+    for name, colour, values in (("network", BLUE, errors.distances), ("mean face", GRAY, mean_face.distances)):
+        axis.plot(np.sort(values), np.arange(1, len(values) + 1) / len(values), color=colour, label=name)
+    axis.set(xlabel="mean point distance (pixels of the 96×96 frame)", ylabel="share of the faces", ylim=(0, 1))
+    axis.set_xlim(0, float(np.percentile(mean_face.distances, 98)))
+    axis.legend(frameon=False, loc="lower right")
+    axis.set_title("Cumulative error")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def point_errors(errors: KeypointErrors) -> Figure:
+    """RMSE of each point."""
+    figure, axis = _plain(6.4, 4.6)
+    values = errors.per_point
+    bars = axis.barh([name.replace("_", " ") for name in values], list(values.values()), color=BLUE)
+    axis.invert_yaxis()
+    axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+    axis.set(xlabel="RMSE (pixels of the 96×96 frame)", title="Error of each point")
+    return figure
+
+
+def coverage_curve(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Figure:
+    """Share found within the regions that the deviations give against the share meant; by name, (meant, found)."""
+    figure, axis = _plain(4.8, 4.6)
+    axis.plot([0, 1], [0, 1], color=GRAY, ls="--", lw=1)
+    for colour, (name, (meant, found)) in zip((BLUE, ORANGE), curves.items(), strict=False):
+        axis.plot(meant, found, color=colour, marker="o", ms=3, label=name)
+    axis.set(xlabel="share meant to lie within", ylabel="share found within", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title("Reliability of the deviations")
+    axis.legend(frameon=False, loc="lower right", title="above the line: too wide", title_fontsize=8)
+    return figure
+
+
+def folds_plot(figures: dict[str, dict[str, Estimate]], title: str) -> Figure:
+    """A panel for each figure: its values by name (folds, their mean, pooled) with their intervals."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(figures), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(figures))
+    for axis, (name, values) in zip(np.atleast_1d(axes), figures.items(), strict=True):
+        for place, (label, estimate) in enumerate(values.items()):
+            _interval(axis, estimate, place, GRAY if label.startswith("fold") else BLUE)
+        _rows(axis, list(values))
+        axis.set(xlabel=name)
+    figure.suptitle(f"{title}; bars are 95 % intervals", fontsize=11)
+    return figure
+
+
+def forest(
+    differences: dict[str, Estimate], seeds: dict[str, list[float]], xlabel: str, title: str, lower_is_better: bool
+) -> Figure:
+    """Differences to the base by change: the mean with its interval, and each seed's as a small dot.
+
+    Blue is better than the base, orange worse, gray undecided: its interval holds 0.
+    """
+    figure, axis = _plain(7.2, 1.5 + 0.38 * len(differences))
+    for place, (name, e) in enumerate(differences.items()):
+        decided = not e.low <= 0 <= e.high
+        colour = GRAY if not decided else BLUE if (e.value < 0) == lower_is_better else ORANGE
+        _interval(axis, e, place, colour)
+        axis.scatter(seeds[name], [place + 0.25] * len(seeds[name]), s=9, color=colour, alpha=0.6, linewidths=0)
+    axis.axvline(0, color="black", lw=1)
+    _rows(axis, list(differences))
+    axis.set(xlabel=xlabel)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _interval(axis: Axes, estimate: Estimate, place: float, colour: str) -> None:
+    axis.plot([estimate.low, estimate.high], [place, place], color=colour, lw=1.5, marker="|", ms=6)
+    axis.plot(estimate.value, place, color=colour, marker="o", ms=6)
+
+
+def _rows(axis: Axes, names: list[str]) -> None:
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG as a whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", dpi=110)
+    partial.replace(path)
+
+
+def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> Figure:
+    """Faces with what was said, how surely, and what is true where that differs."""
+    figure, axes = _grid(len(images), 6, title)
+    rows = zip(axes, images, scores.predicted, scores.labels, scores.probabilities.max(1), strict=False)
+    for axis, image, guess, truth, confidence in rows:
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {EMOTIONS[truth]}")
+        axis.set_title(words, fontsize=8.5, color="black" if guess == truth else ORANGE)
+    figure.tight_layout(h_pad=2.2)
+    return figure
+
+
+def attention_grid(images: NDArray[np.uint8], maps: NDArray[np.float32], scores: EmotionScores, columns: int) -> Figure:
+    """Faces under where the network looked for what it said, float (N, 96, 96), 0 to 1; a row for each true class.
+
+    Args:
+        columns: faces of a class, the rightly read ones first; a class has fewer where there are no more.
+    """
+    figure, axes = _grid(len(EMOTIONS) * columns, columns, "Where the network looked: Grad-CAM of what it said")
+    taken = [0] * len(EMOTIONS)
+    half = columns // 2
+    rows = zip(images, maps, scores.predicted, scores.labels, scores.probabilities.max(1), strict=True)
+    for image, seen, guess, truth, confidence in sorted(rows, key=lambda row: bool(row[2] != row[3])):
+        right = guess == truth
+        taken[truth] = taken[truth] + 1 if right else max(taken[truth], half) + 1
+        axis = axes[truth * columns + taken[truth] - 1]
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
+        # light where it looked, the face's own gray elsewhere
+        axis.imshow(seen, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * seen, extent=(0, 1, 1, 0))
+        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if right else f"\ntrue: {EMOTIONS[truth]}")
+        axis.set_title(words, fontsize=8.5, color="black" if right else ORANGE)
+    figure.tight_layout(h_pad=1.5)
+    return figure
+
+
+def confusion(scores: EmotionScores) -> Figure:
+    """Counts, shaded by each true class's share."""
+    figure, axis = _plain(5.6, 4.8)
+    counts = scores.confusion
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    words = np.array([[f"{c}\n{s:.0%}" for c, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)])
+    sns.heatmap(
+        shares, annot=words, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
+        xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axis, annot_kws={"fontsize": 9},
+    )  # fmt: skip
+    axis.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    return figure
+
+
+def reliability(scores: EmotionScores) -> Figure:
+    """Accuracy against confidence; on the diagonal the confidence is the chance of being right."""
+    figure, axis = _plain(4.8, 4.6)
+    bins = scores.reliability(15)
+    confidence, accuracy, share = (np.array(column) for column in zip(*bins, strict=True))
+    axis.plot([0, 1], [0, 1], color=GRAY, ls="--", lw=1)
+    axis.scatter(confidence, accuracy, s=20 + 600 * share, color=BLUE, alpha=0.75)
+    axis.plot(confidence, accuracy, color=BLUE, lw=1)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title(f"Reliability: calibration error {scores.calibration_error:.3f}")
+    return figure
+
+
+def risk_coverage(kept: list[RiskCoverage], chosen: float | None) -> Figure:
+    """Share of wrong emotions among the faces that are kept; `chosen` is the threshold that the weights carry."""
+    figure, axis = _plain(6.4, 4.2)
+    some = [k for k in kept if k.share > 0]
+    axis.plot([k.share for k in some], [1 - k.accuracy for k in some], color=BLUE)
+    for k in some:
+        if round(k.threshold * 100) in (50, 60, 70, 80, 90):
+            axis.plot(k.share, 1 - k.accuracy, "o", color=BLUE, ms=4)
+            axis.annotate(
+                f"{k.threshold:.1f}", (k.share, 1 - k.accuracy), (-4, 5), textcoords="offset points", ha="right"
+            )
+    for k in some:
+        if k.threshold == chosen:
+            label = f"below {k.threshold:.2f} uncertain: {k.share:.0%} kept, {k.accuracy:.1%} of them right"
+            axis.plot(k.share, 1 - k.accuracy, "D", color=ORANGE, label=label)
+            axis.legend(frameon=False, loc="upper left")
+    axis.set(xlabel="share of the faces kept", ylabel="share of those that is wrong", xlim=(0, 1.02))
+    axis.set_ylim(0, max(1 - k.accuracy for k in some) * 1.35 + 0.01)
+    axis.set_title("Abstention: kept from a confidence on (numbers at the curve)")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def class_scores(scores: EmotionScores) -> Figure:
+    """Precision, recall and F1 of each class."""
+    figure, axis = _plain(6.4, 3.8)
+    place = np.arange(len(EMOTIONS))
+    for offset, name, colour in ((-0.26, "precision", BLUE), (0, "recall", ORANGE), (0.26, "f1", GREEN)):
+        axis.bar(place + offset, [c[name] for c in scores.per_class.values()], 0.25, label=name, color=colour)
+    names = [f"{e}\n{int(c['faces'])} faces" for e, c in scores.per_class.items()]
+    axis.set_xticks(place, names)
+    axis.set(ylim=(0, 1), title="Each class")
+    axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axis.grid(axis="y", alpha=0.3)
+    return figure

@@ -1,0 +1,79 @@
+"""K-fold cross-validation: every fold is reported once by a network that never saw it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from emotion_ai.errors import ConfigError
+from emotion_ai.evaluation.plots import folds_plot, save
+from emotion_ai.evaluation.predictions import predict
+from emotion_ai.evaluation.statistics import t_interval
+from emotion_ai.evaluation.summary import summary_metrics
+from emotion_ai.files import write_json
+from emotion_ai.models import load_network
+from emotion_ai.studies.runs import run
+from emotion_ai.training.settings import check, settings_of
+from emotion_ai.training.train import sets_of
+
+
+def cross_validate(cfg: DictConfig) -> dict[str, float]:
+    """Trains `data.folds` networks into `out/fold-0`, …; leaves `cross_validation.json` and `.png` in `cfg.out`.
+
+    Started again with the same `out`, it takes up what is there. The mean has a t interval over folds, which is too
+    narrow: training sets of two folds overlap (Bengio and Grandvalet 2004, JMLR 5). The pooled figure is that of all
+    faces, each answered by the network that did not see it, with a bootstrap interval over faces.
+
+    Returns:
+        The pooled figures.
+
+    Raises:
+        ConfigError: no `data.folds`, or another split beside it.
+        EmotionAIError: as `train` does.
+    """
+    check(cfg)
+    if cfg.data.folds is None:
+        raise ConfigError("cross-validate: give the number of folds, e.g. data.folds=5")
+    if cfg.data.val is not None:
+        raise ConfigError("data.val and data.folds contradict each other: every fold is reported in its turn")
+    if cfg.init is not None or cfg.teachers:
+        raise ConfigError("cross-validate: init and teachers may have seen the faces of a fold; leave them out")
+    task, out = cfg.task.name, Path(cfg.out)
+    console = Console()
+    answers, targets, folds = [], [], []
+    for fold in range(cfg.data.folds):
+        console.rule(f"fold {fold + 1} of {cfg.data.folds}")
+        folder = out / f"fold-{fold}"
+        one: DictConfig = OmegaConf.merge(cfg, {"out": str(folder), "data": {"fold": fold}})  # type: ignore[assignment]
+        run(one)
+        held_out = sets_of(one).report
+        network, _ = load_network(folder / "network.safetensors", task)
+        answers.append(predict(network, held_out.images))
+        targets.append(held_out.targets)
+        folds.append(summary_metrics(task, answers[-1], targets[-1], cfg.seed))
+    pooled = summary_metrics(task, np.concatenate(answers), np.concatenate(targets), cfg.seed)  # type: ignore[arg-type]
+    values = {name: [fold[name].value for fold in folds] for name in pooled}
+    result = {
+        name: {
+            **{f"fold {index}": fold[name] for index, fold in enumerate(folds)},
+            "mean of the folds": t_interval(values[name]),
+            "pooled": pooled[name],
+        }
+        for name in pooled
+    }
+    spread = {name: float(np.std(values[name], ddof=1)) for name in pooled}
+    figures = {
+        name: {label: asdict(e) for label, e in rows.items()} | {"standard deviation over folds": spread[name]}
+        for name, rows in result.items()
+    }
+    write_json(out / "cross_validation.json", {"task": task, "config": settings_of(cfg), "figures": figures})
+    save(folds_plot(result, f"{task}: {cfg.data.folds} folds"), out / "cross_validation.png")
+    table = Table("figure", "mean of the folds (95 %, t)", "standard deviation", "pooled (95 %, bootstrap)", title=task)
+    for name, rows in result.items():
+        table.add_row(name, str(rows["mean of the folds"]), f"{spread[name]:.4f}", str(rows["pooled"]))
+    console.print(table)
+    console.print(f"[green]wrote[/] {out / 'cross_validation.json'}", highlight=False, soft_wrap=True)
+    return {name: estimate.value for name, estimate in pooled.items()}

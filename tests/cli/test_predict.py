@@ -1,0 +1,242 @@
+"""The command: one bad photograph never costs the others their answer, and the exit code tells."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion_ai.cli.predict import Output, follow, predict, predict_command
+from emotion_ai.contract import MEAN_FACE
+from emotion_ai.errors import ConfigError, ModelNotFoundError, ServerTimeoutError, ServerUnreachableError
+from emotion_ai.inference.readings import COLUMNS, CropReadings, Crops, FaceReading, read_photo
+from emotion_ai.vision.photo import PORTRAITS, Photo
+
+
+def read_crops(crops: Crops) -> CropReadings:
+    probabilities = np.tile(np.array([0.1, 0.05, 0.05, 0.7, 0.1], np.float32), (len(crops), 1))
+    return CropReadings(np.repeat(np.array(MEAN_FACE, np.float32)[None], len(crops), 0), probabilities)
+
+
+def reader(photo: Photo) -> list[FaceReading]:
+    return read_photo(photo, read_crops)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> list[Path]:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "half [1].jpg").write_bytes(PORTRAITS[1].read_bytes()[:30000])
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("RGB", (300, 200), "teal").save(tmp_path / "wall.png")
+    return [tmp_path / name for name in ("empty.jpg", "half [1].jpg", "dot.png", "wall.png", "missing.jpg")]
+
+
+def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert predict(list(PORTRAITS), reader) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("Happy") == 3, "the column and two faces"
+    assert "astronaut.png" in out
+    assert "grace_hopper.jpg" in out
+    assert "70.0%" in out
+
+
+def test_bad_photographs_are_one_line_each_and_the_others_are_answered(
+    bad: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "new" / "faces.csv"
+    photos = [*bad[:3], PORTRAITS[0], *bad[3:], PORTRAITS[1]]
+    assert predict(photos, reader, tmp_path / "out", table, as_json=True) == 1
+    out, err = capsys.readouterr()
+    lines = err.strip().splitlines()
+    assert len(lines) == len(bad)
+    for line, path in zip(lines, bad, strict=True):
+        assert line.startswith(f"error: {path}: ")
+    records = json.loads(out)
+    assert [record["photo"] for record in records] == [str(photo) for photo in photos]
+    assert ["faces" in record for record in records] == [photo in PORTRAITS for photo in photos]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["photo"] for row in rows] == [str(photo) for photo in PORTRAITS]
+    assert tuple(rows[0]) == ("photo", "face", *COLUMNS)
+    assert float(rows[0]["nose_tip_x"]) == pytest.approx(records[3]["faces"][0]["points"]["nose_tip"][0], abs=0.01)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "astronaut.annotated.png",
+        "grace_hopper.annotated.png",
+    ]
+    with Image.open(tmp_path / "out" / "astronaut.annotated.png") as picture:
+        assert picture.size == (640, 640)
+
+
+def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "astronaut.png").write_bytes(PORTRAITS[0].read_bytes())
+    assert predict([PORTRAITS[0], tmp_path / "a" / "astronaut.png"], reader, tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "astronaut-2.annotated.png",
+        "astronaut.annotated.png",
+    ]
+
+
+@pytest.mark.parametrize("error", [ServerUnreachableError, ModelNotFoundError])
+def test_a_server_that_cannot_answer_ends_it_with_one_line(
+    error: type[Exception], bad: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def no_server(photo: Photo) -> list[FaceReading]:
+        asked.append(photo.name)
+        raise error("http://127.0.0.1:1: nobody there; start it")
+
+    assert predict([bad[0], *PORTRAITS], no_server) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 2
+    assert "nobody there" in err
+    assert asked == [str(PORTRAITS[0])], "the second portrait is not tried"
+
+
+def test_a_slow_answer_costs_only_its_own_photograph(capsys: pytest.CaptureFixture[str]) -> None:
+    calls = iter([True, False])
+
+    def slow_once(photo: Photo) -> list[FaceReading]:
+        if next(calls):
+            raise ServerTimeoutError("http://127.0.0.1:1: no answer within 30 s")
+        return reader(photo)
+
+    assert predict(list(PORTRAITS), slow_once, as_json=True) == 1
+    records = json.loads(capsys.readouterr().out)
+    assert "no answer" in records[0]["error"]
+    assert len(records[1]["faces"]) == 1
+
+
+def test_command_without_a_server_that_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict_command(list(PORTRAITS), server="http://127.0.0.1:9") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert "http://127.0.0.1:9" in err
+
+
+def test_settings_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--server"):
+        predict_command(list(PORTRAITS), label="stable")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        predict(list(PORTRAITS), reader, out=tmp_path / "file")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        predict(list(PORTRAITS), reader, csv=tmp_path)
+
+
+def test_photographs_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give photographs, or --watch FOLDER"):
+        predict_command()
+    with pytest.raises(ConfigError, match="give photographs, or --watch FOLDER"):
+        predict_command(PORTRAITS, watched=tmp_path)
+    with pytest.raises(ConfigError, match="--signature, --version, --label choose among served models"):
+        predict_command(PORTRAITS, signature="serving_default")
+    with pytest.raises(ConfigError, match="no such folder; give one that photographs come into"):
+        follow(tmp_path / "nowhere", reader, Output())
+
+
+def test_uncertain_below_a_confidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def doubtful(photo: Photo) -> list[FaceReading]:
+        return read_photo(photo, read_crops, uncertain_below=0.8)
+
+    assert predict([PORTRAITS[0]], doubtful, tmp_path, tmp_path / "faces.csv") == 0
+    out = capsys.readouterr().out
+    assert "uncertain" in out
+    assert out.count("Happy") == 1, "the column's name"
+    with (tmp_path / "faces.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["emotion"], row["uncertain"]) == ("Happy", "True")
+    with pytest.raises(ConfigError, match="uncertain_below=1.5: a confidence lies between 0"):
+        predict_command(PORTRAITS, server="http://127.0.0.1:9", uncertain_below=1.5)
+
+
+def test_frames_of_a_video_are_smoothed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each frame's face says something else; a broken frame costs only its own place in time."""
+    sure = iter([0.9, 0.3, 0.3])
+
+    def flickering(photo: Photo) -> list[FaceReading]:
+        happy = next(sure)
+        probabilities = np.array([1 - happy, 0, 0, happy, 0], np.float32)
+        return [replace(face, probabilities=probabilities) for face in reader(photo)]
+
+    frames = [PORTRAITS[0], Path("missing.png"), PORTRAITS[0], PORTRAITS[0]]
+    assert predict(frames, flickering, as_json=True, fps=25) == 1
+    records = json.loads(capsys.readouterr().out)
+    happy = [record["faces"][0]["probabilities"]["Happy"] for record in records if "faces" in record]
+    assert happy[0] == 0.9
+    assert 0.9 > happy[1] > happy[2] > 0.3
+    for fps in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="--fps"):
+            predict_command(PORTRAITS, server="http://127.0.0.1:9", fps=fps)
+    with pytest.raises(ConfigError, match="of photographs that are named"):
+        predict_command(watched=Path("."), fps=25)
+
+
+def test_a_table_of_other_columns_is_not_added_to(tmp_path: Path) -> None:
+    table = tmp_path / "faces.csv"
+    table.write_text("photo,face,emotion\n")
+    shutil.copy(PORTRAITS[0], tmp_path / "a.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotion_ai.cli.watch.time.sleep", lambda _: None)
+        with pytest.raises(ConfigError, match="has other columns"):
+            follow(tmp_path, reader, Output(csv=table, as_json=True))
+    assert table.read_text() == "photo,face,emotion\n"
+
+
+def test_a_watched_folder_is_read_as_photographs_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Present, new, half-written, replaced, broken ones; a server that is away for a while."""
+    folder, table = tmp_path / "in", tmp_path / "out" / "faces.csv"
+    folder.mkdir()
+    shutil.copy(PORTRAITS[0], folder / "a.png")
+    (folder / "notes.txt").write_text("not a photograph")
+    content = PORTRAITS[1].read_bytes()
+    steps = iter(
+        [
+            lambda: (folder / "b.jpg").write_bytes(content[:9000]),
+            lambda: (folder / "b.jpg").write_bytes(content),
+            lambda: None,
+            lambda: (folder / "bad.jpg").write_bytes(b"nonsense"),
+            lambda: None,
+            lambda: away.clear(),
+            lambda: shutil.copy(PORTRAITS[0], folder / "b.jpg"),
+            lambda: None,
+        ]
+    )
+    away = [True]
+
+    def answer(photo: Photo) -> list[FaceReading]:
+        if away:
+            raise ServerUnreachableError("no server answers")
+        return reader(photo)
+
+    def look(_: float) -> None:
+        try:
+            next(steps)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotion_ai.cli.watch.time.sleep", look)
+        assert follow(folder, answer, Output(tmp_path / "out", table, as_json=True)) == 0
+    out, err = capsys.readouterr()
+    records = [json.loads(line) for line in out.strip().splitlines()]
+    read = [Path(record["photo"]).name for record in records if "faces" in record]
+    assert read == ["a.png", "b.jpg", "b.jpg"]
+    assert err.count("no server answers") == 1
+    assert err.count("bad.jpg") == 1
+    with table.open(newline="") as file:
+        assert [Path(row["photo"]).name for row in csv.DictReader(file)] == read
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.annotated.png", "b.annotated.png"}

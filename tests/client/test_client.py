@@ -1,0 +1,361 @@
+"""The client against a small HTTP server that plays TensorFlow Serving's recorded answers."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from emotion_ai import errors
+from emotion_ai.cli.predict import Output, predict_command
+from emotion_ai.client import FaceClient
+
+RECORDED = {
+    recorded["label"]: recorded
+    for recorded in map(
+        json.loads, (Path(__file__).parents[1] / "contract" / "reference" / "rest.jsonl").read_text().splitlines()
+    )
+}
+
+
+@dataclass
+class Played:
+    """What the server answers next (the last one again and again), and what it was asked."""
+
+    url: str
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    asked: list[tuple[str, str, Any]] = field(default_factory=list)
+    connections: int = 0
+    answer: Callable[[Any], Any] | None = None
+    delay: float = 0.0
+
+    def say(self, *answers: tuple[int, Any]) -> None:
+        self.answers = [
+            (status, body if isinstance(body, bytes) else json.dumps(body).encode()) for status, body in answers
+        ]
+
+    def play(self, label: str) -> None:
+        self.answers = [(RECORDED[label]["status"], RECORDED[label]["body"].encode())]
+
+
+@pytest.fixture
+def server() -> Iterator[Played]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # headers and body are two writes: without it each answer waits 40 ms
+
+        def setup(self) -> None:
+            super().setup()
+            played.connections += 1
+
+        def do_GET(self) -> None:
+            length = int(self.headers.get("content-length", 0))
+            body = json.loads(self.rfile.read(length)) if length else None
+            played.asked.append((self.command, self.path, body))
+            time.sleep(played.delay)
+            if played.answer is not None:
+                status, content = 200, json.dumps(played.answer(body)).encode()
+            else:
+                status, content = played.answers.pop(0) if len(played.answers) > 1 else played.answers[0]
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    played = Played(f"http://127.0.0.1:{http.server_port}")
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield played
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+def reading(mean: float) -> dict[str, Any]:
+    return {"keypoints": [[mean, 2.0]] * 15, "probabilities": [0.1, 0.2, 0.3, 0.25, 0.15]}
+
+
+def decoded(body: Any) -> list[np.ndarray]:
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(instance["b64"], validate=True))))
+        for instance in body["instances"]
+    ]
+
+
+def by_mean(body: Any) -> Any:
+    """Tells which crop an answer belongs to."""
+    return {"predictions": [reading(float(image.mean())) for image in decoded(body)]}
+
+
+def test_a_submission_for_kaggle_by_a_server(server: Played, tmp_path: Path) -> None:
+    faces = "".join(f"{i},{' '.join([str(10 * i)] * 9216)}\n" for i in (1, 2, 3))
+    (tmp_path / "test.csv").write_text("ImageId,Image\n" + faces)
+    (tmp_path / "lookup.csv").write_text("RowId,ImageId,FeatureName\n5,3,nose_tip_x\n6,1,nose_tip_y\n")
+    server.answer = by_mean
+    files, output = (tmp_path / "test.csv", tmp_path / "lookup.csv"), Output(csv=tmp_path / "s.csv")
+    assert predict_command(files, server.url, version=3, submission=True, output=output) == 0
+    assert (tmp_path / "s.csv").read_text() == "RowId,Location\n5,30.0000\n6,2.0000\n"
+    assert [path for _, path, _ in server.asked] == ["/v1/models/face/versions/3:predict"]
+
+
+def test_crops_travel_without_loss_and_come_back_in_order(server: Played) -> None:
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (h, w), np.uint8) for h, w in rng.integers(1, 60, (70, 2))]
+    server.answer = by_mean
+    with FaceClient(server.url) as client:
+        readings = client.read_crops(crops)
+    sent = [image for _, _, body in server.asked for image in decoded(body)]
+    assert [len(body["instances"]) for _, _, body in server.asked] == [32, 32, 6]
+    assert all(np.array_equal(a, b) for a, b in zip(sent, crops, strict=True))
+    assert readings.keypoints.shape == (70, 15, 2)
+    assert readings.keypoints.dtype == readings.probabilities.dtype == np.float32
+    np.testing.assert_allclose(readings.keypoints[:, 0, 0], [c.mean() for c in crops], rtol=1e-6)
+    np.testing.assert_array_equal(readings.probabilities[69], np.float32([0.1, 0.2, 0.3, 0.25, 0.15]))
+    assert server.asked[0][:2] == ("POST", "/v1/models/face:predict")
+    assert server.asked[0][2]["signature_name"] == "serving_bytes"
+    assert server.connections == 1
+
+
+def test_no_crops_ask_nothing(server: Played) -> None:
+    readings = FaceClient(server.url).read_crops([])
+    assert readings.keypoints.shape == (0, 15, 2)
+    assert readings.probabilities.shape == (0, 5)
+    assert server.asked == []
+
+
+def test_an_array_of_crops_is_read_like_a_list(server: Played) -> None:
+    server.answer = by_mean
+    crops = np.random.default_rng(1).integers(0, 256, (3, 48, 48), np.uint8)
+    np.testing.assert_array_equal(
+        FaceClient(server.url).read_crops(crops).keypoints, FaceClient(server.url).read_crops(list(crops)).keypoints
+    )
+
+
+def test_pixels_are_sent_in_the_frame_for_the_default_signature(server: Played) -> None:
+    server.say((200, {"predictions": [reading(1.0)]}))
+    crop = np.full((20, 30), 77, np.uint8)
+    FaceClient(server.url, signature="serving_default").read_crops([crop])
+    (_, _, body) = server.asked[0]
+    assert body["signature_name"] == "serving_default"
+    assert np.array_equal(np.array(body["instances"]), np.full((1, 96, 96, 1), 77.0))
+
+
+@pytest.mark.parametrize(("model", "missing"), [("keypoints", "probabilities"), ("emotion", "keypoints")])
+def test_a_model_of_one_output_leaves_the_other_nan(server: Played, model: Any, missing: str) -> None:
+    row = reading(1.0)["keypoints" if model == "keypoints" else "probabilities"]
+    server.say((200, {"predictions": [row]}))
+    readings = FaceClient(server.url, model=model).read_crops(np.zeros((1, 96, 96), np.uint8))
+    assert np.isnan(getattr(readings, missing)).all()
+    assert np.isfinite(readings.keypoints).all() != np.isfinite(readings.probabilities).all()
+
+
+@pytest.mark.parametrize(
+    ("choice", "path"), [({"version": 3}, "versions/3"), ({"label": "stable"}, "labels/stable")], ids=str
+)
+def test_versions_and_labels_are_asked_for(server: Played, choice: Any, path: str) -> None:
+    server.say((200, {"predictions": [reading(1.0)]}))
+    FaceClient(server.url, **choice).read_crops(np.zeros((1, 9, 9), np.uint8))
+    assert server.asked[0][1] == f"/v1/models/face/{path}:predict"
+
+
+def test_status_is_parsed_not_taken_from_the_status_code(server: Played) -> None:
+    server.play("status m")
+    client = FaceClient(server.url)
+    assert client.versions() == {2: "AVAILABLE", 1: "AVAILABLE"}
+    assert client.ready()
+    assert not FaceClient(server.url, version=7).ready()
+    server.say((200, {"model_version_status": [{"version": "1", "state": "LOADING", "status": {}}]}))
+    assert not client.ready()
+    server.play("status unknown model")
+    assert not client.ready()
+    with pytest.raises(errors.ModelNotFoundError, match="Could not find any versions of model nope"):
+        client.status()
+
+
+def test_metadata_and_single_requests(server: Played) -> None:
+    server.play("metadata m")
+    client = FaceClient(server.url)
+    assert "serving_default" in client.metadata()["metadata"]["signature_def"]["signature_def"]
+    server.say((200, {"predictions": [reading(1.0), reading(2.0)]}))
+    answer = client.predict([b"first", b"second"])
+    assert {name: (value.dtype, value.shape) for name, value in answer.items()} == {
+        "keypoints": (np.float32, (2, 15, 2)),
+        "probabilities": (np.float32, (2, 5)),
+    }
+    assert server.asked[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
+    client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
+    assert np.array(server.asked[-1][2]["instances"]).shape == (2, 96, 96, 1)
+    with pytest.raises(errors.ConfigError, match="face has serving_default, serving_bytes, serving_unc"):
+        client.predict([b""], "serving")
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "text"),
+    [
+        ("unknown model", errors.ModelNotFoundError, "404, Servable not found for request: Latest(nope)"),
+        ("unknown version", errors.ModelNotFoundError, "Servable not found for request: Specific(m, 99)"),
+        ("unknown label", errors.ModelNotFoundError, "400, Unrecognized servable version label: zzz"),
+        ("bad signature", errors.RequestRejectedError, '400, Serving signature name: "nosig" not found'),
+        ("bytes bad base64", errors.RequestRejectedError, "Unable to base64 decode"),
+        ("huge version", errors.ServerFailureError, "answered 400 without JSON"),
+        ("root", errors.ServerFailureError, "answered 404 without JSON"),
+        ("types overflow", errors.ServerFailureError, "face does not answer keypoints and probabilities"),
+    ],
+)
+def test_errors_keep_the_servers_text(server: Played, label: str, error: type[Exception], text: str) -> None:
+    server.play(label)
+    with pytest.raises(error) as caught:
+        FaceClient(server.url).read_crops(np.zeros((1, 9, 9), np.uint8))
+    assert text in str(caught.value)
+    assert "\n" not in text
+    assert len(server.asked) == 1  # a rejected request is not repeated
+
+
+def test_a_busy_server_is_asked_again(server: Played) -> None:
+    server.say((503, {"error": "busy"}), (503, {"error": "busy"}), (200, {"predictions": [reading(1.0)]}))
+    assert len(FaceClient(server.url).read_crops(np.zeros((1, 9, 9), np.uint8)).keypoints) == 1
+    assert len(server.asked) == 3
+
+
+def test_a_server_that_stays_busy_fails_with_its_text(server: Played) -> None:
+    server.say((503, {"error": "too many requests are pending"}))
+    with pytest.raises(errors.ServerFailureError, match="503, too many requests are pending"):
+        FaceClient(server.url, retries=1).read_crops(np.zeros((1, 9, 9), np.uint8))
+    assert len(server.asked) == 2
+
+
+def test_a_slow_server_is_a_timeout_and_is_not_asked_again(server: Played) -> None:
+    server.delay = 1.0
+    server.say((200, {}))
+    with pytest.raises(errors.ServerTimeoutError, match=r"no answer within 0\.2 s"):
+        FaceClient(server.url, timeout=(1.0, 0.2)).metadata()
+    assert len(server.asked) == 1
+
+
+def test_no_server_is_said_in_one_line(server: Played) -> None:
+    with pytest.raises(errors.ServerUnreachableError, match="no server answers; start one with: emotion-ai serve"):
+        FaceClient("http://127.0.0.1:1", retries=0).metadata()
+    assert not FaceClient("http://127.0.0.1:1", retries=0).ready()
+    with pytest.raises(errors.ServerUnreachableError):
+        FaceClient("http://no-such-host.invalid:8501", retries=0).metadata()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"<html>hello</html>", "without JSON"),
+        (b"\xff\xfe\x00", "without JSON"),
+        (b"", "without JSON"),
+        ([1, 2], "200"),
+        ({"outputs": []}, "no predictions for 1 instances"),
+        ({"predictions": "x"}, "no predictions for 1 instances"),
+        ({"predictions": []}, "0 predictions for 1 instances"),
+        ({"predictions": [reading(1.0), reading(1.0)]}, "2 predictions for 1 instances"),
+        ({"predictions": [None]}, "does not answer"),
+        ({"predictions": [{"keypoints": [[1.0, 2.0]] * 15}]}, "does not answer"),
+        ({"predictions": [{**reading(1.0), "keypoints": [[1.0, 2.0]] * 14}]}, r"keypoints came as \(1, 14, 2\)"),
+        ({"predictions": [{**reading(1.0), "keypoints": [[1.0, 2.0], [1.0]]}]}, "does not answer"),
+        ({"predictions": [{**reading(1.0), "probabilities": ["a"] * 5}]}, "does not answer"),
+        ({"predictions": [{**reading(1.0), "probabilities": [None] * 5}]}, "not finite"),
+        ({"predictions": [reading(float("nan"))]}, "keypoints holds numbers that are not finite"),
+    ],
+)
+def test_an_answer_that_is_not_the_contracts_is_a_server_failure(server: Played, body: Any, text: str) -> None:
+    server.say((200, body))
+    with pytest.raises(errors.ServerFailureError, match=text):
+        FaceClient(server.url).read_crops(np.zeros((1, 9, 9), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        np.zeros((9, 9), np.float32),
+        np.zeros((9, 9, 3), np.uint8),
+        np.zeros((0, 9), np.uint8),
+        np.zeros(9, np.uint8),
+        "face.png",
+        None,
+    ],
+    ids=str,
+)
+def test_what_is_no_gray_crop_is_refused_before_it_is_sent(server: Played, crop: Any) -> None:
+    with pytest.raises(errors.ImageError, match=r"crop 1: .*wanted is uint8 \(H, W\)"):
+        FaceClient(server.url).read_crops([np.zeros((9, 9), np.uint8), crop])
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "127.0.0.1:8501"},
+        {"url": "localhost"},
+        {"url": "http://"},
+        {"url": "http://host:port"},
+        {"url": "file:///etc"},
+        {"model": "faces"},
+        {"version": 1, "label": "stable"},
+        {"label": "a/b"},
+        {"signature": "nosig"},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: Any) -> None:
+    with pytest.raises(errors.ConfigError):
+        FaceClient(**settings)
+
+
+def test_a_session_that_is_given_is_used_as_it_is_and_left_open(server: Played) -> None:
+    server.say((200, {"predictions": [reading(1.0)]}))
+    with requests.Session() as session:
+        session.headers["x-who"] = "me"
+        adapters = dict(session.adapters)
+        with FaceClient(server.url, session=session) as client:
+            client.read_crops(np.zeros((1, 9, 9), np.uint8))
+        assert session.adapters == adapters
+        assert session.get(server.url).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.ConnectionError("x"),
+        requests.Timeout("x"),
+        requests.TooManyRedirects("x"),
+        requests.exceptions.ChunkedEncodingError("x"),
+        requests.exceptions.ContentDecodingError("x"),
+        requests.exceptions.SSLError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_requests_error_becomes_one_of_ours(error: Exception) -> None:
+    class Failing(requests.Session):
+        def request(self, *_: Any, **__: Any) -> Any:
+            raise error
+
+    with pytest.raises(errors.ClientError):
+        FaceClient(session=Failing()).metadata()
+
+
+def test_the_client_needs_neither_torch_nor_tensorflow_nor_pandas() -> None:
+    code = "import sys, emotion_ai.client; print({'torch', 'tensorflow', 'pandas'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

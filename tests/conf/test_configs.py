@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+
+import emotion_ai_conf
+from emotion_ai.data.augment import Augmentation
+from emotion_ai.models import FaceNetwork
+
+CONF = Path(emotion_ai_conf.__file__).parent
+ROOTS = sorted(path.stem for path in CONF.glob("*.yaml"))
+GROUPS = {
+    group: sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    for group in ("task", "data", "model", "trainer", "experiment")
+}
+CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in choices]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_of_training_composes_and_fits_its_code(group: str, choice: str) -> None:
+    with initialize_config_module("emotion_ai_conf", version_base="1.3"):
+        cfg = compose("train", [f"{group}={choice}"])
+    Augmentation(**cfg.task.augment)
+    FaceNetwork(cfg.task.name, dict(cfg.model.encoder), cfg.model.get("head"), cfg.model.get("dropout", 0.0))
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_an_unknown_key_is_an_error(root: str) -> None:
+    with initialize_config_module("emotion_ai_conf", version_base="1.3"), pytest.raises(HydraException):
+        compose(root, ["no_such_key=1"])
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_an_experiment_begins_with_the_command_that_runs_it_and_what_it_buys(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert any(line.startswith(f"# emotion-ai train experiment={path.stem}") for line in lines[:2])
+    assert lines[2].startswith("# Buys ")
+    assert len(lines) < 31

@@ -1,0 +1,81 @@
+"""The export stage through the command line: what it publishes, and what a killed one leaves."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from emotion_ai.contract import SERVABLES, TASKS
+from emotion_ai.models import FaceNetwork, load_network, save_network
+from emotion_ai_export.registry.model_config import parse
+from emotion_ai_export.registry.publish import versions_of
+
+TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    torch.manual_seed(0)
+    arguments = []
+    for task in TASKS:
+        network = FaceNetwork(task, TINY)
+        for parameter in network.head.parameters():
+            torch.nn.init.normal_(parameter, std=0.002)  # untrained features are large
+        save_network(network, tmp_path / f"{task}.safetensors", {"metrics": {"test/loss": 1.0}})
+        arguments.append(f"{task}={tmp_path / task}.safetensors")
+    return [sys.executable, "-m", "emotion_ai.cli", "export", f"out={tmp_path / 'models'}", *arguments]
+
+
+def published(base: Path) -> dict[str, list[int]]:
+    return {name: versions_of(base / name) for name in SERVABLES}
+
+
+def test_killed_it_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: Path, command: list[str]) -> None:
+    base = tmp_path / "models"
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **quiet, start_new_session=True, cwd=tmp_path)
+    deadline = time.monotonic() + 150
+    while not list(base.glob(".staging-*/*/saved_model.pb")):
+        assert process.poll() is None, "the export ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert published(base) == {name: [] for name in SERVABLES}
+    assert not (base / "models.config").exists()
+
+    result = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert published(base) == {name: [1] for name in SERVABLES}
+    assert not list(base.glob(".staging-*"))
+    for name in SERVABLES:
+        extra = base / name / "1" / "assets.extra"
+        proof = json.loads((extra / "parity.json").read_text())
+        assert proof["passes"]
+        given_pixels = [row for row in proof["rows"] if "given files" not in row["path"]]
+        assert {row["batch"] for row in given_pixels} == {1, 2, 7, 64}
+        assert {row["signature"] for row in proof["rows"]} == {
+            "serving_default",
+            "serving_bytes",
+            "serving_uncertainty",
+        }
+        assert {row["path"] for row in given_pixels} == {"ONNX Runtime", "SavedModel"}
+        assert {row["path"] for row in proof["rows"]} - {"ONNX Runtime", "SavedModel"} == {"SavedModel given files"}
+        assert {row["kind"] for row in given_pixels} == {"real", "synthetic", "black", "white", "noise"}
+        for line in (extra / "SHA256SUMS").read_text().splitlines():
+            digest, path = line.split("  ")
+            assert hashlib.sha256((base / name / "1" / path).read_bytes()).hexdigest() == digest
+        parts = TASKS if name == "face" else (name,)
+        for task in parts:
+            load_network(extra / f"{task}.safetensors", task)  # type: ignore[arg-type]
+    configs = parse((base / "models.config").read_text())
+    assert [(c.name, c.versions, c.labels) for c in configs] == [(n, (1,), {"stable": 1}) for n in SERVABLES]
+    assert {path.name for path in tmp_path.iterdir()} == {"models", "keypoints.safetensors", "emotion.safetensors"}

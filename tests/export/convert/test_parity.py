@@ -1,0 +1,148 @@
+import copy
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emotion_ai.contract import SERVABLES
+from emotion_ai.errors import ParityError
+from emotion_ai.vision.png import encode_png
+from emotion_ai_export.convert.parity import (
+    BATCHES,
+    TOLERANCES,
+    ParityReport,
+    Row,
+    ask_saved_models,
+    check_asked,
+    check_onnx,
+    parity_faces,
+    picture_files,
+    same_files,
+    same_pixels,
+)
+
+KINDS = {"real", "synthetic", "black", "white", "noise"}
+
+
+@pytest.fixture(scope="module")
+def faces() -> dict[str, Any]:
+    return parity_faces(np.tile(np.arange(96, dtype=np.uint8), (3, 96, 1)))
+
+
+def few(faces: dict[str, Any]) -> dict[str, Any]:
+    return {"noise": faces["noise"]}
+
+
+def test_all_three_agree_on_every_signature_batch_and_kind(
+    networks: dict[Any, Any], onnx_models: dict[str, Any], loaded: dict[str, Any], faces: dict[str, Any]
+) -> None:
+    report = ParityReport()
+    for task, network in networks.items():
+        report.rows += check_onnx(task, onnx_models[task], same_pixels({task: network}, faces))
+    report.rows += check_asked("SavedModel", SERVABLES, ask_saved_models(loaded), same_pixels(networks, faces))
+    report.require()
+    saved = {(r.servable, r.signature, r.output, r.kind, r.batch) for r in report.rows if r.path == "SavedModel"}
+    outputs = [
+        ("keypoints", "keypoints"),
+        ("emotion", "probabilities"),
+        ("face", "keypoints"),
+        ("face", "probabilities"),
+    ]
+    wanted = {(s, g, o) for s, o in outputs for g in ("serving_default", "serving_bytes")}
+    uncertain = {"keypoints": ("keypoints", "deviations"), "face": ("keypoints", "deviations", "probabilities")}
+    wanted |= {(s, "serving_uncertainty", o) for s, names in uncertain.items() for o in names}
+    assert saved == {(*place, k, b) for place in wanted for k in KINDS for b in (1, 2, 7, 64)}
+    assert {r.kind for r in report.rows if r.path == "ONNX Runtime"} == KINDS
+    record = json.loads(json.dumps(report.as_dict()))
+    assert record["passes"]
+    assert len(record["rows"]) == len(report.rows)
+    assert TOLERANCES == {"keypoints": 1e-4, "deviations": 1e-4, "probabilities": 1e-5}
+
+
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_a_weight_that_was_altered_after_the_export_is_refused(
+    task: str, networks: dict[Any, Any], onnx_models: dict[str, Any], loaded: dict[str, Any], faces: dict[str, Any]
+) -> None:
+    altered = copy.deepcopy(networks[task])
+    with torch.no_grad():
+        if task == "keypoints":
+            altered.head.conv.weight[1] += 1e-3
+        else:
+            altered.head.linear.bias[1] += 1e-3
+    output = {"keypoints": "keypoints", "emotion": "probabilities"}[task]
+    changed = networks | {task: altered}
+    for rows in (
+        check_onnx(task, onnx_models[task], same_pixels({task: altered}, few(faces))),
+        check_asked("SavedModel", ("face",), ask_saved_models(loaded), same_pixels(changed, few(faces))),
+    ):
+        report = ParityReport(rows)
+        assert not report.passes
+        with pytest.raises(ParityError, match=rf"differs from its checkpoint by .* {output}, noise faces, batch"):
+            report.require()
+        assert report.worst.output == output
+
+
+def test_a_swap_between_faces_of_a_batch_is_noticed(
+    networks: dict[Any, Any], loaded: dict[str, Any], faces: dict[str, Any]
+) -> None:
+    ask = ask_saved_models(loaded)
+
+    def shuffled(servable: str, signature: str, values: Any) -> dict[str, np.ndarray]:
+        return {name: value[::-1] for name, value in ask(servable, signature, values).items()}
+
+    report = ParityReport(check_asked("served", ("keypoints",), shuffled, same_pixels(networks, few(faces))))
+    assert {row.batch for row in report.rows if not row.passes} == set(BATCHES) - {1}
+
+
+def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
+    networks: dict[Any, Any], loaded: dict[str, Any]
+) -> None:
+    rows = check_asked("SavedModel", SERVABLES, ask_saved_models(loaded), same_files(networks))
+    ParityReport(rows).require()
+    kinds = {row.kind for row in rows}
+    assert len(kinds) == len(picture_files()) == 16
+    for word in ("JPEG L", "JPEG RGB", "quality 30", "PNG L", "PNG RGBA", "PNG P", "211x307", "1x1"):
+        assert any(word in kind for kind in kinds), word
+
+
+def test_a_coarser_resize_is_noticed(networks: dict[Any, Any], loaded: dict[str, Any]) -> None:
+    ask = ask_saved_models(loaded)
+
+    def nearest(servable: str, signature: str, values: Any) -> dict[str, np.ndarray]:
+        picture = Image.open(io.BytesIO(values[0])).convert("L").resize((96, 96), Image.Resampling.NEAREST)
+        return ask(servable, signature, [encode_png(np.asarray(picture))])
+
+    failed = {row.kind for row in check_asked("served", ("face",), nearest, same_files(networks)) if not row.passes}
+    assert {kind for kind in picture_files() if "96x96" not in kind and "1x1" not in kind} <= failed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"probabilities": np.full((1, 5), np.nan, np.float32)},
+        {"probabilities": np.zeros((1, 4), np.float32)},
+        {"other": np.zeros((1, 5), np.float32)},
+    ],
+)
+def test_an_answer_that_is_not_the_contracts_does_not_pass(
+    answer: dict[str, Any], networks: dict[Any, Any], faces: dict[str, Any]
+) -> None:
+    report = ParityReport(check_asked("served", ("emotion",), lambda *_: answer, same_pixels(networks, few(faces))))
+    assert not any(row.passes for row in report.rows)
+    with pytest.raises(ParityError):
+        report.require()
+
+
+def test_nothing_compared_is_not_a_proof() -> None:
+    assert not ParityReport().passes
+
+
+def test_the_worst_is_judged_by_its_own_tolerance() -> None:
+    pixel = Row("SavedModel", "face", "serving_default", "keypoints", "noise", 1, 5e-5, 1e-4)
+    probability = Row("SavedModel", "face", "serving_default", "probabilities", "noise", 1, 9e-6, 1e-5)
+    assert ParityReport([pixel, probability]).worst is probability

@@ -1,0 +1,174 @@
+"""What was published is proven again, and what was altered since is found."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from typer.testing import CliRunner
+
+from emotion_ai.cli import app
+from emotion_ai.contract import SERVABLES
+from emotion_ai.errors import ClientError, ConfigError
+from emotion_ai.models import load_network, save_network
+from emotion_ai_export.convert import parity
+from emotion_ai_export.convert.stage import export
+from emotion_ai_export.convert.verify import Check, verify
+from emotion_ai_export.registry.publish import write_checksums
+from emotion_ai_export.serving.launch import running, server_engine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_batches() -> Iterator[None]:
+    """The export's own test goes through all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "BATCHES", (1, 3))
+        yield
+
+
+@pytest.fixture(scope="module")
+def published(networks: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    for task, network in networks.items():
+        save_network(network, folder / f"{task}.safetensors", {"metrics": {"test/loss": 1.0}})
+    with initialize_config_module("emotion_ai_conf", version_base="1.3"):
+        choices = [f"{task}={folder}/{task}.safetensors" for task in networks]
+        export(compose("export", [f"out={folder / 'models'}", *choices]))
+    return folder / "models"
+
+
+@pytest.fixture
+def base(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "models"))
+
+
+def failed(checks: list[Check]) -> dict[str, str]:
+    return {check.name: check.problem for check in checks if not check.passes}
+
+
+def nudge(file: Path, weight: float, by: float) -> None:
+    """Changes one float32, wherever the file holds it."""
+    content = file.read_bytes()
+    pattern = struct.pack("<f", weight)
+    assert content.count(pattern) >= 1
+    file.write_bytes(content.replace(pattern, struct.pack("<f", weight + by)))
+
+
+def a_weight(networks: dict[Any, Any]) -> float:
+    return float(networks["emotion"].head.linear.bias[2].detach())
+
+
+def test_what_was_published_passes_in_all_ways_and_says_so_for_a_machine(published: Path, tmp_path: Path) -> None:
+    arguments = ["verify", str(published), "--json", "--out", str(tmp_path / "proof.json")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stdout
+    record = json.loads(result.stdout)
+    assert record == json.loads((tmp_path / "proof.json").read_text())
+    assert record["passes"]
+    names = ["files", "checkpoint", "SavedModel", "warm-up", "REST", "gRPC"]
+    assert [(check["version"], check["check"], check["passes"]) for check in record["checks"]] == [
+        (1, name, True) for name in names
+    ]
+    comparisons = {check["check"]: check["comparisons"] for check in record["checks"]}
+    pixels, files = 2 * 4, 16  # kinds and batches; outputs of serving_default, serving_bytes and serving_uncertainty
+    wanted = pixels * (4 + 4 + 5) + files * (4 + 5)
+    assert comparisons["REST"] == comparisons["gRPC"] == comparisons["SavedModel"] == wanted
+
+
+def test_a_running_server_is_asked_instead_of_one_of_our_own(base: Path) -> None:
+    with running(base, engine=server_engine()) as server:
+        checks = verify(base, server.rest, server.grpc)
+        assert not failed(checks)
+        assert {check.name for check in checks} >= {"REST", "gRPC"}
+        for model in SERVABLES:
+            shutil.copytree(base / model / "1", base / model / "2")
+        with pytest.raises(ClientError, match="serves none of the versions 2"):
+            verify(base, server.rest, version=2)
+
+
+@pytest.mark.parametrize("sums", ["old", "rewritten"])
+def test_one_altered_weight_of_a_saved_model_is_found(base: Path, networks: dict[Any, Any], sums: str) -> None:
+    folder = base / "face" / "1"
+    nudge(folder / "saved_model.pb", a_weight(networks), 1e-3)
+    if sums == "rewritten":
+        write_checksums(folder)
+    problems = failed(verify(base))
+    assert ("files" in problems) == (sums == "old")
+    assert "SavedModel differs from its checkpoint by" in problems["SavedModel"]
+    assert "face" in problems["SavedModel"]
+
+
+@pytest.mark.parametrize("sums", ["old", "rewritten"])
+def test_one_altered_weight_of_a_checkpoint_is_found(base: Path, networks: dict[Any, Any], sums: str) -> None:
+    folder = base / "emotion" / "1"
+    nudge(folder / "assets.extra" / "emotion.safetensors", a_weight(networks), 1e-3)
+    if sums == "rewritten":
+        write_checksums(folder)
+    problems = failed(verify(base))
+    assert ("files" in problems) == (sums == "old")
+    assert "holds other weights than this version's other models" in problems["checkpoint"]
+
+
+def test_a_checkpoint_of_other_weights_everywhere_is_found(base: Path, networks: dict[Any, Any]) -> None:
+    network, record = load_network(base / "face/1/assets.extra/emotion.safetensors", "emotion")
+    network.head.linear.bias.data[2] += 1e-3
+    for model in ("emotion", "face"):
+        save_network(network, base / model / "1/assets.extra/emotion.safetensors", record)
+        write_checksums(base / model / "1")
+    assert list(failed(verify(base))) == ["SavedModel"]
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def garbage(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(b"\x00garbage\xff" * 9)
+
+
+@pytest.mark.parametrize(
+    ("harm", "check", "text"),
+    [
+        (remove("saved_model.pb"), "SavedModel", "face/1"),
+        (remove("fingerprint.pb"), "files", "fingerprint.pb: is missing"),
+        (remove("assets.extra/emotion.safetensors"), "checkpoint", "no such checkpoint"),
+        (remove("assets.extra/parity.json"), "files", "parity.json: is missing"),
+        (remove("assets.extra/SHA256SUMS"), "files", "SHA256SUMS: is missing"),
+        (remove("assets.extra/tf_serving_warmup_requests"), "warm-up", "tf_serving_warmup_requests"),
+        (garbage("saved_model.pb"), "SavedModel", ""),
+        (garbage("assets.extra/keypoints.safetensors"), "checkpoint", "not a readable safetensors file"),
+        (garbage("assets.extra/tf_serving_warmup_requests"), "warm-up", ""),
+        (garbage("assets.extra/notes.txt"), "files", "notes.txt: was added"),
+        (shutil.rmtree, "files", "SHA256SUMS: is missing"),
+    ],
+    ids=range(11),
+)
+def test_damage_is_found_and_named(base: Path, harm: Callable[[Path], None], check: str, text: str) -> None:
+    harm(base / "face" / "1")
+    (version, *_) = checks = verify(base)
+    assert version.version == 1
+    problems = failed(checks)
+    assert text in problems[check]
+    assert all(problem and "\n" not in problem for problem in problems.values())
+
+
+def test_the_command_fails_with_one_and_says_what(base: Path) -> None:
+    (base / "keypoints/1/assets.extra/MODEL_CARD.md").write_text("praise")
+    for model in ("keypoints", "emotion", "face"):
+        shutil.rmtree(base / model / "1" / "variables", ignore_errors=True)
+    result = CliRunner().invoke(app, ["verify", str(base), "--version", "1"], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "was altered after the export" in result.stdout or "is missing" in result.stdout
+
+
+def test_what_cannot_be_verified_is_one_line(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(ConfigError, match="any version is not there"):
+        verify(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="version 9 is not there"):
+        verify(base, version=9)
+    with pytest.raises(ClientError, match="no server answers"):
+        verify(base, "http://127.0.0.1:9")

@@ -1,0 +1,382 @@
+import json
+import os
+import re
+import shlex
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from check_jsonschema import main as check_jsonschema
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+
+from emotion_ai.contract import SERVABLES
+from emotion_ai.errors import ExportError
+from emotion_ai_export.registry.model_config import parse, render
+from emotion_ai_export.registry.publish import write_config
+from emotion_ai_export.registry.warmup import BATCHES
+from emotion_ai_export.serving import deployment
+from emotion_ai_export.serving import launch as serve
+from emotion_ai_export.serving.deployment import FILES, TEMPLATES, write_deployment
+from emotion_ai_export.serving.launch import IMAGE
+
+MIB = 2**20
+_FIELD = descriptor_pb2.FieldDescriptorProto
+
+
+@pytest.fixture(params=["host", "container"])
+def target(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    for name in SERVABLES:
+        put_version(tmp_path / name / "1", MIB)
+    return tmp_path
+
+
+def put_version(folder: Path, size: int) -> None:
+    folder.mkdir(parents=True)
+    with (folder / "saved_model.pb").open("wb") as stream:
+        stream.truncate(size)
+
+
+def rendered(base: Path, target: str) -> dict[str, str]:
+    write_config(base, target)
+    return {path.name: path.read_text() for path in write_deployment(base, target)}
+
+
+def manifests(text: str) -> dict[str, dict[str, Any]]:
+    documents = list(yaml.safe_load_all(text))
+    by_kind = {document["kind"]: document for document in documents}
+    assert len(by_kind) == len(documents)
+    return by_kind
+
+
+def container(text: str) -> dict[str, Any]:
+    (only,) = manifests(text)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
+def seen_as(base: Path, target: str) -> str:
+    return "/models" if target == "container" else str(base)
+
+
+def test_every_placeholder_is_filled_and_every_value_is_used(base: Path, target: str) -> None:
+    texts = rendered(base, target)
+    assert sorted(texts) == sorted(FILES) == sorted(path.name for path in TEMPLATES.iterdir())
+    wanted = {name for file in FILES for name in Template((TEMPLATES / file).read_text()).get_identifiers()}
+    assert wanted == set(deployment._values(base, target))
+    assert all(line == line.rstrip() for text in texts.values() for line in text.splitlines())
+
+
+def test_compose_follows_its_schema(base: Path, target: str, tmp_path: Path) -> None:
+    rendered(base, target)
+    command = ["--builtin-schema", "vendor.compose-spec", "--quiet"]
+    assert exit_code([*command, str(base / "deployment/compose.yaml")]) == 0
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text((base / "deployment/compose.yaml").read_text().replace("cap_drop", "cap_dorp"))
+    assert exit_code([*command, str(wrong)]) == 1
+
+
+def exit_code(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        check_jsonschema(arguments)
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("version", ["1.31", kubernetes_validate.latest_version()])
+def test_the_manifests_follow_their_schemas(base: Path, target: str, version: str) -> None:
+    found = manifests(rendered(base, target)["kubernetes.yaml"])
+    for manifest in found.values():
+        kubernetes_validate.validate(manifest, version, strict=True)
+    assert sorted(found) == [
+        "Deployment",
+        "HorizontalPodAutoscaler",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Service",
+    ]
+    found["Deployment"]["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(found["Deployment"], version, strict=True)
+
+
+def test_the_manifests_fit_together(base: Path, target: str) -> None:
+    found = manifests(rendered(base, target)["kubernetes.yaml"])
+    pod = found["Deployment"]["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    assert found["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["Service"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == found["Deployment"]["metadata"]["name"]
+    (server,) = pod["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    assert ports == {"grpc": 8500, "rest": 8501}
+    assert {p["targetPort"]: p["port"] for p in found["Service"]["spec"]["ports"]} == ports
+    claims = {v["name"]: v["persistentVolumeClaim"] for v in pod["spec"]["volumes"] if "persistentVolumeClaim" in v}
+    assert claims == {"models": {"claimName": found["PersistentVolumeClaim"]["metadata"]["name"], "readOnly": True}}
+    assert {mount["name"] for mount in server["volumeMounts"]} == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+def test_nothing_runs_with_more_rights_than_it_needs(base: Path, target: str) -> None:
+    texts = rendered(base, target)
+    pod = manifests(texts["kubernetes.yaml"])["Deployment"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert not pod["automountServiceAccountToken"]
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    server = yaml.safe_load(texts["compose.yaml"])["services"]["server"]
+    assert server["user"] == f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
+    assert server["read_only"]
+    assert server["cap_drop"] == ["ALL"]
+    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+
+
+def test_the_server_sees_what_the_configuration_names(base: Path, target: str) -> None:
+    texts = rendered(base, target)
+    inside = seen_as(base, target)
+    assert [c.base_path for c in parse((base / "models.config").read_text())] == [f"{inside}/{n}" for n in SERVABLES]
+    server = yaml.safe_load(texts["compose.yaml"])["services"]["server"]
+    (volume,) = server["volumes"]
+    assert volume == {"type": "bind", "source": "..", "target": inside, "read_only": True}
+    pod = container(texts["kubernetes.yaml"])
+    assert {"name": "models", "mountPath": inside, "readOnly": True} in pod["volumeMounts"]
+    assert server["image"] == pod["image"] == IMAGE
+    shell = re.search(r"```\n(tensorflow_model_server.*?)```", texts["README.md"], re.DOTALL)
+    assert shell is not None
+    assert shlex.split(shell[1].replace("\\\n", ""))[1:] == server["command"] == pod["args"]
+    named = [flag.partition("=")[2] for flag in pod["args"] if flag.partition("=")[0].endswith("_file")]
+    assert [Path(path.replace(inside, str(base), 1)).is_file() for path in named] == [True, True]
+    assert "--enable_profiler=false" in pod["args"]
+    assert not any("batching" in flag for flag in pod["args"])
+
+
+def test_batching_is_two_comment_signs_away(base: Path, target: str) -> None:
+    texts = rendered(base, target)
+    file = f"{seen_as(base, target)}/deployment/batching_parameters.txt"
+    on = ["--enable_batching=true", f"--batching_parameters_file={file}"]
+    switched = {name: re.sub(r"# (- \"--)", r"\1", text) for name, text in texts.items()}
+    assert yaml.safe_load(switched["compose.yaml"])["services"]["server"]["command"][-2:] == on
+    assert container(switched["kubernetes.yaml"])["args"][-2:] == on
+    assert shlex.join(on) in texts["README.md"]
+
+
+@pytest.mark.parametrize("name", ["with space", "dollar$HOME", "quote\"'", "ümlaut #1: x"])
+def test_a_folder_of_any_name_is_named_as_it_is(tmp_path: Path, name: str) -> None:
+    base = tmp_path / name
+    for model in SERVABLES:
+        put_version(base / model / "1", 1)
+    texts = rendered(base, "host")
+    server = yaml.safe_load(texts["compose.yaml"])["services"]["server"]
+    assert server["volumes"][0]["target"].replace("$$", "$") == str(base)
+    assert f"--model_config_file={base}/models.config".replace("$", "$$") in server["command"]
+    pod = container(texts["kubernetes.yaml"])
+    assert f"--model_config_file={base}/models.config" in pod["args"]
+
+
+def test_memory_is_twice_the_configured_models(base: Path, target: str) -> None:
+    def limits() -> set[str]:
+        texts = rendered(base, target)
+        resources = container(texts["kubernetes.yaml"])["resources"]
+        assert resources["requests"]["memory"] == resources["limits"]["memory"]
+        compose = yaml.safe_load(texts["compose.yaml"])["services"]["server"]["mem_limit"]
+        return {resources["limits"]["memory"], f"{compose[:-1]}Mi"}
+
+    assert limits() == {"2176Mi"}  # 2048 + 2 × 3, to the next 128
+    put_version(base / "face" / "2", 62 * MIB)  # the first stays labelled, so both are loaded
+    put_version(base / "face" / "2.partial", 999 * MIB)
+    assert limits() == {"2304Mi"}  # 2048 + 2 × 65
+    config = base / "models.config"
+    config.write_text(render([replace(entry, labels={"stable": 2}) for entry in parse(config.read_text())]))
+    write_config(base, target)
+    assert limits() == {"2176Mi"}  # version 1 is no longer loaded: 2048 + 2 × 64
+
+
+def message(name: str, fields: list[tuple[str, int, str | int]], repeated: tuple[str, ...] = ()) -> Any:
+    """A message of TensorFlow Serving's, from its fields: name, number, and a type or a message's name."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="tensorflow.serving", syntax="proto3")
+    file.dependency.append("google/protobuf/wrappers.proto")
+    nested = file.message_type.add(name="PrometheusConfig")
+    nested.field.add(name="enable", number=1, type=_FIELD.TYPE_BOOL, label=_FIELD.LABEL_OPTIONAL)
+    nested.field.add(name="path", number=2, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
+    described = file.message_type.add(name=name)
+    for field, number, kind in fields:
+        label = _FIELD.LABEL_REPEATED if field in repeated else _FIELD.LABEL_OPTIONAL
+        typed = {"type": kind} if isinstance(kind, int) else {"type": _FIELD.TYPE_MESSAGE, "type_name": kind}
+        described.field.add(name=field, number=number, label=label, **typed)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))()
+
+
+def test_batching_parameters_are_what_the_server_parses(base: Path, target: str) -> None:
+    number = ".google.protobuf.Int64Value"
+    fields: list[tuple[str, int, str | int]] = [
+        ("max_batch_size", 1, number),
+        ("batch_timeout_micros", 2, number),
+        ("max_enqueued_batches", 3, number),
+        ("num_batch_threads", 4, number),
+        ("thread_pool_name", 5, ".google.protobuf.StringValue"),
+        ("allowed_batch_sizes", 6, _FIELD.TYPE_INT64),
+        ("pad_variable_length_inputs", 7, _FIELD.TYPE_BOOL),
+    ]
+    parameters = message("BatchingParameters", fields, repeated=("allowed_batch_sizes",))
+    text_format.Parse(rendered(base, target)["batching_parameters.txt"], parameters)
+    assert tuple(parameters.allowed_batch_sizes) == BATCHES == tuple(sorted(BATCHES))
+    assert parameters.max_batch_size.value == BATCHES[-1]
+    assert parameters.max_enqueued_batches.value > 0
+
+
+def test_the_monitoring_config_is_what_the_server_parses(base: Path, target: str) -> None:
+    texts = rendered(base, target)
+    monitoring = message("MonitoringConfig", [("prometheus_config", 1, ".tensorflow.serving.PrometheusConfig")])
+    text_format.Parse(texts["monitoring.config"], monitoring)
+    assert monitoring.prometheus_config.enable
+    annotations = manifests(texts["kubernetes.yaml"])["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "8501",
+        "prometheus.io/path": monitoring.prometheus_config.path,
+    }
+
+
+@contextmanager
+def status_server(states: dict[str, list[str]]) -> Iterator[int]:
+    """Answers a model's status as TensorFlow Serving does, pretty-printed, and 404 for a model that is not there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            model = self.path.removeprefix("/v1/models/")
+            known = model in states
+            status = [
+                {"version": str(n), "state": state, "status": {"error_code": "OK", "error_message": ""}}
+                for n, state in enumerate(states.get(model, []), 1)
+            ]
+            missing = {"error": f"Could not find any versions of model {model}"}
+            body = json.dumps({"model_version_status": status} if known else missing, indent=1).encode()
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def probes(base: Path, port: int) -> list[list[str]]:
+    texts = rendered(base, "container")
+    compose = yaml.safe_load(texts["compose.yaml"])["services"]["server"]["healthcheck"]["test"]
+    assert compose[0] == "CMD"
+    kubernetes = container(texts["kubernetes.yaml"])["readinessProbe"]["exec"]["command"]
+    commands = [[part.replace("$$", "$") for part in compose[1:]], kubernetes]
+    assert all("/127.0.0.1/8501" in command[-1] for command in commands)
+    return [[part.replace("/127.0.0.1/8501", f"/127.0.0.1/{port}") for part in command] for command in commands]
+
+
+def exit_codes(base: Path, port: int) -> list[int]:
+    environment = {"PATH": os.environ["PATH"]}
+    runs = [subprocess.run(c, env=environment, capture_output=True, timeout=10) for c in probes(base, port)]
+    return [run.returncode for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("changed", "ready"),
+    [
+        ({}, True),
+        ({"emotion": ["AVAILABLE", "LOADING"]}, True),  # the old version answers while the new one loads
+        ({"emotion": ["LOADING"]}, False),
+        ({"keypoints": ["UNLOADING", "END"]}, False),
+        ({"face": None}, False),
+    ],
+)
+def test_ready_means_that_every_model_is_available(base: Path, changed: dict[str, Any], ready: bool) -> None:
+    states = {name: ["AVAILABLE"] for name in SERVABLES} | changed
+    with status_server({name: versions for name, versions in states.items() if versions}) as port:
+        codes = exit_codes(base, port)
+    assert [code == 0 for code in codes] == [ready, ready]
+
+
+def test_without_a_server_nothing_is_ready(base: Path) -> None:
+    with status_server({}) as port:
+        pass
+    assert 0 not in exit_codes(base, port)
+
+
+def test_the_same_models_give_the_same_bytes_and_nothing_else(base: Path, target: str) -> None:
+    first = rendered(base, target)
+    assert rendered(base, target) == first
+    assert sorted(path.name for path in (base / "deployment").iterdir()) == sorted(FILES)
+
+
+def test_the_servers_do_not_take_the_folder_for_a_model(base: Path, target: str) -> None:
+    rendered(base, target)
+    assert sorted(serve._models(base)) == sorted(SERVABLES)
+    (base / "models.config").unlink()
+    assert sorted(serve._models(base)) == sorted(SERVABLES)
+
+
+def test_a_write_that_fails_leaves_the_files_whole(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = rendered(base, "host")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(deployment.os, "fsync", full)
+    with pytest.raises(ExportError, match=r"deployment: cannot be written \(No space left on device\)"):
+        write_deployment(base, "host")
+    assert {path.name: path.read_text() for path in (base / "deployment").iterdir()} == first
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(base: Path) -> None:
+    write_config(base, "host")
+    (base / "deployment").write_text("in the way")
+    with pytest.raises(ExportError, match=r"deployment: cannot be written \(File exists\)"):
+        write_deployment(base, "host")
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(base: Path) -> None:
+    with pytest.raises(ExportError, match="target=moon: choose one of host, container"):
+        write_deployment(base, "moon")
+    with pytest.raises(ExportError, match=r"models\.config: not there"):
+        write_deployment(base, "host")
+    write_config(base, "host")
+    with pytest.raises(ExportError, match=r"models\.config: names .*, not /models/keypoints"):
+        write_deployment(base, "container")
+    assert not (base / "deployment").exists()
+
+
+def test_a_configuration_without_versions_counts_the_newest(base: Path) -> None:
+    put_version(base / "face" / "2", 100 * MIB)
+    write_config(base, "container")
+    config = base / "models.config"
+    newest = [type(c)(c.name, c.base_path, ()) for c in parse(config.read_text())]
+    config.write_text(render(newest))
+    write_deployment(base, "container")
+    memory = container((base / "deployment/kubernetes.yaml").read_text())["resources"]["limits"]["memory"]
+    assert memory == "2304Mi"  # 2048 + 2 × 102
