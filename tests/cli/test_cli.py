@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emotion_ai import extras
+from emotion_ai import cli, extras
 from emotion_ai.errors import MissingExtraError
 
 STAGES = ("train", "cross-validate", "ablations", "evaluate", "export", "data", "serve", "predict", "web", "demo")
