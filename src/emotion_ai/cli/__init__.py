@@ -2,13 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from emotion_ai.cli.console import fail
+from emotion_ai.cli.hydra import HYDRA_SETTINGS, cross_validate, evaluate, export, train
 from emotion_ai.contract import BYTES_SIGNATURE, TASKS
-from emotion_ai.errors import ConfigError, EmotionAIError
+from emotion_ai.errors import EmotionAIError
 from emotion_ai.extras import load as stage
 
 app = typer.Typer(
@@ -19,8 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-
 
 def main() -> None:
     """Entry point of `emotion-ai`: errors that a user can mend are one line on stderr and exit code 2."""
@@ -30,46 +30,10 @@ def main() -> None:
         fail(error)
 
 
-def fail(error: EmotionAIError) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(error)}", highlight=False)
-    sys.exit(2)
-
-
-def _escape(error: EmotionAIError) -> str:
-    from rich.markup import escape
-
-    return escape(" ".join(str(error).split()))
-
-
-def _hydra(config: str, module: str, function: str) -> None:
-    """Runs a stage as a Hydra application; its arguments are those after the stage's name."""
-    hydra = stage("hydra")
-    run = getattr(stage(module), function)
-    original = sys.argv
-    sys.argv = [original[0], *original[2:]]
-
-    def application(cfg: Any) -> Any:
-        sys.argv = original  # Lightning starts further processes with the same command
-        try:
-            if missing := sorted(stage("omegaconf").OmegaConf.missing_keys(cfg)):
-                raise ConfigError(f"emotion-ai {config}: {', '.join(missing)} must be given, e.g. {missing[0]}=...")
-            return run(cfg)
-        except EmotionAIError as error:
-            fail(error)
-
-    hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()
-
-
-@app.command(context_settings=_HYDRA)
-def train() -> None:
-    """Train a network: experiment=keypoints|emotion data.train=FILE trainer=cpu|cpu_bf16|gpu|ddp."""
-    _hydra("train", "emotion_ai.training.train", "train")
-
-
-@app.command("cross-validate", context_settings=_HYDRA)
-def cross_validate() -> None:
-    """Train and judge every fold: as train, with data.folds=5 and out=DIR, which takes up what is there."""
-    _hydra("train", "emotion_ai.studies.cross_validation", "cross_validate")
+app.command(context_settings=HYDRA_SETTINGS)(train)
+app.command("cross-validate", context_settings=HYDRA_SETTINGS)(cross_validate)
+app.command(context_settings=HYDRA_SETTINGS)(evaluate)
+app.command(context_settings=HYDRA_SETTINGS)(export)
 
 
 @app.command()
@@ -83,18 +47,6 @@ def ablations(
 ) -> None:
     """Train with one change at a time, several seeds each; takes up what is there; leaves a table and pictures."""
     stage("emotion_ai.studies.ablations").ablations(budget, data, out / budget, overrides or ())
-
-
-@app.command(context_settings=_HYDRA)
-def evaluate() -> None:
-    """Judge a checkpoint: task=keypoints|emotion checkpoint=bundled|FILE data.path=FILE."""
-    _hydra("evaluate", "emotion_ai.evaluation.stage", "evaluate")
-
-
-@app.command(context_settings=_HYDRA)
-def export() -> None:
-    """Publish checkpoints as proven SavedModels: out=DIR checkpoint=bundled, or keypoints=FILE emotion=FILE."""
-    _hydra("export", "emotion_ai_export.convert.stage", "export")
 
 
 @app.command()
