@@ -1,12 +1,97 @@
-"""Where results come from: versions, processor and source revision."""
+"""Where results come from: the record of a training run, and versions, processor and source revision."""
 
 import platform
 import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from emotion_ai.legacy import upgrade_record
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy")
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """One split of a run's data.
+
+    Attributes:
+        source: name of the file or folder.
+        fingerprint: SHA-256 of the source's bytes.
+    """
+
+    faces: int
+    source: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data of a run.
+
+    Attributes:
+        how: what made the splits, e.g. "Usage: Training, PublicTest".
+        training_duplicates_of_test_removed: training faces left out because the test split has the same pixels.
+    """
+
+    how: str
+    train: SplitRecord
+    val: SplitRecord | None = None
+    test: SplitRecord | None = None
+    training_duplicates_of_test_removed: int = 0
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        splits = {name: SplitRecord(**content[name]) for name in ("train", "val", "test") if content.get(name)}
+        return cls(content["how"], **splits, **_only(content, "training_duplicates_of_test_removed"))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json, and the record inside a checkpoint, hold about a training run.
+
+    Fields that a checkpoint lacks (one written during training has no metrics; one from elsewhere nothing) are empty.
+
+    Attributes:
+        config: the settings of the run, nested as in the configs.
+        metrics: "val/..." and "test/..." of the best weights.
+        calibration: what was fitted on the validation split after training.
+        epochs: how many were trained.
+        seconds: of training.
+        revision: of the source code.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    data: DataRecord | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, float] = field(default_factory=dict)
+    epochs: int | None = None
+    seconds: float | None = None
+    revision: str | None = None
+    python: str | None = None
+    machine: str | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Reads a record of this or an older version; unknown keys are ignored."""
+        content = upgrade_record(content)
+        data = DataRecord.from_dict(content["data"]) if content.get("data") else None
+        names = [name for name in cls.__dataclass_fields__ if name != "data"]
+        return cls(data=data, **_only(content, *names))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; fields without a value are left out."""
+        content = {key: value for key, value in asdict(self).items() if value not in (None, {})}
+        if self.data is not None:
+            content["data"] = {key: value for key, value in content["data"].items() if value is not None}
+        return content
+
+
+def _only(content: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: content[name] for name in names if name in content}
 
 
 def environment() -> dict[str, Any]:
