@@ -12,7 +12,7 @@ from rich.table import Table
 from emotion_ai.client import FaceClient
 from emotion_ai.contract import EMOTIONS, TASKS
 from emotion_ai.inference.drawing import annotate
-from emotion_ai.inference.readings import FaceReading
+from emotion_ai.inference.results import FaceReading
 from emotion_ai.training.train import train
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.stage import export

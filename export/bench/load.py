@@ -32,10 +32,9 @@ from emotion_ai.client import FaceClient, protos
 from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_INPUT, IMAGES_SIGNATURE
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.files import write_json
-from emotion_ai.inference.readings import framed_faces
-from emotion_ai.vision.crops import resize_to_crop
-from emotion_ai.vision.photo import PORTRAITS, load_photo
-from emotion_ai.vision.png import encode_png
+from emotion_ai.inference.pipeline import detect_faces
+from emotion_ai.vision.crops import crop, resize_to_crop
+from emotion_ai.vision.photo import PORTRAITS, encode_png, load_photo
 
 Send = Callable[[], bool]
 """Asks once; whether it was answered as asked."""
@@ -69,7 +68,8 @@ class Load:
 
 def request_encodings(rest: str, address: str | None, model: str = "face") -> list[RequestEncoding]:
     """One face as JSON integers, base64 PNG and JPEG over REST; and over gRPC, where there is an address."""
-    face = np.rint(resize_to_crop(framed_faces(load_photo(PORTRAITS[0]))[0][0])).astype(np.uint8)
+    photo = load_photo(PORTRAITS[0])
+    face = np.rint(resize_to_crop(crop(photo.gray, detect_faces(photo)[0].box))).astype(np.uint8)
     jpeg = io.BytesIO()
     Image.fromarray(face).save(jpeg, "JPEG", quality=85)
     pixels = face[None, ..., None]

@@ -28,7 +28,7 @@ from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ParityError
 from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.crops import resize_to_crop
-from emotion_ai.vision.png import encode_png
+from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.frameworks import tf
 
 BATCHES = (1, 2, 7, 64)

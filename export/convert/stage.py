@@ -16,11 +16,11 @@ from rich.table import Table
 from emotion_ai.contract import CROP_SIZE, SERVABLES, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError
-from emotion_ai.inference.readings import framed_faces
+from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.models.checkpoint import bundled, contract_record
 from emotion_ai.provenance import environment
-from emotion_ai.vision.crops import resize_to_crop
+from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.graph import to_graph, to_onnx
@@ -137,8 +137,9 @@ def _real_faces(data: str | None) -> NDArray[np.uint8]:
     """Crops of the public-domain portraits at several shifts, and of a dataset where one is given."""
     faces = []
     for path in PORTRAITS:
-        for crop, _, _ in framed_faces(load_photo(path)):
-            pixels = np.rint(resize_to_crop(crop)).astype(np.uint8)
+        photo = load_photo(path)
+        for face in detect_faces(photo):
+            pixels = np.rint(resize_to_crop(crop(photo.gray, face.box))).astype(np.uint8)
             faces += [np.roll(pixels, shift, (0, 1)) for shift in ((0, 0), (4, 0), (0, -4), (-3, 5))]
     if data is not None:
         images = load(data).images[:64]

@@ -7,19 +7,19 @@ import pytest
 
 from emotion_ai.benchmarks.crops import (
     ROOMY,
+    PointsReader,
     detected,
     framing,
     jittered,
     main,
     movement,
     points_of,
-    points_reader,
     read_once,
     roomy,
 )
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.data.loaders import load
-from emotion_ai.inference.readings import read_boxes
+from emotion_ai.inference.pipeline import read_boxes
 from emotion_ai.vision.crops import Box, box_from_detection, box_from_points
 from emotion_ai.vision.detector import find_faces
 from emotion_ai.vision.photo import PORTRAITS, load_photo
@@ -53,7 +53,7 @@ def test_the_mean_face_is_framed_as_itself() -> None:
 def test_a_frame_that_is_a_tenth_off_moves_the_points_by_less_than_two_hundredths(path: Path) -> None:
     photo = load_photo(path)
     (face,) = find_faces(photo.rgb)
-    assert movement(photo.gray, box_from_detection(face.points), points_reader("bundled")).max() < 0.02
+    assert movement(photo.gray, box_from_detection(face.points), PointsReader("bundled")).max() < 0.02
 
 
 def test_frames_of_annotated_faces(real_data: Path) -> None:
@@ -64,7 +64,7 @@ def test_frames_of_annotated_faces(real_data: Path) -> None:
     here = [i for i, box in enumerate(found) if box is not None]
     assert len(here) > 0.9 * len(faces)
     boxes, rooms = [box for box in found if box is not None], [roomy(faces.images[i]) for i in here]
-    read = points_reader("bundled")
+    read = PointsReader("bundled")
     own = [box_from_points(points_of(room, [box], read, read_once)[0]) for room, box in zip(rooms, boxes, strict=True)]
     for frames, spread in ((boxes, (6, 6, 0.12)), (own, (4, 4, 0.1))):
         off = np.array([(b.left + b.size / 2 - 192, b.top + b.size / 2 - 192, b.size / 192 - 1) for b in frames])

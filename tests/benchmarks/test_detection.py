@@ -12,6 +12,7 @@ from PIL import Image
 from emotion_ai.benchmarks import detection
 from emotion_ai.benchmarks.detection import CONDITIONS, SIZE, Condition, Scene, compose, measure, portraits
 from emotion_ai.vision.crops import Box
+from emotion_ai.vision.overlap import iou
 from emotion_ai.vision.photo import load_photo
 
 
@@ -26,7 +27,7 @@ def test_scenes_hold_their_faces(condition: Condition) -> None:
     assert len(scene.frames) == (min(condition.count, 1) if condition.face == 400 else condition.count)
     for i, frame in enumerate(scene.frames):
         assert frame.size == pytest.approx(condition.face, abs=2)
-        assert all(detection._union(frame, other) == 0 for other in scene.frames[:i])
+        assert all(iou(frame, other) == 0 for other in scene.frames[:i])
         cut = max(-frame.left, frame.left + frame.size - SIZE[0], 0) / frame.size
         assert cut == pytest.approx(condition.outside, abs=0.02)
     photo = load_photo(scene.file)
@@ -55,7 +56,7 @@ def test_where_no_face_is_none_is_found() -> None:
 def test_the_measure_counts_hits_misses_and_false_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [SimpleNamespace(points=box) for box in (Box(10, 10, 100), Box(500, 500, 50))]
     monkeypatch.setattr(detection, "find_faces", lambda rgb: found)
-    monkeypatch.setattr(detection, "face_box", lambda box: box)
+    monkeypatch.setattr(detection, "box_from_detection", lambda box: box)
     (scene,) = scenes(CONDITIONS[-1], 1)
     row = measure([Scene(scene.file, [Box(20, 20, 100), Box(300, 300, 40), Box(490, 480, 60)])])
     assert row.recall is not None

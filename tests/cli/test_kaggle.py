@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import lzma
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from emotion_ai.cli.predict import Output, predict_command
 from emotion_ai.contract import KEYPOINTS, MEAN_FACE
 from emotion_ai.data.loaders import COORDINATES
 from emotion_ai.errors import ConfigError, DataError, ServerUnreachableError
-from emotion_ai.inference.readings import CropReadings, Crops
+from emotion_ai.inference.results import CropReadings, Crops
 
 LOOKUP = """RowId,ImageId,FeatureName,Location
 1,1,left_eye_center_x,
@@ -34,7 +35,17 @@ WANTED = """RowId,Location
 """
 
 
-def read_crops(crops: Crops) -> CropReadings:
+class Reader:
+    """A `CropReader` made from a function."""
+
+    def __init__(self, read: Callable[[Crops], CropReadings]) -> None:
+        self._read = read
+
+    def read_crops(self, images: Crops) -> CropReadings:
+        return self._read(images)
+
+
+def ramp(crops: Crops) -> CropReadings:
     """Coordinate i of a face is its gray value plus i: the faces are 0, 50.25 once halved, and 200."""
     values = np.array([float(crop.mean()) for crop in crops], np.float32)
     points = (values[:, None] + np.arange(30, dtype=np.float32)).reshape(-1, len(KEYPOINTS), 2)
@@ -56,17 +67,17 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 def test_the_file_is_exactly_this(files: tuple[Path, Path, Path]) -> None:
     """Rows in the table's order, ids that are no positions, and 200 and more clipped to the frame's 96."""
-    assert write_submission(*files[:2], read_crops, files[2]) == 5
+    assert write_submission(*files[:2], Reader(ramp), files[2]) == 5
     assert files[2].read_bytes() == WANTED.encode()
     assert [path.name for path in files[2].parent.iterdir()] == ["submission.csv"]
 
 
 def test_locations_below_the_frame_are_clipped(files: tuple[Path, Path, Path]) -> None:
     def below(crops: Crops) -> CropReadings:
-        answers = read_crops(crops)
-        return CropReadings(answers.keypoints - 1000, answers.probabilities)
+        readings = ramp(crops)
+        return CropReadings(readings.keypoints - 1000, readings.probabilities)
 
-    write_submission(*files[:2], below, files[2])
+    write_submission(*files[:2], Reader(below), files[2])
     assert {line.partition(",")[2] for line in files[2].read_text().splitlines()[1:]} == {"0.0000"}
 
 
@@ -79,7 +90,7 @@ def test_archives(files: tuple[Path, Path, Path]) -> None:
             archive.writestr(source.name, content)
     for suffix in ("gz", "xz", "zip"):
         test, lookup = (source.parent / f"{source.name}.{suffix}" for source in files[:2])
-        write_submission(test, lookup, read_crops, files[2])
+        write_submission(test, lookup, Reader(ramp), files[2])
         assert files[2].read_bytes() == WANTED.encode()
 
 
@@ -88,13 +99,13 @@ def test_more_faces_than_a_batch(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ImageId,Image\n" + "".join(row(i, i % 60) for i in range(1, count + 1)))
     lines = "".join(f"{i},{i},left_eye_center_y,\n" for i in range(count, 0, -1))
     (tmp_path / "l.csv").write_text("RowId,ImageId,FeatureName,Location\n" + lines)
-    asked = []
+    asked: list[int] = []
 
     def batched(crops: Crops) -> CropReadings:
         asked.append(len(crops))
-        return read_crops(crops)
+        return ramp(crops)
 
-    write_submission(tmp_path / "t.csv", tmp_path / "l.csv", batched, tmp_path / "s.csv")
+    write_submission(tmp_path / "t.csv", tmp_path / "l.csv", Reader(batched), tmp_path / "s.csv")
     assert asked == [64, 64, 22]
     found = (tmp_path / "s.csv").read_text().splitlines()[1:]
     assert found == [f"{i},{i % 60 + 1:.4f}" for i in range(count, 0, -1)]
@@ -127,7 +138,7 @@ def test_garbage_is_one_line_that_names_the_file_and_nothing_is_written(
 ) -> None:
     files[which].write_bytes(content)
     with pytest.raises(DataError) as error:
-        write_submission(*files[:2], read_crops, files[2])
+        write_submission(*files[:2], Reader(ramp), files[2])
     assert str(error.value).startswith(str(files[which]))
     assert message in str(error.value)
     assert not files[2].parent.exists()
@@ -138,7 +149,7 @@ def test_garbage_is_one_line_that_names_the_file_and_nothing_is_written(
 def test_any_lookup_table_is_used_or_refused(files: tuple[Path, Path, Path], text: str) -> None:
     files[1].write_text("RowId,ImageId,FeatureName\n1,1,nose_tip_x\n" + text, encoding="utf-8")
     with contextlib.suppress(DataError):
-        rows = write_submission(*files[:2], read_crops, files[2])
+        rows = write_submission(*files[:2], Reader(ramp), files[2])
         assert len(files[2].read_text().splitlines()) == rows + 1
 
 
@@ -146,14 +157,14 @@ def test_a_failure_leaves_the_earlier_file_as_it_was(files: tuple[Path, Path, Pa
     def away(_: Crops) -> CropReadings:
         raise ServerUnreachableError("nobody there")
 
-    write_submission(*files[:2], read_crops, files[2])
+    write_submission(*files[:2], Reader(ramp), files[2])
     with pytest.raises(ServerUnreachableError):
-        write_submission(*files[:2], away, files[2])
+        write_submission(*files[:2], Reader(away), files[2])
     assert files[2].read_text() == WANTED
     with pytest.raises(ConfigError, match="is a folder; choose a file as --csv"):
-        write_submission(*files[:2], read_crops, files[2].parent)
+        write_submission(*files[:2], Reader(ramp), files[2].parent)
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_submission(*files[:2], read_crops, files[0] / "submission.csv")
+        write_submission(*files[:2], Reader(ramp), files[0] / "submission.csv")
 
 
 def test_the_command_writes_into_the_folder_it_is_called_in(
@@ -192,7 +203,7 @@ def test_real_faces_score_as_they_do_elsewhere(real_data: Path, tmp_path: Path) 
     def mean_face(crops: Crops) -> CropReadings:
         return CropReadings(np.array([MEAN_FACE] * len(crops), np.float32), np.full((len(crops), 5), np.nan))
 
-    write_submission(tmp_path / "test.csv", tmp_path / "lookup.csv", mean_face, tmp_path / "s.csv")
+    write_submission(tmp_path / "test.csv", tmp_path / "lookup.csv", Reader(mean_face), tmp_path / "s.csv")
     found = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)[:, 1].reshape(-1, 15, 2)
     np.testing.assert_allclose(
         np.nanmean((found - faces.targets) ** 2), np.nanmean((np.array(MEAN_FACE) - faces.targets) ** 2), rtol=1e-5

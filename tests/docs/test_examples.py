@@ -54,7 +54,8 @@ from PIL import Image
 
 from emotion_ai import cli
 from emotion_ai.data.synthetic import synthetic_faces
-from emotion_ai.inference.readings import framed_faces
+from emotion_ai.inference.pipeline import detect_faces
+from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 
 ROOT = Path(__file__).parents[2]
@@ -144,8 +145,8 @@ def place(served: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Where a page's examples run."""
     (tmp_path / "models").symlink_to(served[0])
     shutil.copy(PORTRAITS[1], tmp_path / "photo.jpg")
-    face, _, _ = framed_faces(load_photo(PORTRAITS[0]))[0]
-    Image.fromarray(face).save(tmp_path / "crop.png")
+    photo = load_photo(PORTRAITS[0])
+    Image.fromarray(crop(photo.gray, detect_faces(photo)[0].box)).save(tmp_path / "crop.png")
     (tmp_path / "broken.jpg").write_text("no picture")
     Image.new("RGB", (300, 300), "white").save(tmp_path / "white.png")
     for folder in ("inbox", "frames"):

@@ -7,7 +7,7 @@ import pytest
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
 from emotion_ai.inference.drawing import _EMOTION_COLOURS, _PAPER, _POINT_COLOURS, _point_colour, annotate
-from emotion_ai.inference.readings import FaceReading
+from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import Box
 
 MEAN = np.array(MEAN_FACE, np.float32)

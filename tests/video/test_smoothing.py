@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError
-from emotion_ai.inference.readings import FaceReading
+from emotion_ai.inference.results import FaceReading
 from emotion_ai.video.smoothing import OneEuroFilter, Smoother
 from emotion_ai.vision.crops import Box
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from emotion_ai.benchmarks.detection import FRAMES
 from emotion_ai.vision.crops import Box, box_from_detection
-from emotion_ai.vision.detector import _decode, _merge, _share, _starts, find_faces
+from emotion_ai.vision.detector import _decode, _merge, _starts, find_faces
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 
 # by eye: where the eyes of the subject's right and left, nose and mouth are
@@ -134,8 +134,6 @@ def test_overlapping_detections_are_averaged_by_their_scores() -> None:
     np.testing.assert_allclose(merged, [[0.8, 0, 10.8, 10], [50, 50, 60, 60]], rtol=1e-5)
     np.testing.assert_allclose(middle[0], np.tile([[0.8, 0]], (6, 1)), rtol=1e-5)
     np.testing.assert_allclose(scores, [0.9, 0.7])
-    union, smaller = _share(np.array([0, 0, 10, 10], np.float32), np.array([[5, 0, 10, 10]], np.float32))
-    assert (union[0], smaller[0]) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(("length", "tile"), [(1000, 500), (750, 500), (1000, 250), (200, 500), (500, 500)])

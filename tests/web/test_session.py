@@ -101,7 +101,7 @@ def asker() -> Iterator[ModelSession]:
 
 
 def test_every_example_shows_faces_and_is_small_enough() -> None:
-    counts = {name: len(look(content).framed) for name, content in examples().items()}
+    counts = {name: len(look(content).faces) for name, content in examples().items()}
     assert counts == {"Eileen Collins": 1, "Grace Hopper": 1, "A drawn face": 1, "A group": 4}
     sighting = look(examples()["A group"])
     assert max(sighting.rgb.shape) == SHOWN

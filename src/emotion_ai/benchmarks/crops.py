@@ -21,12 +21,13 @@ from rich.table import Table
 from emotion_ai.contract import CROP_SIZE, EMOTIONS
 from emotion_ai.data.loaders import load
 from emotion_ai.evaluation.statistics import Estimate, bootstrap
-from emotion_ai.inference.readings import CropReadings, Crops, read_boxes
+from emotion_ai.inference.pipeline import read_boxes
+from emotion_ai.inference.results import CropReader, CropReadings, Crops
 from emotion_ai.models import load_network
 from emotion_ai.vision.crops import Box, box_from_detection, box_from_points, crop, resize_to_crop
 from emotion_ai.vision.detector import find_faces
 
-Read = Callable[[NDArray[np.uint8], Sequence[Box], Callable[[Crops], CropReadings]], tuple[list[Box], CropReadings]]
+Read = Callable[[NDArray[np.uint8], Sequence[Box], CropReader], tuple[list[Box], CropReadings]]
 
 ROOMY = Box(CROP_SIZE, CROP_SIZE, 2 * CROP_SIZE)
 """Where the annotated frame lies in a picture that `roomy` has made."""
@@ -38,32 +39,29 @@ def roomy(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(np.asarray(large), CROP_SIZE, mode="edge")
 
 
-def points_reader(checkpoint: str | Path) -> Callable[[Crops], CropReadings]:
+class PointsReader:
     """Reads crops with a keypoint network alone; the emotions are NaN."""
-    network = load_network(checkpoint, "keypoints")[0]
 
-    def read_crops(crops: Crops) -> CropReadings:
-        frames = torch.from_numpy(np.stack([resize_to_crop(pixels) for pixels in crops]))[:, None]
+    def __init__(self, checkpoint: str | Path) -> None:
+        self._network = load_network(checkpoint, "keypoints")[0]
+
+    def read_crops(self, images: Crops) -> CropReadings:
+        crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None]
         with torch.inference_mode():
-            points = network(frames).numpy()
+            points = self._network(crops).numpy()
         return CropReadings(points, np.full((len(points), len(EMOTIONS)), np.nan, np.float32))
 
-    return read_crops
 
-
-def read_once(
-    gray: NDArray[np.uint8], boxes: Sequence[Box], read_crops: Callable[[Crops], CropReadings]
-) -> tuple[list[Box], CropReadings]:
-    """What `read_boxes` would answer without looking again."""
-    crops = [crop(gray, box) for box in boxes]
-    return [box for _, box in crops], read_crops([pixels for pixels, _ in crops])
+def read_once(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader) -> tuple[list[Box], CropReadings]:
+    """What `read_boxes` returns, but after one pass."""
+    return [box.rounded() for box in boxes], reader.read_crops([crop(gray, box) for box in boxes])
 
 
 def points_of(
-    gray: NDArray[np.uint8], boxes: Sequence[Box], read_crops: Callable[[Crops], CropReadings], read: Read = read_boxes
+    gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader, read: Read = read_boxes
 ) -> NDArray[np.float32]:
     """The points read in each frame, float32 (N, 15, 2), pixels of the photograph."""
-    frames, answers = read(gray, boxes, read_crops)
+    frames, answers = read(gray, boxes, reader)
     return np.stack([box.to_photo(points) for box, points in zip(frames, answers.keypoints, strict=True)])
 
 
@@ -78,12 +76,10 @@ def jittered(box: Box) -> list[Box]:
     ]
 
 
-def movement(
-    gray: NDArray[np.uint8], box: Box, read_crops: Callable[[Crops], CropReadings], read: Read = read_boxes
-) -> NDArray[np.float64]:
+def movement(gray: NDArray[np.uint8], box: Box, reader: CropReader, read: Read = read_boxes) -> NDArray[np.float64]:
     """How far the points move in the photograph when the frame does, float (14,) in the order of `jittered`: the mean
     distance over the points as a share of the frame's side."""
-    points = points_of(gray, [box, *jittered(box)], read_crops, read)
+    points = points_of(gray, [box, *jittered(box)], reader, read)
     return np.linalg.norm(points[1:] - points[0], axis=2).mean(1).astype(np.float64) / box.size
 
 
@@ -141,12 +137,12 @@ def main() -> None:
     rooms = [roomy(faces.images[i]) for i in here]
     true: NDArray[np.float32] = faces.targets[here]  # type: ignore[assignment]
     annotated = ROOMY.to_photo(true)
-    read = points_reader(given.keypoints)
+    reader = PointsReader(given.keypoints)
     frames = {
         "annotated": [ROOMY] * len(here),
         "the detector's": boxes,
         "the points'": [
-            box_from_points(points_of(r, [b], read, read_once)[0]) for r, b in zip(rooms, boxes, strict=True)
+            box_from_points(points_of(r, [b], reader, read_once)[0]) for r, b in zip(rooms, boxes, strict=True)
         ],
     }
 
@@ -177,7 +173,7 @@ def main() -> None:
     roads = []
     for name, own in list(frames.items())[:2]:
         for words, how in (("once", read_once), ("again", read_boxes)):
-            points = np.concatenate([points_of(r, [b], read, how) for r, b in zip(rooms, own, strict=True)])
+            points = np.concatenate([points_of(r, [b], reader, how) for r, b in zip(rooms, own, strict=True)])
             e = _rmse(points, true)
             roads.append([name, words, str(e.n), f"{e.value:.2f}", f"{e.low:.2f} to {e.high:.2f}"])
     _print(
@@ -188,7 +184,7 @@ def main() -> None:
 
     moved = []
     for words, how in (("once", read_once), ("again", read_boxes)):
-        request_encodings = 100 * np.stack([movement(r, b, read, how) for r, b in zip(rooms, boxes, strict=True)])
+        request_encodings = 100 * np.stack([movement(r, b, reader, how) for r, b in zip(rooms, boxes, strict=True)])
         for kind, part in (("one thing", request_encodings[:, :6]), ("all at once", request_encodings[:, 6:])):
             quantiles = [np.median(part), np.percentile(part, 95), part.max()]
             moved.append([words, kind, *(f"{v:.2f}" for v in quantiles), f"{(part < 2).mean():.1%}"])

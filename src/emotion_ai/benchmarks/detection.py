@@ -36,6 +36,7 @@ from emotion_ai.evaluation.plots import save
 from emotion_ai.evaluation.statistics import Estimate
 from emotion_ai.vision.crops import Box, box_from_detection
 from emotion_ai.vision.detector import find_faces
+from emotion_ai.vision.overlap import iou
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 
 FRAMES = (Box(162, 55, 123), Box(160, 106, 218))
@@ -166,7 +167,7 @@ def measure(scenes: Sequence[Scene]) -> Row:
         start = time.process_time()
         found = [box_from_detection(face.points) for face in find_faces(rgb)]
         times.append(time.process_time() - start)
-        matched = sum(any(_union(box, frame) >= _SAME for box in found) for frame in scene.frames)
+        matched = sum(any(iou(box, frame) >= _SAME for box in found) for frame in scene.frames)
         hits, faces, extra = hits + matched, faces + len(scene.frames), extra + max(len(found) - matched, 0)
     recall = None
     if faces:
@@ -214,13 +215,6 @@ def _paste_pieces(scene: Image.Image, head: Image.Image, rng: np.random.Generato
     mixed = pieces[rng.permutation(16)].reshape(4, 4, piece, piece, 3).swapaxes(1, 2)
     left, top = (int(rng.integers(0, side - 4 * piece)) for side in SIZE)
     scene.paste(Image.fromarray(mixed.reshape(pixels.shape)), (left, top))
-
-
-def _union(a: Box, b: Box) -> float:
-    wide = min(a.left + a.size, b.left + b.size) - max(a.left, b.left)
-    high = min(a.top + a.size, b.top + b.size) - max(a.top, b.top)
-    common = max(wide, 0) * max(high, 0)
-    return common / (a.size**2 + b.size**2 - common)
 
 
 def _picture(examples: Sequence[tuple[str, Scene]]) -> Figure:

@@ -1,22 +1,21 @@
 """Kaggle's Facial Keypoints Detection: `test.csv` and `IdLookupTable.csv` in, a submission out."""
 
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from emotion_ai import files
 from emotion_ai.contract import CROP_SIZE
 from emotion_ai.data.loaders import load, load_image_ids, load_lookup
 from emotion_ai.errors import ConfigError, DataError
-from emotion_ai.inference.readings import CropReadings, Crops
+from emotion_ai.inference.results import CropReader
 
 _BATCH = 64
 
 
-def write_submission(test: Path, lookup: Path, read_crops: Callable[[Crops], CropReadings], path: Path) -> int:
+def write_submission(test: Path, lookup: Path, reader: CropReader, path: Path) -> int:
     """Writes the coordinates that `lookup` asks for: columns RowId and Location, its rows in its order.
 
     A Location is clipped to 0-96, as Kaggle's labels lie within the frame. The file is written whole or not at all.
@@ -24,7 +23,7 @@ def write_submission(test: Path, lookup: Path, read_crops: Callable[[Crops], Cro
     Args:
         test: Kaggle's `test.csv`, plain, .zip, .gz or .xz.
         lookup: Kaggle's `IdLookupTable.csv`, likewise.
-        read_crops: reads faces that are cropped.
+        reader: reads the crops.
         path: the submission.
 
     Returns:
@@ -47,16 +46,12 @@ def write_submission(test: Path, lookup: Path, read_crops: Callable[[Crops], Cro
     starts = track(
         range(0, len(faces), _BATCH), "reading", console=console, transient=True, disable=not console.is_terminal
     )
-    points = np.concatenate([read_crops(faces[start : start + _BATCH]).keypoints for start in starts])
+    points = np.concatenate([reader.read_crops(faces[start : start + _BATCH]).keypoints for start in starts])
     chosen = points.reshape(len(faces), -1)[[positions[image] for image in wanted.tolist()], features]
     lines = [f"{row},{location:.4f}\n" for row, location in zip(rows, chosen.clip(0, CROP_SIZE), strict=True)]
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("RowId,Location\n" + "".join(lines), encoding="ascii", newline="\n")
-        partial.replace(path)
+        files.write_text(path, "RowId,Location\n" + "".join(lines))
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --csv") from error
     return len(lines)

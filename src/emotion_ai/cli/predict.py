@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from csv import DictWriter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,8 @@ from emotion_ai.errors import (
     ServerUnreachableError,
 )
 from emotion_ai.inference.drawing import annotate
-from emotion_ai.inference.readings import COLUMNS, FaceReading
+from emotion_ai.inference.results import FaceReading
+from emotion_ai.inference.tables import PHOTO_COLUMNS, face_rows, write_csv
 from emotion_ai.video.smoothing import Smoother
 from emotion_ai.vision.photo import Photo, load_photo
 
@@ -97,7 +97,7 @@ def predict_command(
     with _reader(server, model, signature, version, label, uncertain_below) as reader:
         if submission:
             path = output.csv or Path("submission.csv")
-            rows = kaggle.write_submission(photos[0], photos[1], reader.read_crops, path)
+            rows = kaggle.write_submission(photos[0], photos[1], reader, path)
             Console(soft_wrap=True).print(f"wrote {path}: {rows} rows", markup=False, highlight=False)
             return 0
         if watched is not None:
@@ -179,7 +179,8 @@ def predict(
             if hopeless and not any(isinstance(earlier, list) for _, earlier in answers):
                 return 2  # the remaining photographs would fail for the same reason
     if csv:
-        _write_csv(csv, answers)
+        rows = [row for path, answer in answers if isinstance(answer, list) for row in face_rows(answer, path)]
+        write_csv(csv, rows, PHOTO_COLUMNS)
     if as_json:
         Console().print_json(data=[_record(path, answer) for path, answer in answers])
     elif any(isinstance(answer, list) for _, answer in answers):
@@ -224,18 +225,6 @@ def _write_picture(rgb: Any, readings: list[FaceReading], path: Path) -> None:
         annotate(rgb, readings).save(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-
-
-def _write_csv(path: Path, answers: list[Answer]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = DictWriter(file, ["photo", "face", *COLUMNS])
-            writer.writeheader()
-            for photo, answer in answers:
-                for number, face in enumerate(answer if isinstance(answer, list) else [], 1):
-                    writer.writerow({"photo": str(photo), "face": number, **face.as_row()})
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --csv") from error
 
 
 def _record(path: Path, answer: list[FaceReading] | EmotionAIError) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
-from csv import DictWriter, reader
 from pathlib import Path
 
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError, ImageError, ServerUnreachableError
-from emotion_ai.inference.readings import COLUMNS, FaceReading
+from emotion_ai.inference.results import FaceReading
+from emotion_ai.inference.tables import PHOTO_COLUMNS, append_csv, face_rows
 
 POLL = 1.0
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
-_COLUMNS = ["photo", "face", *COLUMNS]
 
 Read = Callable[[Path], list[FaceReading]]
 
@@ -81,21 +79,5 @@ def watch(
                 answer = error
             unreachable = False
             if csv and isinstance(answer, list):
-                _append(csv, waiting[0], answer)
+                append_csv(csv, face_rows(answer, waiting[0]), PHOTO_COLUMNS)
             show(waiting.pop(0), answer)
-
-
-def _append(csv: Path, photo: Path, faces: list[FaceReading]) -> None:
-    try:
-        with csv.open("a+", newline="", encoding="utf-8", errors="replace") as file:
-            file.seek(0)
-            header = next(reader(file), None)
-            if header not in (None, _COLUMNS):
-                raise ConfigError(f"{csv}: has other columns than are written now; choose another --csv")
-            writer = DictWriter(file, _COLUMNS)
-            if header is None:
-                writer.writeheader()
-            for number, face in enumerate(faces, 1):
-                writer.writerow({"photo": str(photo), "face": number, **face.as_row()})
-    except OSError as error:
-        raise ConfigError(f"{csv}: cannot be written ({error.strerror}); choose another --csv") from error

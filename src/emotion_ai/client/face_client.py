@@ -23,10 +23,10 @@ from emotion_ai.contract import (
     outputs,
 )
 from emotion_ai.errors import ClientError, ConfigError, ImageError, ServerFailureError
-from emotion_ai.inference.readings import CropReadings, Crops, FaceReading, checked_threshold, read_photo
+from emotion_ai.inference.pipeline import read_photo
+from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_threshold
 from emotion_ai.vision.crops import resize_to_crop
-from emotion_ai.vision.photo import Photo, Source
-from emotion_ai.vision.png import encode_png
+from emotion_ai.vision.photo import Photo, Source, encode_png
 
 if TYPE_CHECKING:
     from emotion_ai.client.rpc import GrpcTransport
@@ -77,7 +77,7 @@ class FaceClient:
             raise ConfigError(f"label={label!r}: a label has letters, digits and _ only")
         _check_signature(model, signature)
         self.url, self.model, self.version, self.signature = url.rstrip("/"), model, version, signature
-        self.uncertain_below = checked_threshold(uncertain_below)
+        self.uncertain_below = check_threshold(uncertain_below)
         local = host in ("127.0.0.1", "localhost", "::1")
         self._transport: RestTransport | GrpcTransport
         if scheme.startswith("grpc"):
@@ -131,7 +131,7 @@ class FaceClient:
             NoFaceError: it shows no face.
             ClientError: the server cannot be asked, or does not answer as the contract says.
         """
-        return read_photo(photo, self.read_crops, self.uncertain_below)
+        return read_photo(photo, self, self.uncertain_below)
 
     def predict(
         self, inputs: Sequence[bytes] | NDArray[np.float32], signature: str | None = None

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.contract import CROP_SIZE, EMOTIONS
 from emotion_ai.errors import ConfigError
-from emotion_ai.inference.readings import Crops
+from emotion_ai.inference.results import Crops
 from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.crops import resize_to_crop
 

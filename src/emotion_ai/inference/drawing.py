@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
-from emotion_ai.inference.readings import FaceReading
+from emotion_ai.inference.results import FaceReading
 
 _CROWD = 4  # with more faces than these, their captions alone are drawn
 _NAMED = 140  # pixels of a face, below which names would hide it

@@ -7,7 +7,8 @@ import numpy as np
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import MissingExtraError
-from emotion_ai.inference.readings import CropReadings, Crops, FaceReading, checked_threshold, read_photo
+from emotion_ai.inference.pipeline import read_photo
+from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_threshold
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai.vision.photo import Photo, Source
 
@@ -37,7 +38,7 @@ class FaceReader:
 
     def __init__(self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float = 0.0) -> None:
         self._networks = (keypoints, emotion)
-        self.uncertain_below = checked_threshold(uncertain_below)
+        self.uncertain_below = check_threshold(uncertain_below)
 
     @classmethod
     def bundled(cls, uncertain_below: float | None = None) -> Self:
@@ -81,4 +82,4 @@ class FaceReader:
             ImageError: the picture cannot be read.
             NoFaceError: it shows no face.
         """
-        return read_photo(photo, self.read_crops, self.uncertain_below)
+        return read_photo(photo, self, self.uncertain_below)

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emotion_ai.errors import ConfigError
-from emotion_ai.inference.readings import FaceReading
+from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import Box
+from emotion_ai.vision.overlap import iou
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +121,7 @@ class Smoother:
 
     def _match(self, faces: list[FaceReading]) -> dict[int, _Track]:
         """Of each face that was there before, by its position."""
-        overlaps = np.array([[_overlap(track.box, face.box) for face in faces] for track in self._tracks])
+        overlaps = np.array([[iou(track.box, face.box) for face in faces] for track in self._tracks])
         known = {}
         while overlaps.size and overlaps.max() >= self.overlap:
             track, face = np.unravel_index(overlaps.argmax(), overlaps.shape)
@@ -136,16 +137,6 @@ def _smoothed(face: FaceReading, track: _Track, seconds: float) -> FaceReading:
     probabilities = track.probabilities(face.probabilities, seconds)
     probabilities = (probabilities / probabilities.sum()).astype(np.float32)
     return replace(face, keypoints=box.to_crop(points), probabilities=probabilities, box=box, points=points)
-
-
-def _overlap(first: Box, second: Box) -> float:
-    """Intersection over union."""
-    width, height = (
-        min(a + first.size, b + second.size) - max(a, b)
-        for a, b in ((first.left, second.left), (first.top, second.top))
-    )
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (first.size**2 + second.size**2 - shared)
 
 
 def _step(before: float, seconds: float) -> float:

@@ -1,9 +1,10 @@
-"""The one resize, and the one framing of a face that both networks were trained on.
+"""The one resize, and the crop of a face that both networks were trained on.
 
-Coordinates have pixel centres at integers, in the photograph as in the 96x96 frame.
+Coordinates have pixel centres at integers, in the photo as in the 96x96 crop.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,10 @@ def resize_to_crop(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np
     Half-pixel bilinear, antialiased when shrinking, aspect not kept: x96 = (x + 1/2) * 96 / W - 1/2.
 
     Raises:
-        ImageError: not two dimensions, or no pixels.
+        ImageError: the image does not have two dimensions, or has no pixels.
     """
     if image.ndim != 2 or image.size == 0:
-        raise ImageError(f"a face crop has the shape {image.shape}; wanted is gray (H, W)")
+        raise ImageError(f"a face crop must be gray (H, W), got the shape {image.shape}")
     if image.shape == (CROP_SIZE, CROP_SIZE):
         return image.astype(np.float32)
     floating = Image.fromarray(image.astype(np.float32))  # mode F: the result is not rounded
@@ -31,75 +32,81 @@ def resize_to_crop(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np
 
 @dataclass(frozen=True)
 class Box:
-    """A square of the photograph, in its pixels: `left` and `top` are the outer edges of the first pixels minus 1/2."""
+    """A square in a photo, in pixels: `left` and `top` are its first column and row, fractions included."""
 
     left: float
     top: float
     size: float
 
+    def rounded(self) -> "Box":
+        """The nearest square of whole pixels, at least one."""
+        return Box(round(self.left), round(self.top), max(round(self.size), 1))
+
     def to_photo(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points of the 96x96 frame, (…, 2), in pixels of the photograph."""
+        """Points of the 96x96 crop, (…, 2), in pixels of the photo."""
         corner = np.array([self.left, self.top])
         return ((points + 0.5) * (self.size / CROP_SIZE) + corner - 0.5).astype(np.float32)
 
     def to_crop(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points of the photograph, (…, 2), in pixels of the 96x96 frame."""
+        """Points of the photo, (…, 2), in pixels of the 96x96 crop."""
         corner = np.array([self.left, self.top])
         return ((points + 0.5 - corner) * (CROP_SIZE / self.size) - 0.5).astype(np.float32)
 
 
 def box_from_detection(points: NDArray[np.float32]) -> Box:
-    """Where the frame lies around a face, so that it is framed as the training faces are.
+    """Where to crop a detected face so that it lies in the crop as the training faces do.
+
+    The scale compares the spread of eyes and mouth with the mean face's; neither roll nor the sideways motion of the
+    nose under yaw disturbs it much.
 
     Args:
-        points: float (4 or more, 2), pixels of the photograph: the eye of the subject's right, of the left, nose tip,
-            mouth; what follows, such as the ears, is not used.
-
-    The scale compares the points' spread about their centre with the mean face's, which neither roll nor the nose's
-    sideways motion under yaw disturbs much; the centre is that of the eyes and the mouth.
+        points: float (4 or more, 2), pixels of the photo: right eye, left eye (the subject's), nose tip, mouth; any
+            further points, such as the ears, are ignored.
     """
     mean = _mean_anchors()
     scale = np.sqrt(max(_spread(points) / _spread(mean), 1e-6))
     # measured on 838 annotated faces: the detector puts eyes and mouth closer together, and higher, than annotators do;
-    # with these two numbers the frame is off by less than a pixel and 3 % on average
+    # with these two numbers the box is off by less than a pixel and 3 % on average
     scale *= 1.06
-    centre = _centre(points) + np.array([0.0, 1.7]) * scale
-    corner = centre + 0.5 - (_centre(mean) + 0.5) * scale
-    return Box(float(corner[0]), float(corner[1]), float(CROP_SIZE * scale))
+    return _aligned(_centre(points) + np.array([0.0, 1.7]) * scale, _centre(mean), scale)
 
 
 def box_from_points(points: NDArray[np.float32]) -> Box:
-    """The frame in which a face's 15 points, float (15, 2), pixels of the photograph, lie as the mean face's do: the
-    same mean, and the same spread about it."""
+    """Where to crop a face so that its 15 points lie in the crop with the mean face's centre and spread.
+
+    Args:
+        points: float (15, 2), pixels of the photo.
+    """
     mean = np.array(MEAN_FACE)
     centre = points.mean(0, dtype=np.float64)
     scale = np.sqrt(max(((points - centre) ** 2).sum() / ((mean - mean.mean(0)) ** 2).sum(), 1e-6))
-    corner = centre + 0.5 - (mean.mean(0) + 0.5) * scale
+    return _aligned(centre, mean.mean(0), scale)
+
+
+def crop(gray: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """The pixels of `box.rounded()`, uint8 (S, S); outside the photo its border is repeated."""
+    box = box.rounded()
+    rows = np.arange(box.top, box.top + box.size).clip(0, gray.shape[0] - 1)
+    columns = np.arange(box.left, box.left + box.size).clip(0, gray.shape[1] - 1)
+    return np.ascontiguousarray(gray[np.ix_(rows, columns)])
+
+
+def _aligned(centre: NDArray[np.float64], mean_centre: NDArray[Any], scale: float) -> Box:
+    """The box in which `centre` lies where `mean_centre` lies in the crop; `scale` is photo pixels per crop pixel."""
+    corner = centre + 0.5 - (mean_centre + 0.5) * scale
     return Box(float(corner[0]), float(corner[1]), float(CROP_SIZE * scale))
 
 
-def crop(gray: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Box]:
-    """The square of whole pixels nearest to the box, uint8 (S, S), and exactly where it lies.
-
-    What lies outside the photograph repeats its border.
-    """
-    size = max(round(box.size), 1)
-    left, top = round(box.left), round(box.top)
-    rows = np.arange(top, top + size).clip(0, gray.shape[0] - 1)
-    columns = np.arange(left, left + size).clip(0, gray.shape[1] - 1)
-    return np.ascontiguousarray(gray[np.ix_(rows, columns)]), Box(left, top, size)
-
-
-def _mean_anchors() -> NDArray[np.float32]:
+def _mean_anchors() -> NDArray[np.float64]:
     face = dict(zip(KEYPOINTS, np.array(MEAN_FACE), strict=True))
     mouth = (face["mouth_center_top_lip"] + face["mouth_center_bottom_lip"]) / 2
     return np.stack([face["right_eye_center"], face["left_eye_center"], face["nose_tip"], mouth])
 
 
-def _centre(points: NDArray[np.float32]) -> NDArray[np.float64]:
+def _centre(points: NDArray[Any]) -> NDArray[np.float64]:
     return ((points[0] + points[1]) / 2 + points[3]).astype(np.float64) / 2
 
 
-def _spread(points: NDArray[np.float32]) -> float:
+def _spread(points: NDArray[Any]) -> float:
     centred = points[[0, 1, 3]] - _centre(points)
     return float((centred**2).sum())

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emotion_ai.errors import MissingExtraError
+from emotion_ai.vision.overlap import overlaps
 
 _SIDE = 192
 _STRIDE = 4
@@ -123,7 +124,7 @@ def _closer(photo: Image.Image, face: _Found, min_score: float) -> _Found:
     looks = []
     for side in (3 * width, 4 * width):
         look = _look(photo, (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2, side, 0.1)
-        looks.append(look[np.flatnonzero(_share(box, look.boxes)[0] > 0.3)[:1]])
+        looks.append(look[np.flatnonzero(overlaps(box, look.boxes)[0] > 0.3)[:1]])
     if not all(len(look.scores) for look in looks):
         return face[:0]
     mean = _Found(*(np.mean([getattr(look, field.name) for look in looks], 0) for field in fields(_Found)))
@@ -213,7 +214,7 @@ def _merge(
     rest = np.argsort(-scores, kind="stable")
     merged_boxes, merged_points, best = [], [], []
     while len(rest):
-        group = _share(boxes[rest[0]], boxes[rest])[0] > overlap
+        group = overlaps(boxes[rest[0]], boxes[rest])[0] > overlap
         group[0] = True
         weight = scores[rest[group]] / scores[rest[group]].sum()
         merged_boxes.append((boxes[rest[group]] * weight[:, None]).sum(0))
@@ -235,8 +236,8 @@ def _distinct(*looks: _Found) -> _Found:
     kept: list[_Found] = []
     for look in looks:
         for i in range(len(look.scores)):
-            overlaps = (_share(look.boxes[i], other.boxes) for other in kept)
-            if all(union[0] <= 0.3 and smaller[0] <= 0.5 for union, smaller in overlaps):
+            shares = (overlaps(look.boxes[i], other.boxes) for other in kept)
+            if all(union[0] <= 0.3 and smaller[0] <= 0.5 for union, smaller in shares):
                 kept.append(look[i : i + 1])
     if not kept:
         return _Found(*(np.zeros(shape, np.float32) for shape in ((0, 4), (0, 6, 2), 0, 0)))
@@ -246,11 +247,3 @@ def _distinct(*looks: _Found) -> _Found:
         np.concatenate([face.scores for face in kept]),
         np.concatenate([face.coarseness for face in kept]),
     )
-
-
-def _share(box: NDArray[np.float32], others: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The intersection of a box with others, as a share of their union and of the smaller of the two."""
-    size = (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(0)
-    common = size.prod(1)
-    area, areas = (box[2:] - box[:2]).clip(0).prod(), (others[:, 2:] - others[:, :2]).clip(0).prod(1)
-    return common / np.maximum(area + areas - common, 1e-6), common / np.maximum(np.minimum(area, areas), 1e-6)

@@ -73,6 +73,13 @@ def load_photo(source: Source) -> Photo:
         raise ImageError(f"{name}: is damaged or truncated ({error}); give the whole file") from error
 
 
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """A gray image, uint8 (H, W), as a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -16,7 +16,8 @@ from emotion_ai.client import FaceClient
 from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, KEYPOINTS, UNCERTAINTY_SIGNATURE
 from emotion_ai.errors import ClientError, ModelNotFoundError
 from emotion_ai.extras import load as stage
-from emotion_ai.inference.readings import FaceReading, Framed, framed_faces, read_framed
+from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_faces
+from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import Box, crop
 from emotion_ai.vision.photo import load_photo
 
@@ -33,14 +34,14 @@ class DetectedFaces:
         rgb: uint8 (H, W, 3), the picture as it is shown.
         scale: pixels of it for each of the photograph's.
         gray: uint8 (H, W), the photograph itself.
-        framed: the faces, from left to right.
+        faces: where they lie, from left to right.
         seconds: that finding them took.
     """
 
     rgb: NDArray[np.uint8]
     scale: float
     gray: NDArray[np.uint8]
-    framed: list[Framed]
+    faces: list[DetectedFace]
     seconds: float
 
 
@@ -62,12 +63,12 @@ def look(content: bytes) -> DetectedFaces:
     """
     started = time.perf_counter()
     photo = load_photo(content)
-    framed = framed_faces(photo)
+    faces = detect_faces(photo)
     scale = min(SHOWN / max(photo.gray.shape), 1.0)
     shown = Image.fromarray(photo.rgb)
     if scale < 1:
         shown = shown.resize((round(shown.width * scale), round(shown.height * scale)), Image.Resampling.LANCZOS)
-    return DetectedFaces(np.asarray(shown), scale, photo.gray, framed, time.perf_counter() - started)
+    return DetectedFaces(np.asarray(shown), scale, photo.gray, faces, time.perf_counter() - started)
 
 
 class ModelSession:
@@ -117,7 +118,7 @@ class ModelSession:
         started = time.perf_counter()
         number, signature = self._served(choice)
         client = self._client(version=number, signature=signature)
-        faces = read_framed(sighting.gray, sighting.framed, client.read_crops)
+        faces = read_faces(sighting.gray, sighting.faces, client)
         return Answer(faces, number, time.perf_counter() - started)
 
     def _served(self, choice: str) -> tuple[int, str]:
@@ -155,7 +156,7 @@ def maps_of(models: Path, sighting: DetectedFaces, answer: Answer) -> NDArray[np
         MissingExtraError: the extra [train] is not installed.
     """
     network = _network(models / "face" / str(answer.version) / "assets.extra" / "emotion.safetensors")
-    crops = [crop(sighting.gray, face.box)[0] for face in answer.faces]
+    crops = [crop(sighting.gray, face.box) for face in answer.faces]
     maps: NDArray[np.float32] = stage("emotion_ai.evaluation.explain").activation_maps(network, crops)
     return maps
 

@@ -1,7 +1,6 @@
 """What the page shows, as HTML that holds its pictures and files itself: nothing is written to be shown."""
 
 import base64
-import csv
 import io
 from collections.abc import Sequence
 from html import escape
@@ -21,7 +20,8 @@ from emotion_ai.errors import (
     ServerUnreachableError,
 )
 from emotion_ai.inference.drawing import annotate
-from emotion_ai.inference.readings import COLUMNS, FaceReading
+from emotion_ai.inference.results import COLUMNS, FaceReading
+from emotion_ai.inference.tables import csv_text, deviation_row, face_rows
 from emotion_ai.vision.crops import crop
 from emotion_ai.web.session import Answer, DetectedFaces, Difference, Published, in_shown_pixels
 
@@ -106,18 +106,8 @@ def draw(sighting: DetectedFaces, answer: Answer, names: bool, ellipses: bool, b
 
 def table(faces: list[FaceReading]) -> str:
     """CSV with a row for each face: the columns of `COLUMNS`, and the points' deviations where there are some."""
-    rows = []
-    for number, face in enumerate(faces, 1):
-        row = {"face": number, **face.as_row()}
-        if face.deviations is not None:
-            for name, pair in zip(KEYPOINTS, face.deviations, strict=True):
-                row |= {f"{name}_{axis}_deviation": float(value) for axis, value in zip("xy", pair, strict=True)}
-        rows.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["face", *COLUMNS])
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    rows = [row | deviation_row(face) for row, face in zip(face_rows(faces), faces, strict=True)]
+    return csv_text(rows, list(rows[0]) if rows else ["face", *COLUMNS])
 
 
 def comparison(
@@ -209,7 +199,7 @@ def _looked(sighting: DetectedFaces, face: FaceReading, seen: NDArray[np.float32
     if seen is None:
         return ""
     size = (2 * _THUMBNAIL, 2 * _THUMBNAIL)
-    gray = np.asarray(Image.fromarray(crop(sighting.gray, face.box)[0]).resize(size), np.float32)[..., None]
+    gray = np.asarray(Image.fromarray(crop(sighting.gray, face.box)).resize(size), np.float32)[..., None]
     share = 0.6 * np.asarray(Image.fromarray(seen).resize(size))[..., None]
     glowing = gray * (1 - share) + np.array([255, 120, 0], np.float32) * share
     words = f"where the network looked for {face.emotion}"

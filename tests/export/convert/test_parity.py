@@ -10,7 +10,7 @@ from PIL import Image
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ParityError
-from emotion_ai.vision.png import encode_png
+from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.parity import (
     BATCHES,
     TOLERANCES,

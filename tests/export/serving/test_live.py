@@ -24,7 +24,7 @@ from emotion_ai.errors import (
     ServerTimeoutError,
     ServerUnreachableError,
 )
-from emotion_ai.vision.png import encode_png
+from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.bench import load
 from emotion_ai_export.convert.parity import picture_files
 from emotion_ai_export.serving.launch import Addresses

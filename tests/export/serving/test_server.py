@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from emotion_ai.client import FaceClient
 from emotion_ai.client.protos import PredictionLog, tensor
 from emotion_ai.errors import ConfigError, ExportError, MissingExtraError
-from emotion_ai.vision.png import encode_png
+from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.registry.model_config import ModelConfig, parse, render
 from emotion_ai_export.serving import launch as serve

@@ -1,0 +1,136 @@
+"""From a photo to its faces: detect, crop, read, and crop again where the keypoints lie.
+
+Each face is read twice: keypoints from the first pass re-crop it for the second. A third pass runs only if the crop is
+still off. Keypoints shift with their crop and detections scatter; the last pass hardly depends on the first box.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.contract import CROP_SIZE
+from emotion_ai.errors import NoFaceError
+from emotion_ai.inference.results import CropReader, CropReadings, FaceReading
+from emotion_ai.vision.crops import Box, box_from_detection, box_from_points, crop
+from emotion_ai.vision.detector import find_faces
+from emotion_ai.vision.photo import Photo, Source, load_photo
+
+MIN_FACE_PX = 20
+"""Side of the smallest box that is read, in pixels of the photo; smaller faces show no readable expression."""
+
+REREAD_TOLERANCE = 0.05
+"""How far the box of the keypoints may differ from their crop, in place or size and as a share of its side, before a
+face is read a third time."""
+
+
+@dataclass(frozen=True)
+class DetectedFace:
+    """A face that the detector found.
+
+    Attributes:
+        box: where to crop it, in whole pixels of the photo.
+        score: the detector's, 0 to 1.
+    """
+
+    box: Box
+    score: float
+
+
+def detect_faces(photo: Photo) -> list[DetectedFace]:
+    """The faces of a photo, from left to right.
+
+    Raises:
+        NoFaceError: there is none, or none of at least `MIN_FACE_PX` pixels.
+    """
+    found = [(box_from_detection(face.points), face.score) for face in find_faces(photo.rgb)]
+    if not found:
+        raise NoFaceError(f"{photo.name}: no face found; use a photo with a clear, upright face")
+    if (largest := max(box.size for box, _ in found)) < MIN_FACE_PX:
+        raise NoFaceError(
+            f"{photo.name}: the largest face is {largest:.0f} pixels wide; it must be at least {MIN_FACE_PX}"
+        )
+    return [DetectedFace(box.rounded(), score) for box, score in found if box.size >= MIN_FACE_PX]
+
+
+def read_photo(source: Source | Photo, reader: CropReader, uncertain_below: float = 0.0) -> list[FaceReading]:
+    """Detects and reads the faces of a photo, from left to right.
+
+    Args:
+        source: the photo.
+        reader: reads the crops.
+        uncertain_below: confidence below which an emotion counts as uncertain.
+
+    Raises:
+        ImageError: the photo cannot be decoded.
+        NoFaceError: it shows no face.
+    """
+    photo = source if isinstance(source, Photo) else load_photo(source)
+    return read_faces(photo.gray, detect_faces(photo), reader, uncertain_below)
+
+
+def read_faces(
+    gray: NDArray[np.uint8], faces: Sequence[DetectedFace], reader: CropReader, uncertain_below: float = 0.0
+) -> list[FaceReading]:
+    """Reads faces that `detect_faces` found in a photo, uint8 (H, W)."""
+    boxes, crops = read_boxes(gray, [face.box for face in faces], reader)
+    readings = []
+    for i, (box, face) in enumerate(zip(boxes, faces, strict=True)):
+        deviations = None if crops.deviations is None else crops.deviations[i] * np.float32(box.size / CROP_SIZE)
+        readings.append(
+            FaceReading(
+                keypoints=crops.keypoints[i],
+                probabilities=crops.probabilities[i],
+                box=box,
+                points=box.to_photo(crops.keypoints[i]),
+                score=face.score,
+                deviations=deviations,
+                uncertain_below=uncertain_below,
+            )
+        )
+    return readings
+
+
+def read_boxes(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader) -> tuple[list[Box], CropReadings]:
+    """Reads the faces in some boxes of a photo, uint8 (H, W): twice, or three times where the box still moves.
+
+    A model without keypoints reads once.
+
+    Returns:
+        The boxes of the last crops, in whole pixels of the photo, and the readings in them.
+    """
+    placed = [box.rounded() for box in boxes]
+    readings = _read(gray, placed, reader)
+    if np.isnan(readings.keypoints).any():
+        return placed, readings
+    placed = [box.rounded() for box in boxes_from_points(placed, readings, boxes)]
+    readings = _read(gray, placed, reader)
+    moved = {
+        i: box.rounded()
+        for i, (box, last) in enumerate(zip(boxes_from_points(placed, readings, boxes), placed, strict=True))
+        if max(center_distance(box, last), abs(box.size / last.size - 1)) > REREAD_TOLERANCE
+    }
+    if moved:
+        readings = readings.replaced(list(moved), _read(gray, list(moved.values()), reader))
+        placed = [moved.get(i, box) for i, box in enumerate(placed)]
+    return placed, readings
+
+
+def boxes_from_points(boxes: Sequence[Box], readings: CropReadings, detected: Sequence[Box]) -> list[Box]:
+    """The boxes that the keypoints read in `boxes` give; the detected one where they lie on another face or on none."""
+    found = [box_from_points(box.to_photo(points)) for box, points in zip(boxes, readings.keypoints, strict=True)]
+    return [
+        box if center_distance(box, first) < 1 / 3 and 0.6 < box.size / first.size < 1.6 else first
+        for box, first in zip(found, detected, strict=True)
+    ]
+
+
+def center_distance(box: Box, other: Box) -> float:
+    """How far two centres lie apart along the axis where it is more, as a share of the other's side."""
+    larger = (box.size - other.size) / 2
+    return max(abs(box.left - other.left + larger), abs(box.top - other.top + larger)) / other.size
+
+
+def _read(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader) -> CropReadings:
+    return reader.read_crops([crop(gray, box) for box in boxes])

@@ -1,0 +1,154 @@
+"""What both readers return: keypoints and probabilities of crops, and of the faces in a photo."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.errors import ConfigError
+from emotion_ai.vision.crops import Box
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+"""Gray faces, already cropped: uint8 (N, H, W), or N arrays (H, W) of any size."""
+
+COLUMNS = (
+    *("emotion", "confidence", "uncertain", "score"),
+    *EMOTIONS,
+    *("box_left", "box_top", "box_size"),
+    *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"),
+)
+"""Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo."""
+
+
+@dataclass(frozen=True)
+class CropReadings:
+    """Keypoints and probabilities of N crops.
+
+    Attributes:
+        keypoints: float32 (N, 15, 2), pixels of the 96x96 crop; NaN from a model without keypoints.
+        probabilities: float32 (N, 5), in the order of `EMOTIONS`; NaN from a model without emotions.
+        deviations: float32 (N, 15, 2), standard deviations of the keypoints' coordinates in pixels of the crop; None
+            from a signature without them.
+    """
+
+    keypoints: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    deviations: NDArray[np.float32] | None = None
+
+    def replaced(self, rows: Sequence[int], others: "CropReadings") -> "CropReadings":
+        """A copy in which the given rows are those of `others`, in order."""
+        keypoints, probabilities = self.keypoints.copy(), self.probabilities.copy()
+        keypoints[rows], probabilities[rows] = others.keypoints, others.probabilities
+        if self.deviations is None or others.deviations is None:
+            return CropReadings(keypoints, probabilities)
+        deviations = self.deviations.copy()
+        deviations[rows] = others.deviations
+        return CropReadings(keypoints, probabilities, deviations)
+
+
+class CropReader(Protocol):
+    """Reads crops: `FaceReader` with PyTorch, `FaceClient` with a server."""
+
+    def read_crops(self, images: Crops) -> CropReadings:
+        """Keypoints and probabilities of crops, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class FaceReading:
+    """One face of a photo.
+
+    Attributes:
+        keypoints: float32 (15, 2), pixels of the 96x96 crop.
+        probabilities: float32 (5,), in the order of `EMOTIONS`.
+        box: where the crop lies, in pixels of the photo.
+        points: float32 (15, 2), the keypoints in pixels of the photo.
+        score: the detector's, 0 to 1.
+        deviations: float32 (15, 2), standard deviations of the points' coordinates in pixels of the photo, or None.
+        uncertain_below: confidence below which the emotion counts as uncertain, 0 to 1.
+    """
+
+    keypoints: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    box: Box
+    points: NDArray[np.float32]
+    score: float
+    deviations: NDArray[np.float32] | None = None
+    uncertain_below: float = 0.0
+
+    @property
+    def emotion(self) -> str | None:
+        """The most probable emotion; None from a model without emotions."""
+        return None if np.isnan(self.probabilities).any() else EMOTIONS[int(np.argmax(self.probabilities))]
+
+    @property
+    def confidence(self) -> float:
+        """The probability of that emotion."""
+        return float(self.probabilities.max())
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether the confidence is below the threshold."""
+        return bool(self.probabilities.max() < self.uncertain_below)  # in float32, as the threshold was chosen
+
+    @property
+    def verdict(self) -> str | None:
+        """The emotion, or "uncertain"."""
+        return "uncertain" if self.uncertain else self.emotion
+
+    @property
+    def caption(self) -> str:
+        """A short label: "Happy 83%", "uncertain", or "points" from a model without emotions."""
+        if self.emotion is None:
+            return "points"
+        return "uncertain" if self.uncertain else f"{self.emotion} {self.confidence:.0%}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON; None where the model has no such output."""
+        record = {
+            "emotion": self.emotion,
+            "confidence": _plain(self.confidence, 4),
+            "uncertain": self.uncertain,
+            "probabilities": {n: _plain(p, 4) for n, p in zip(EMOTIONS, self.probabilities, strict=True)},
+            "box": {name: round(value, 2) for name, value in asdict(self.box).items()},
+            "points": {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in zip(KEYPOINTS, self.points, strict=True)},
+            "score": _plain(self.score, 4),
+        }
+        if self.deviations is not None:
+            pairs = zip(KEYPOINTS, self.deviations, strict=True)
+            record["deviations"] = {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in pairs}
+        return record
+
+    def as_row(self) -> dict[str, Any]:
+        """One flat record with the columns of `COLUMNS`."""
+        box = (self.box.left, self.box.top, self.box.size)
+        numbers = (self.score, *self.probabilities, *box, *self.points.ravel())
+        verdict = (self.emotion, self.confidence, self.uncertain)
+        return dict(zip(COLUMNS, (*verdict, *(float(number) for number in numbers)), strict=True))
+
+    def to_row(self) -> "pd.Series[Any]":
+        """`as_row` as a pandas Series; needs pandas."""
+        import pandas as pd
+
+        return pd.Series(self.as_row())
+
+
+def check_threshold(uncertain_below: float) -> float:
+    """Returns a confidence threshold unchanged.
+
+    Raises:
+        ConfigError: it is not between 0 and 1.
+    """
+    if not 0 <= uncertain_below <= 1:
+        raise ConfigError(f"`uncertain_below` must be between 0 and 1, got {uncertain_below:g}")
+    return uncertain_below
+
+
+def _plain(value: float | np.floating[Any], digits: int) -> float | None:
+    return None if np.isnan(value) else round(float(value), digits)

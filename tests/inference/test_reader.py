@@ -1,0 +1,79 @@
+"""`FaceReader` returns what its networks return, and only it needs PyTorch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import emotion_ai
+from emotion_ai.contract import Task
+from emotion_ai.errors import ConfigError
+from emotion_ai.vision.photo import PORTRAITS
+
+
+def test_the_reader_answers_as_its_networks_do(tmp_path: Path) -> None:
+    import torch
+
+    from emotion_ai import FaceReader
+    from emotion_ai.models import FaceNetwork, save_network
+    from emotion_ai.vision.crops import resize_to_crop
+
+    torch.manual_seed(0)
+    networks: dict[Task, FaceNetwork] = {}
+    tasks: tuple[Task, ...] = ("keypoints", "emotion")
+    for task in tasks:
+        network = FaceNetwork(task, {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}).eval()
+        for parameter in network.head.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        save_network(network, tmp_path / f"{task}.safetensors", {"calibration": {"uncertain_below": 0.55}})
+        networks[task] = network
+    reader = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors")
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (rng.integers(20, 200), rng.integers(20, 200)), dtype=np.uint8) for _ in range(70)]
+    answers = reader.read_crops(crops)
+    assert answers.keypoints.shape == (70, 15, 2)
+    assert answers.keypoints.dtype == answers.probabilities.dtype == np.float32
+    np.testing.assert_allclose(answers.probabilities.sum(1), 1, atol=1e-5)
+    with torch.inference_mode():
+        for i in (0, 66):
+            frame = torch.tensor(resize_to_crop(crops[i]))[None, None]
+            points, deviations = networks["keypoints"].uncertainty(frame)
+            np.testing.assert_allclose(answers.keypoints[i], points[0].numpy(), atol=1e-3)
+            np.testing.assert_allclose(answers.deviations[i], deviations[0].numpy(), atol=1e-3)
+            np.testing.assert_allclose(answers.probabilities[i], networks["emotion"](frame)[0].numpy(), atol=1e-5)
+    assert reader.read_crops([]).keypoints.shape == reader.read_crops([]).deviations.shape == (0, 15, 2)
+    (face,) = reader.read(PORTRAITS[0])
+    assert face.uncertain_below == 0.55, "the checkpoint's own"
+    sure = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors", uncertain_below=0)
+    assert not sure.read(PORTRAITS[0])[0].uncertain
+    with pytest.raises(ConfigError, match="must be between 0 and 1, got nan"):
+        FaceReader(networks["keypoints"], networks["emotion"], float("nan"))
+
+
+def test_the_base_install_imports_neither_torch_nor_tensorflow_nor_pandas() -> None:
+    code = (
+        "import sys, emotion_ai, emotion_ai.client, emotion_ai.cli.predict, emotion_ai.cli; emotion_ai.FaceClient;"
+        "print([m for m in ('torch', 'tensorflow', 'pandas', 'onnx', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_without_torch_the_reader_names_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from emotion_ai.errors import MissingExtraError\n"
+        "try:\n    from emotion_ai import FaceReader\n"
+        "except MissingExtraError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "emotion-ai[train]" in done.stdout, done.stderr
+
+
+def test_exports_are_complete() -> None:
+    for name in emotion_ai.__all__:
+        assert getattr(emotion_ai, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = emotion_ai.Nothing
