@@ -1,26 +1,26 @@
-"""Every fenced block of the README, the documentation and the model cards is run, or checked as far as a test can.
+"""Runs every fenced block of the README, the documentation and the model cards, or checks it as far as a test can.
 
-| block | what happens |
+| block | test |
 |---|---|
-| `python` | runs, in one namespace for each page |
-| `bash` | runs; these are the requests with curl |
+| `python` | runs, in one namespace per page |
+| `bash` | runs: the requests with curl |
 | `javascript` | runs in node |
-| `console` | what follows `$` runs; the other lines are its output, in which `...` stands for anything |
-| `json`, `yaml` | is read; commands of a workflow are treated as below |
-| `text` | is no example, and must not look like a command |
-| none, `sh` | one command a line, see below |
+| `console` | the lines after `$` run; the others must match the output, where `...` matches anything |
+| `json`, `yaml` | is parsed; commands of a workflow are checked as below |
+| `text` | must not look like a command |
+| none, `sh` | one command per line, see below |
 
-All requests go to one embedded server, which serves two versions of small random networks; each page starts in a
-folder of its own with a photograph, a crop, frames, Kaggle's two files and the models. Commands that take hours, wait
-for ever, or need what is not here are checked for what makes them fail at once:
+All requests go to one embedded server with two versions of small random networks. Each page starts in its own folder
+with a photo, a crop, video frames, Kaggle's two files and the models. Commands that take hours, never return, or need
+something that is not installed are checked without running them:
 
 - `emotion-ai predict`, `versions`, `promote`, `rollback`, `prune` run; `predict --watch`, which never ends, is parsed.
-- `train`, `cross-validate`, `evaluate`, `export`: the configuration is composed with their overrides, so that every
-  key and choice exists and nothing mandatory is missing. The other stages' arguments are parsed by the application.
-- `python -m`: the module's own parser understands the arguments.
-- `make`: a dry run, so that every target exists.
-- `pip install`: the extras exist. `tensorflow_model_server`: the flags are among those that we know it has.
-- `docker compose`, `kubectl`: the files are among those that an export writes.
+- `train`, `cross-validate`, `evaluate`, `export`: the configuration is composed with the overrides, so every key and
+  choice exists and nothing mandatory is missing. Arguments of the other commands are parsed by the application.
+- `python -m`: the module's own parser accepts the arguments.
+- `make`: a dry run, so every target exists.
+- `pip install`: the extras, or the constraints file, exist. `tensorflow_model_server`: the flags exist.
+- `docker compose`, `kubectl`: an export writes the files.
 
 Any other block or command fails the test.
 """
@@ -64,12 +64,12 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "src/emotion_ai/assets/weights").glob("*.md")),
 ]
-GENERATED = "configuration"  # the page that the site makes of conf
+GENERATED = "configuration"  # the page generated from conf
 FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 REST = "http://127.0.0.1:8501"
 HYDRA = {"train": "train", "cross-validate": "train", "evaluate": "evaluate", "export": "export"}
 RUN = ("predict", "versions", "promote", "rollback", "prune")
-ASK = ("versions", "promote", "rollback", "prune")  # a server at its usual address, where none is named
+DEFAULT_SERVER = ("versions", "promote", "rollback", "prune")  # use a server without --server
 SERVER_FLAGS = {
     *("--port", "--rest_api_port", "--model_name", "--model_base_path", "--model_config_file"),
     *("--model_config_file_poll_wait_seconds", "--allow_version_labels_for_unavailable_models"),
@@ -79,7 +79,7 @@ LOOKUP = "RowId,ImageId,FeatureName,Location\n1,1,left_eye_center_x,\n2,2,nose_t
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its first word, its text without indentation, and where it stands."""
+    """A fenced block: its language, its text without indentation, and its first line."""
 
     kind: str
     text: str
@@ -87,7 +87,7 @@ class Block:
 
     @property
     def tool(self) -> str:
-        """What must be installed to run it."""
+        """The program that runs it."""
         if self.kind == "javascript":
             return "node"
         return "curl" if self.kind == "bash" or self.text.startswith("$ curl") else "python"
@@ -98,7 +98,7 @@ def blocks_of(text: str) -> list[Block]:
         Block(m["kind"].strip(), textwrap.dedent(m["text"]), text.count("\n", 0, m.start()) + 1)
         for m in FENCE.finditer(text)
     ]
-    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(found), "a fence is not closed"
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(found), "unclosed fence"
     assert "~~~" not in text
     assert "<pre" not in text
     return found
@@ -119,7 +119,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def served(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
-    """A folder with two published versions, and the addresses of its server."""
+    """A folder with two published versions, and the addresses of a server for it."""
     from emotion_ai_export.convert.parity import ParityReport, Row
     from emotion_ai_export.registry.publish import publisher, put_in_place, write_config
     from emotion_ai_export.serving.deployment import write_deployment
@@ -142,7 +142,7 @@ def served(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def place(served: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a page's examples run."""
+    """The folder in which the examples of a page run."""
     (tmp_path / "models").symlink_to(served[0])
     shutil.copy(PORTRAITS[1], tmp_path / "photo.jpg")
     photo = load_photo(PORTRAITS[0])
@@ -161,7 +161,7 @@ def place(served: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
-@pytest.mark.timeout(600)  # the first page waits for the conversion and the server
+@pytest.mark.timeout(600)  # includes the conversion and the start of the server
 @pytest.mark.parametrize(("page", "tool"), CASES)
 def test_examples(page: str, tool: str, place: Path, served: tuple[Path, Any]) -> None:
     if tool != "python" and not shutil.which(tool):
@@ -188,32 +188,33 @@ def run_block(kind: str, text: str, namespace: dict[str, Any], rest: str) -> Non
         result = subprocess.run(["node", "example.mjs"], capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr
     elif kind == "console":
-        for command, wanted in dialogue(text):
-            said = (
-                bash(command, check=False) if command.startswith("curl") else emotion_ai(shlex.split(command), rest)[1]
-            )
-            pattern = re.escape(wanted.strip()).replace(r"\.\.\.", ".*?")
-            assert re.fullmatch(pattern, said.strip().replace(REST, rest), re.DOTALL), f"{command}\n{said}"
+        for command, expected in dialogue(text):
+            curl = command.startswith("curl")
+            output = bash(command, check=False) if curl else emotion_ai(shlex.split(command), rest)[1]
+            pattern = re.escape(expected.strip()).replace(r"\.\.\.", ".*?")
+            assert re.fullmatch(pattern, output.strip().replace(REST, rest), re.DOTALL), f"{command}\n{output}"
     elif kind == "json":
         json.loads(text)
     elif kind == "yaml":
         for step in yaml.safe_load(text).get("steps", ()):
             check_command(shlex.split(step["run"]), rest)
     elif kind == "text":
-        assert not re.search(r"^\W*(emotion-ai|make|pip|curl|python) ", text, re.MULTILINE), "a command is no text"
+        assert not re.search(r"^\W*(emotion-ai|make|pip|curl|python) ", text, re.MULTILINE), (
+            "use a fence without a language for commands"
+        )
     elif kind in ("", "sh"):
         for line in text.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
                 check_command(words, rest)
     else:
-        raise AssertionError(f"blocks of the kind {kind!r} are not tested; teach {__name__} how")
+        raise AssertionError(f"add a test for {kind!r} blocks to {__name__}")
 
 
 def dialogue(text: str) -> Iterator[tuple[str, str]]:
-    """The commands of a console, each with the output that follows it."""
+    """The commands of a console block, each with its output."""
     lines = text.splitlines()
     starts = [i for i, line in enumerate(lines) if line.startswith("$ ")]
-    assert starts[:1] == [0], "a console begins with a command"
+    assert starts[:1] == [0], "a console block begins with a command"
     for start, end in itertools.pairwise([*starts, len(lines)]):
         yield lines[start].removeprefix("$ "), "\n".join(lines[start + 1 : end])
 
@@ -225,10 +226,10 @@ def bash(script: str, check: bool = True) -> str:
 
 
 def emotion_ai(words: list[str], rest: str) -> tuple[int, str]:
-    """Exit code and output of the command line, in this process, which has the libraries loaded."""
+    """Exit code and output of the command, run in this process to save the imports."""
     name, *arguments = words
     assert name == "emotion-ai"
-    if arguments[0] in ASK and not {"--server", "--offline"} & set(arguments):
+    if arguments[0] in DEFAULT_SERVER and not {"--server", "--offline"} & set(arguments):
         arguments += ["--server", rest]
     arguments = [
         path for word in arguments for path in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
@@ -246,19 +247,19 @@ def emotion_ai(words: list[str], rest: str) -> tuple[int, str]:
 
 
 class Parsed(Exception):
-    """A command has understood its arguments."""
+    """The arguments were parsed."""
 
 
 def check_command(words: list[str], rest: str) -> None:
-    while re.fullmatch(r"[A-Z_]+=.*", words[0]):  # settings of the environment
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):  # environment variables
         words = words[1:]
     words = [words[0].removeprefix(".venv/bin/"), *words[1:]]
     name, *arguments = words
     if name == "emotion-ai":
         stage, *rest_of_them = arguments
         if stage in RUN and "--watch" not in arguments:
-            code, said = emotion_ai(words, rest)
-            assert code == 0, said
+            code, output = emotion_ai(words, rest)
+            assert code == 0, output
         elif stage in HYDRA:
             with initialize_config_module("emotion_ai_conf", version_base="1.3"):
                 assert not OmegaConf.missing_keys(compose(HYDRA[stage], rest_of_them))
@@ -284,11 +285,7 @@ def check_command(words: list[str], rest: str) -> None:
             with pytest.raises(Parsed):
                 importlib.import_module(arguments[1]).main()
     elif name == "pip":
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        asked = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", arguments[1])
-        assert arguments[0] == "install"
-        assert asked
-        assert set((asked[1] or "dev").split(",")) <= set(project["optional-dependencies"])
+        check_pip(arguments)
     elif name == "tensorflow_model_server":
         assert {word.partition("=")[0] for word in arguments} <= SERVER_FLAGS
     elif name in ("docker", "kubectl"):
@@ -296,7 +293,22 @@ def check_command(words: list[str], rest: str) -> None:
 
         assert [word for word in arguments if word.endswith(".yaml") and word in FILES]
     else:
-        raise AssertionError(f"{name}: this command is not tested; teach {__name__} how")
+        raise AssertionError(f"add a test for {name} to {__name__}")
+
+
+def check_pip(arguments: list[str]) -> None:
+    """`pip install` of this project, or of what the notes on its extras install without dependencies."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert arguments[0] == "install"
+    if arguments[1:] == ["--no-deps", "onnx-tf==1.10.0"]:
+        return
+    if arguments[1] == "--constraint":
+        assert (ROOT / arguments.pop(2)).is_file()
+        arguments.pop(1)
+    assert len(arguments) == 2
+    match = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", arguments[1])
+    assert match
+    assert set((match[1] or "dev").split(",")) <= set(project["optional-dependencies"])
 
 
 @pytest.mark.parametrize(
@@ -310,6 +322,8 @@ def check_command(words: list[str], rest: str) -> None:
         ("", "emotion-ai no-such-stage"),
         ("", "make no-such-target"),
         ("", "pip install '.[none]'"),
+        ("", "pip install onnx-tf"),
+        ("", "pip install --constraint none.txt ."),
         ("", "tensorflow_model_server --no_such_flag"),
         ("", "docker compose --file none.yaml up"),
         ("text", "  emotion-ai predict photo.jpg"),
@@ -318,12 +332,12 @@ def check_command(words: list[str], rest: str) -> None:
         ("console", "$ emotion-ai data none.csv\nerror: another"),
     ],
 )
-def test_a_wrong_example_is_found(kind: str, text: str) -> None:
+def test_wrong_examples_fail(kind: str, text: str) -> None:
     with pytest.raises((Exception, SystemExit)):
         run_block(kind, text, {}, "http://127.0.0.1:9")
 
 
-def test_indented_blocks_are_found_and_open_ones_refused() -> None:
+def test_blocks_may_be_indented_and_must_be_closed() -> None:
     assert blocks_of("a\n    ```python\n    x = 1\n    ```\n") == [Block("python", "x = 1\n", 2)]
     with pytest.raises(AssertionError):
         blocks_of("```python\nx = 1\n")

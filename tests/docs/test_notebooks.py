@@ -1,11 +1,10 @@
-"""The notebooks, executed from top to bottom in kernels of their own; those of `make test-all` on real faces, too."""
+"""The notebooks run from top to bottom, each in its own kernel; with `make test-all` on real faces as well."""
 
 import asyncio
 import json
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-LARGEST = 60_000  # bytes of a stored notebook: text and code, no pictures
+MAX_BYTES = 60_000  # of a stored notebook: text and code without outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(jupyter_client|jupyter_core|nbclient|zmq)")
 
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for all that Jupyter writes, with a kernel that is this interpreter."""
+    """A folder for all files that Jupyter writes, with a kernel for this interpreter."""
     folder = tmp_path_factory.mktemp("jupyter")
     kernel = folder / "kernels" / "python3"
     kernel.mkdir(parents=True)
@@ -35,36 +34,27 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
 def execute(path: Path, folder: Path, environment: dict[str, str]) -> Any:
-    """The notebook with its outputs, run in an empty folder."""
+    """Runs a notebook in an empty folder and returns it with its outputs."""
     folder.mkdir()
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=1200, resources={"metadata": {"path": str(folder)}}
     )
-    asyncio.run(client.async_execute(env=os.environ | environment))  # its own `execute` leaves an event loop open
-    assert not list(folder.iterdir()), "it leaves files behind"
+    asyncio.run(client.async_execute(env=os.environ | environment))  # `execute` leaves an event loop open
+    assert not list(folder.iterdir()), "the notebook leaves files behind"
     return notebook
 
 
-@pytest.fixture(scope="module")
-def executed(
-    request: pytest.FixtureRequest, jupyter: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Any]]]:
-    """The notebooks that are asked for, on drawn faces, two at a time: each keeps one core busy."""
-    base = tmp_path_factory.mktemp("notebooks")
-    environment = {"EMOTION_AI_NOTEBOOKS": "drawn", "OMP_NUM_THREADS": "1"}
-    asked = [item.callspec.params["path"] for item in request.session.items if "executed" in item.fixturenames]
-    with ThreadPoolExecutor(2) as pool:
-        yield {path.stem: pool.submit(execute, path, base / path.stem, environment) for path in asked}
-        pool.shutdown(cancel_futures=True)
-
-
 def check(notebook: Any) -> None:
-    """Pictures, and nothing on stderr: errors have been raised before."""
+    """There are figures, and nothing on stderr; errors were raised during execution."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    said = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
-    assert not said
+    errors = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+    assert not errors
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
@@ -75,39 +65,44 @@ def test_there_are_seven() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_stored_without_outputs(path: Path) -> None:
     text = path.read_text()
-    notebook = nbformat.reads(text, as_version=4)
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert len(text.encode()) < LARGEST
+    assert len(text.encode()) < MAX_BYTES
     assert notebook.metadata.kernelspec.name == "python3"
-    assert nbformat.writes(notebook) + "\n" == text
+    assert nbformat.writes(notebook) + "\n" == text  # type: ignore[no-untyped-call]
 
 
-def test_all_choose_the_faces_alike() -> None:
-    firsts = {
-        next(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code") for path in NOTEBOOKS
-    }
-    assert len(firsts) == 1
+def test_first_code_cell_is_the_same_in_all() -> None:
+    cells = {next(cell.source for cell in read(path).cells if cell.cell_type == "code") for path in NOTEBOOKS}
+    assert len(cells) == 1
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_on_drawn_faces(path: Path, executed: dict[str, Future[Any]]) -> None:
-    check(executed[path.stem].result())
+def test_runs_on_synthetic_faces(path: Path, jupyter: Path, tmp_path: Path) -> None:
+    check(execute(path, tmp_path / "work", {"EMOTION_AI_NOTEBOOKS": "synthetic", "OMP_NUM_THREADS": "1"}))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_on_real_faces(path: Path, jupyter: Path, real_data: Path, tmp_path: Path) -> None:
-    check(
-        execute(path, tmp_path / "work", {"EMOTION_AI_NOTEBOOKS": "real", "EMOTION_AI_DATA": str(real_data.resolve())})
-    )
+    environment = {"EMOTION_AI_NOTEBOOKS": "real", "EMOTION_AI_DATA": str(real_data.resolve())}
+    check(execute(path, tmp_path / "work", environment))
 
 
-def test_a_mistake_is_seen(jupyter: Path, tmp_path: Path) -> None:
-    wrong = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
-    nbformat.write(wrong, tmp_path / "wrong.ipynb")
+def test_errors_are_raised(jupyter: Path, tmp_path: Path) -> None:
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "a",
+        "metadata": {},
+        "source": "1 / 0",
+        "outputs": [],
+        "execution_count": None,
+    }
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "wrong.ipynb").write_text(json.dumps(notebook))
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         execute(tmp_path / "wrong.ipynb", tmp_path / "work", {})
