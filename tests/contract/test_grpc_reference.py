@@ -13,8 +13,8 @@ from reference.build_models import build  # pytest puts this test's folder on th
 from reference.real import real_server
 
 from emotion_ai.client import protos
-from emotion_ai_export.serving.embedded.rpc import start_rpc
 from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.rpc import start_rpc
 from emotion_ai_export.serving.embedded.store import ModelStore
 
 RECORDED = {

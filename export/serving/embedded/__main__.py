@@ -40,8 +40,8 @@ def main() -> None:
         sys.exit(f"{NAME}: cannot listen on {options.host}:{options.rest_port}: {error.strerror}")
     import uvicorn
 
-    from emotion_ai_export.serving.embedded.rpc import start_rpc
     from emotion_ai_export.serving.embedded.app import create_app
+    from emotion_ai_export.serving.embedded.rpc import start_rpc
     from emotion_ai_export.serving.embedded.store import ModelStore
 
     store = ModelStore(options.base, options.poll_seconds)
