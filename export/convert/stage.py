@@ -17,7 +17,7 @@ from emotion_ai.contract import CROP_SIZE, SERVABLES, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError
 from emotion_ai.inference.pipeline import detect_faces
-from emotion_ai.models import FaceNetwork, load_network, save_network
+from emotion_ai.models import LoadedNetwork, load_network, save_network
 from emotion_ai.models.checkpoint import bundled, contract_record
 from emotion_ai.provenance import environment
 from emotion_ai.vision.crops import crop, resize_to_crop
@@ -150,7 +150,7 @@ def _real_faces(data: str | None) -> NDArray[np.uint8]:
 def _extras(
     folder: Path,
     servable: str,
-    loaded: dict[Task, tuple[FaceNetwork, dict[str, Any]]],
+    loaded: dict[Task, LoadedNetwork],
     checkpoints: dict[Task, str],
     report: ParityReport,
     version: int,

@@ -1,4 +1,4 @@
-"""Figures and pictures of a dataset, on faces whose figures are known."""
+"""Statistics and pictures of datasets with known statistics."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def keypoints() -> FaceDataset:
     images, points = generated.images.copy(), generated.targets.copy()
     images[1], images[3] = images[0], images[2]
     points[1] = points[0]
-    points[1, :4] = np.nan  # less is known of a twin: no contradiction
+    points[1, :4] = np.nan  # fewer points of a duplicate: no contradiction
     points[3] = points[2]
     points[3, 7] += 0.5  # another place: a contradiction
     points[4] = np.nan
@@ -42,7 +42,7 @@ def keypoints() -> FaceDataset:
     return FaceDataset("keypoints", images, points, generated.part, "points.csv", "0" * 64)
 
 
-def test_figures_of_emotions(emotions: FaceDataset) -> None:
+def test_statistics_of_emotions(emotions: FaceDataset) -> None:
     d = describe(emotions)
     assert (d.faces, d.height, d.width) == (8, 48, 48)
     assert d.parts == {"Training": 5, "PublicTest": 3}
@@ -54,7 +54,7 @@ def test_figures_of_emotions(emotions: FaceDataset) -> None:
     assert (d.missing, d.complete, d.unannotated, d.outside) == ({}, 0, 0, 0)
 
 
-def test_figures_of_keypoints(keypoints: FaceDataset) -> None:
+def test_statistics_of_keypoints(keypoints: FaceDataset) -> None:
     d = describe(keypoints)
     assert d.missing == {name: 2 if i < 4 else 1 for i, name in enumerate(KEYPOINTS)}
     assert (d.complete, d.unannotated, d.outside) == (4, 1, 1)
@@ -133,13 +133,13 @@ def test_command_prints_and_writes(source: Path, tmp_path: Path, capsys: pytest.
     assert "27.3%" in table
 
 
-def test_command_knows_synthetic_faces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_describes_synthetic_faces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     describe_command("synthetic", None, "auto", tmp_path, as_json=False)
     assert "500" in capsys.readouterr().out
     assert (tmp_path / "points.png").is_file()
 
 
-def test_command_refuses_in_one_line(source: Path, tmp_path: Path) -> None:
+def test_command_errors_are_one_line(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
         describe_command(tmp_path / "none.csv", None, "auto", tmp_path, as_json=False)
     with pytest.raises(ConfigError, match="task=mood"):

@@ -13,7 +13,7 @@ from emotion_ai.errors import ConfigError
     fractions=st.sampled_from([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.5, 0.5]]),
     seed=st.integers(0, 1000),
 )
-def test_twins_stay_together_and_nothing_is_lost(copies: list[int], fractions: list[float], seed: int) -> None:
+def test_duplicates_stay_together_and_nothing_is_lost(copies: list[int], fractions: list[float], seed: int) -> None:
     images = np.repeat(np.arange(len(copies)), copies).astype(np.uint8)[:, None, None] * np.ones((1, 3, 3), np.uint8)
     groups = duplicate_groups(images)
     rows = grouped_split(groups, fractions, seed)

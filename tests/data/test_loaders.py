@@ -106,7 +106,7 @@ def test_folder_with_splits(tmp_path: Path) -> None:
     assert faces.images.shape == (2, 48, 48)
 
 
-def test_folder_of_other_sizes_comes_at_the_frame(tmp_path: Path) -> None:
+def test_folder_of_other_sizes_is_resized_to_crops(tmp_path: Path) -> None:
     (tmp_path / "sad").mkdir()
     Image.new("L", (200, 150), 77).save(tmp_path / "sad" / "a.jpg")
     faces = load(tmp_path)
@@ -120,15 +120,15 @@ def test_folder_of_other_sizes_comes_at_the_frame(tmp_path: Path) -> None:
         ("a.csv", b"", "is empty"),
         ("a.csv", b"emotion,pixels\n", "no rows"),
         ("a.csv", b"foo,bar\n1,2\n", "row 1: the columns are bar, foo"),
-        ("a.csv", f"emotion,pixels\nx,{FER_ROW}\n".encode(), "row 2, column emotion: 'x' is no whole number"),
+        ("a.csv", f"emotion,pixels\nx,{FER_ROW}\n".encode(), "row 2, column emotion: 'x' is not an integer"),
         ("a.csv", f"emotion,pixels\n9,{FER_ROW}\n".encode(), "row 2, column emotion: unknown class id 9"),
-        ("a.csv", b"emotion,pixels\n0,1 2 3\n", "row 2, column pixels: 3 pixels, wanted 2304"),
-        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}300\n".encode(), "the pixel 300 lies outside 0-255"),
-        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}-1\n".encode(), "the pixel -1 lies outside 0-255"),
-        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}x\n".encode(), "'x' is no whole number"),
-        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}1.5\n".encode(), "'1.5' is no whole number"),
-        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}--5\n".encode(), "'--5' is no whole number"),
-        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}{10**30}\n".encode(), "'10000000000000000000' is no whole number"),
+        ("a.csv", b"emotion,pixels\n0,1 2 3\n", "row 2, column pixels: expected 2304 pixels"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}300\n".encode(), "the pixel 300 is outside 0-255"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}-1\n".encode(), "the pixel -1 is outside 0-255"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}x\n".encode(), "'x' is not an integer"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}1.5\n".encode(), "'1.5' is not an integer"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}--5\n".encode(), "'--5' is not an integer"),
+        ("a.csv", f"emotion,pixels\n0,{FER_ROW[:-1]}{10**30}\n".encode(), "'10000000000000000000' is not an integer"),
         ("a.csv", f"emotion,pixels\n0,{FER_ROW},Training\n".encode(), "row 2: has 3 columns, the header 2"),
         ("a.csv", f"emotion,pixels,Usage\n0,{FER_ROW},Tuesday\n".encode(), "column Usage: 'Tuesday'"),
         ("a.csv", f"left_eye_center_x,Image\n0,{FACE_ROW}\n".encode(), "lacks 29 coordinate columns"),
@@ -137,7 +137,7 @@ def test_folder_of_other_sizes_comes_at_the_frame(tmp_path: Path) -> None:
         ("a.csv.gz", gzip.compress(f"emotion,pixels\n0,{FER_ROW}\n".encode())[:40], "truncated or damaged archive"),
         ("a.csv.gz", b"not an archive at all", "truncated or damaged archive"),
         ("a.zip", b"PK\x03\x04 nothing more", "truncated or damaged archive"),
-        ("a.csv", f"emotion,pixels\n2,{FER_ROW}\n6,{FER_ROW}\n".encode(), "fear and neutral only"),
+        ("a.csv", f"emotion,pixels\n2,{FER_ROW}\n6,{FER_ROW}\n".encode(), "has only faces of fear and neutral"),
     ],
 )
 def test_bad_files_are_one_line_and_leave_no_cache(
@@ -158,7 +158,7 @@ def test_bad_files_are_one_line_and_leave_no_cache(
 def test_non_numeric_coordinate(tmp_path: Path) -> None:
     cells = ["1.5"] * 30
     cells[7] = "left"
-    with pytest.raises(DataError, match="row 2, column left_eye_outer_corner_y: 'left' is no number"):
+    with pytest.raises(DataError, match="row 2, column left_eye_outer_corner_y: 'left' is not a number"):
         load(keypoints(tmp_path / "training.csv", cells))
 
 
@@ -167,7 +167,7 @@ def test_missing_file_wrong_task_unknown_labels_and_class_folder(
 ) -> None:
     with pytest.raises(DataError, match="no such file"):
         load(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="holds faces for emotion, but keypoints is wanted"):
+    with pytest.raises(DataError, match="holds faces for emotion, expected keypoints"):
         load(fer(tmp_path / "a.csv", [f"3,{FER_ROW},Training"]), task="keypoints")
     with pytest.raises(ConfigError, match="data.labels=six"):
         load(tmp_path, labels="six")

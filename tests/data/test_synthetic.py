@@ -1,7 +1,8 @@
-"""Synthetic faces: deterministic, in the contract's frame, their points under their features, and learnable."""
+"""Synthetic faces are deterministic, fit the crop, have their points on their features, and can be learned."""
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
@@ -12,6 +13,7 @@ from emotion_ai.errors import ConfigError
 
 COUNT = 800
 AT = {name: index for index, name in enumerate(KEYPOINTS)}
+Floats = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_another_seed_gives_other_faces() -> None:
 def test_shapes_types_and_ranges(many: SyntheticFaces) -> None:
     assert many.images.shape == (COUNT, CROP_SIZE, CROP_SIZE)
     assert many.points.shape == (COUNT, len(KEYPOINTS), 2)
-    assert (many.images.dtype, many.points.dtype, many.labels.dtype) == (np.uint8, np.float32, np.int64)
+    assert [str(a.dtype) for a in (many.images, many.points, many.labels)] == ["uint8", "float32", "int64"]
     assert many.points.min() >= 0
     assert many.points.max() <= CROP_SIZE - 1
     assert many.images.std((1, 2)).min() > 5, "a face is nearly blank"
@@ -47,7 +49,7 @@ def test_classes_are_balanced_in_random_order(many: SyntheticFaces) -> None:
     assert len({tuple(five) for five in fives.tolist()}) > 60, "the order should vary over 120 permutations"
 
 
-def test_framing_is_that_of_the_real_faces(many: SyntheticFaces) -> None:
+def test_faces_lie_in_the_crop_like_real_ones(many: SyntheticFaces) -> None:
     assert np.abs(many.points.mean(0) - MEAN_FACE).max() < 3
     deviation = many.points.std(0).mean()
     assert 2.5 < deviation < 5, "real faces deviate by about 3 to 4 pixels"
@@ -64,19 +66,19 @@ def test_left_is_the_subjects_left(many: SyntheticFaces) -> None:
             assert (many.points[:, AT[name], 0] > many.points[:, mirrored, 0]).all(), name
 
 
-def _gray(images: np.ndarray, places: np.ndarray, reach: int = 1) -> np.ndarray:
+def _gray(images: NDArray[np.uint8], places: Floats, reach: int = 1) -> Floats:
     """Mean gray of each image (N, 96, 96) in a small square around its own place (N, 2)."""
     x, y = np.rint(places).astype(int).clip(reach, CROP_SIZE - 1 - reach).T
     steps = range(-reach, reach + 1)
-    return np.mean([images[np.arange(len(images)), y + j, x + i] for i in steps for j in steps], 0)
+    return np.asarray(np.mean([images[np.arange(len(images)), y + j, x + i] for i in steps for j in steps], 0))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_points_lie_on_their_features(many: SyntheticFaces, side: str) -> None:
-    def place(name: str) -> np.ndarray:
-        return many.points[:, AT[name]]
+    def place(name: str) -> Floats:
+        return np.asarray(many.points[:, AT[name]], np.float64)
 
-    def darker(dark: np.ndarray, bright: np.ndarray) -> float:
+    def darker(dark: Floats, bright: Floats) -> float:
         return float(np.mean(_gray(many.images, dark) < _gray(many.images, bright)))
 
     eye = place(f"{side}_eye_center")
@@ -93,10 +95,10 @@ def test_points_lie_on_their_features(many: SyntheticFaces, side: str) -> None:
 
 
 def test_points_move_with_the_expression(many: SyntheticFaces) -> None:
-    def mean(emotion: str, name: str) -> np.ndarray:
-        return many.points[many.labels == EMOTIONS.index(emotion), AT[name]].mean(0)
+    def mean(emotion: str, name: str) -> Floats:
+        return np.asarray(many.points[many.labels == EMOTIONS.index(emotion), AT[name]].mean(0), np.float64)
 
-    def mouth(emotion: str) -> np.ndarray:
+    def mouth(emotion: str) -> Floats:
         return mean(emotion, "mouth_left_corner") - mean(emotion, "mouth_right_corner")
 
     assert mean("Happy", "mouth_left_corner")[1] < mean("Sad", "mouth_left_corner")[1] - 4
@@ -109,13 +111,13 @@ def test_points_move_with_the_expression(many: SyntheticFaces) -> None:
 def test_a_linear_model_learns_both_tasks(many: SyntheticFaces) -> None:
     small = many.images.reshape(-1, 24, 4, 24, 4).mean((2, 4)).reshape(COUNT, -1)
     small = (small - small.mean(1, keepdims=True)) / small.std(1, keepdims=True)
-    learn, judge = slice(0, 650), slice(650, None)
-    emotion = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(small[learn], many.labels[learn])
-    assert emotion.score(small[judge], many.labels[judge]) > 0.6, "chance is 0.2"
+    train, test = slice(0, 650), slice(650, None)
+    emotion = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(small[train], many.labels[train])
+    assert emotion.score(small[test], many.labels[test]) > 0.6, "chance is 0.2"
     flat = many.points.reshape(COUNT, -1)
-    points = Ridge(alpha=100).fit(small[learn], flat[learn])
-    rmse = np.sqrt(np.mean((points.predict(small[judge]) - flat[judge]) ** 2))
-    constant = np.sqrt(np.mean((flat[learn].mean(0) - flat[judge]) ** 2))
+    points = Ridge(alpha=100).fit(small[train], flat[train])
+    rmse = np.sqrt(np.mean((points.predict(small[test]) - flat[test]) ** 2))
+    constant = np.sqrt(np.mean((flat[train].mean(0) - flat[test]) ** 2))
     assert rmse < 0.7 * constant, "the mean face is the floor"
 
 

@@ -1,4 +1,4 @@
-"""FER+ votes: joined to FER2013's rows, learnt from, and never judged by."""
+"""FER+ votes: joined to FER2013's rows, trained on, and never evaluated on."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def write(folder: Path, rows: list[tuple[int, str, str]], seed: int = 0) -> tupl
 
 def test_votes_are_joined_by_position_within_each_part(tmp_path: Path) -> None:
     rows = [(3, "PublicTest", HAPPY), (0, "Training", ANGRY), (3, "PublicTest", NEUTRAL), (4, "Training", HAPPY)]
-    faces = load(*write(tmp_path, rows)[:1], votes=write(tmp_path, rows)[1])
+    faces = load(*write(tmp_path, rows)[:1], vote_file=write(tmp_path, rows)[1])
     assert faces.votes is not None
     np.testing.assert_allclose(
         faces.votes, np.array([[0, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0.2, 0, 0, 0, 0], [0, 0, 0, 1, 0]])
@@ -41,12 +41,12 @@ def test_votes_are_joined_by_position_within_each_part(tmp_path: Path) -> None:
 def test_faces_of_fear_and_neutral_stay_where_half_saw_one_of_the_five(tmp_path: Path) -> None:
     rows = [(2, "Training", ANGRY), (6, "Training", NEUTRAL), (6, "Training", HAPPY), (0, "Training", NEUTRAL)]
     path, votes = write(tmp_path, rows)
-    faces = load(path, votes=votes)
+    faces = load(path, vote_file=votes)
     assert faces.targets.tolist() == [-1, -1, 0]
     assert len(load(path)) == 1
 
 
-def test_what_is_learnt_mixes_label_and_votes(tmp_path: Path) -> None:
+def test_soft_targets_mix_label_and_votes(tmp_path: Path) -> None:
     unseen = "10,0,0,0,0,0,0,0,0,0"
     rows = [
         (3, "Training", ANGRY),
@@ -55,17 +55,16 @@ def test_what_is_learnt_mixes_label_and_votes(tmp_path: Path) -> None:
         (6, "Training", "4,0,0,0,6,0,0,0,0,0"),
     ]
     path, votes = write(tmp_path, rows)
-    faces = load(path, votes=votes)
+    faces = load(path, vote_file=votes)
     mixed = soft_targets(faces, 0.25).targets
-    np.testing.assert_allclose(
-        mixed, [[0.25, 0, 0, 0.75, 0], [0.25, 0, 0, 0.75, 0], [0, 0, 0, 1, 0], [0.6, 0, 0, 0, 0]], atol=1e-6
-    )
+    expected = np.array([[0.25, 0, 0, 0.75, 0], [0.25, 0, 0, 0.75, 0], [0, 0, 0, 1, 0], [0.6, 0, 0, 0, 0]])
+    np.testing.assert_allclose(np.asarray(mixed, np.float64), expected, atol=1e-6)
     assert soft_targets(load(path), 0.25).targets.tolist() == [3, 3, 3]
     with pytest.raises(ConfigError, match="a share from 0 to 1"):
         soft_targets(faces, 1.5)
 
 
-def test_judged_faces_are_the_same_with_and_without_votes(tmp_path: Path) -> None:
+def test_val_and_test_faces_are_the_same_with_and_without_votes(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     parts = ["Training"] * 80 + ["PublicTest"] * 20
     rows = [(int(rng.integers(0, 7)), part, [ANGRY, HAPPY][int(rng.integers(0, 2))]) for part in parts]
@@ -86,7 +85,7 @@ def test_judged_faces_are_the_same_with_and_without_votes(tmp_path: Path) -> Non
     [
         (lambda text: text.replace("anger,", ""), "lacks the column anger"),
         (lambda text: text + "Training,," + HAPPY + "\n", "votes on 3 faces of Training, .* has 2"),
-        (lambda text: text.replace("10", "many", 1), "'many' is no whole number"),
+        (lambda text: text.replace("10", "many", 1), "'many' is not an integer"),
         (lambda text: text.replace("10", "-1", 1), "row 2: its votes are"),
         (lambda text: text.replace("10", "0", 1), "row 2: its votes are"),
     ],
@@ -95,7 +94,7 @@ def test_votes_that_do_not_fit_are_one_clear_error(tmp_path: Path, change: Any, 
     path, votes = write(tmp_path, [(0, "Training", ANGRY), (3, "Training", HAPPY)])
     votes.write_text(change(votes.read_text()))
     with pytest.raises(DataError, match=complaint):
-        load(path, votes=votes)
+        load(path, vote_file=votes)
 
 
 def test_votes_belong_to_fer2013(tmp_path: Path) -> None:
@@ -110,7 +109,7 @@ def test_votes_belong_to_fer2013(tmp_path: Path) -> None:
 
 def test_the_real_votes_agree_with_most_labels(real_data: Path) -> None:
     folder = real_data / "fer2013"
-    faces = load(folder / "fer2013.csv.xz", votes=folder / "fer2013new.csv")
+    faces = load(folder / "fer2013.csv.xz", vote_file=folder / "fer2013new.csv")
     assert faces.votes is not None
     seen = (faces.targets >= 0) & (faces.votes.sum(1) > 0)
     assert (faces.votes.argmax(1) == faces.targets)[seen].mean() > 0.8  # joined at random it would be 0.3

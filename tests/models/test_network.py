@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 
 from emotion_ai.contract import FLIP, MEAN_FACE
 from emotion_ai.errors import CheckpointError, ConfigError
-from emotion_ai.models import FaceNetwork, load_network, save_network
-from emotion_ai.models.network import HeatmapHead
+from emotion_ai.models import FaceNetwork, ModelSpec, load_network, save_network
+from emotion_ai.models.network import EmotionHead, HeatmapHead
+from emotion_ai.published import read_header
 
 SMALL = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 ENCODERS: list[dict[str, Any]] = [
@@ -27,27 +28,27 @@ def test_shapes_and_a_gradient_for_every_parameter(task: Any, encoder: dict[str,
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1 or name.endswith("bn2.weight"):  # away from the zeros that training starts from
             torch.nn.init.normal_(parameter, std=0.05)
-    answer = network(torch.randint(0, 256, (3, 1, 96, 96), dtype=torch.uint8))
-    assert answer.shape == ((3, 15, 2) if task == "keypoints" else (3, 5))
-    assert answer.dtype == torch.float32
-    assert answer.isfinite().all()
+    prediction = network(torch.randint(0, 256, (3, 1, 96, 96), dtype=torch.uint8))
+    assert prediction.shape == ((3, 15, 2) if task == "keypoints" else (3, 5))
+    assert prediction.dtype == torch.float32
+    assert prediction.isfinite().all()
     images = torch.rand(3, 1, 96, 96) * 255
-    answers = network.uncertainty(images) if task == "keypoints" else [network.scores(images)]
-    sum(part.square().sum() for part in answers).backward()
+    outputs = network.uncertainty(images) if task == "keypoints" else [network.scores(images)]
+    torch.stack([part.square().sum() for part in outputs]).sum().backward()  # type: ignore[no-untyped-call]
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert not without
 
 
-def test_an_untrained_keypoint_network_answers_with_the_mean_face() -> None:
-    answer = FaceNetwork("keypoints", SMALL).eval()(torch.rand(2, 1, 96, 96) * 255)
-    torch.testing.assert_close(answer, torch.tensor(MEAN_FACE).expand(2, -1, -1), atol=1e-4, rtol=0)
+def test_an_untrained_keypoint_network_predicts_the_mean_face() -> None:
+    prediction = FaceNetwork("keypoints", SMALL).eval()(torch.rand(2, 1, 96, 96) * 255)
+    torch.testing.assert_close(prediction, torch.tensor(MEAN_FACE).expand(2, -1, -1), atol=1e-4, rtol=0)
 
 
 def test_a_heatmaps_point_lies_at_the_mean_of_its_cells() -> None:
     head = HeatmapHead(15, 12)
     torch.nn.init.eye_(head.conv.weight[:, :, 0, 0].data)
     logits = torch.full((1, 15, 12, 12), -1e9)
-    logits[0, :, 0, 0] = 0.0  # the first cell, beyond the frame's border
+    logits[0, :, 0, 0] = 0.0  # the first cell, beyond the crop's border
     logits[0, 1] = 0.0  # every cell
     logits[0, 2, 0, 0], logits[0, 2, 5, 6], logits[0, 2, 6, 6] = -1e9, 1e4, 1e4  # between two cells; large numbers
     points = head(logits)[0]
@@ -61,9 +62,9 @@ def test_deviations_are_positive_and_leave_points_and_encoder_alone() -> None:
     points, deviations = network.uncertainty(images)
     assert points.shape == deviations.shape == (2, 15, 2)
     assert (deviations > 0).all()
-    deviations.sum().backward()
-    soft_targets = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
-    assert soft_targets == {"deviations.linear.weight", "deviations.linear.bias"}
+    deviations.sum().backward()  # type: ignore[no-untyped-call]
+    trained = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert trained == {"deviations.linear.weight", "deviations.linear.bias"}
     network.eval()
     before = network.uncertainty(images)[1]
     network.deviations.scale(1.5)
@@ -71,7 +72,7 @@ def test_deviations_are_positive_and_leave_points_and_encoder_alone() -> None:
 
 
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
-def test_answers_to_mirror_images_are_told_of_the_image(task: Any) -> None:
+def test_predictions_for_mirror_images_are_in_the_original_coordinates(task: Any) -> None:
     network = FaceNetwork(task, SMALL).eval()
     torch.nn.init.normal_(next(network.head.parameters()), std=0.05)
     images = torch.rand(2, 1, 96, 96) * 255
@@ -80,27 +81,28 @@ def test_answers_to_mirror_images_are_told_of_the_image(task: Any) -> None:
     assert network.mirrored(symmetric).shape == network(symmetric).shape
 
 
-def unflipped(answers: torch.Tensor) -> torch.Tensor:
-    if answers.ndim == 2:
-        return answers
-    flipped = answers.clone()
+def unflipped(predictions: torch.Tensor) -> torch.Tensor:
+    if predictions.ndim == 2:
+        return predictions
+    flipped = predictions.clone()
     for index, other in enumerate(FLIP):
-        flipped[:, index, 0], flipped[:, index, 1] = 95 - answers[:, other, 0], answers[:, other, 1]
+        flipped[:, index, 0], flipped[:, index, 1] = 95 - predictions[:, other, 0], predictions[:, other, 1]
     return flipped
 
 
-def test_a_cooled_head_says_the_same_less_surely() -> None:
+def test_apply_temperature_divides_the_logits() -> None:
     network = FaceNetwork("emotion", SMALL).eval()
-    torch.nn.init.normal_(network.head.linear.weight, std=0.5)  # type: ignore[union-attr]
+    assert isinstance(network.head, EmotionHead)
+    torch.nn.init.normal_(network.head.linear.weight, std=0.5)
     images = torch.rand(4, 1, 96, 96) * 255
     before = network.scores(images)
-    network.head.apply_temperature(2.0)  # type: ignore[operator]
+    network.head.apply_temperature(2.0)
     torch.testing.assert_close(network.scores(images), before / 2)
 
 
 def test_probabilities_add_up_to_one() -> None:
-    answer = FaceNetwork("emotion", SMALL).eval()(torch.rand(4, 1, 96, 96) * 255)
-    torch.testing.assert_close(answer.sum(1), torch.ones(4))
+    prediction = FaceNetwork("emotion", SMALL).eval()(torch.rand(4, 1, 96, 96) * 255)
+    torch.testing.assert_close(prediction.sum(1), torch.ones(4))
 
 
 def test_a_batch_gives_what_single_images_give() -> None:
@@ -126,12 +128,12 @@ def test_impossible_networks(task: Any, encoder: dict[str, Any], message: str) -
         FaceNetwork(task, encoder)
 
 
-def test_an_unknown_head_is_refused() -> None:
+def test_an_unknown_head_is_an_error() -> None:
     with pytest.raises(ConfigError, match="choose regression or heatmap"):
         FaceNetwork("keypoints", SMALL, {"name": "simcc"})
 
 
-def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
+def test_weights_and_record_survive_a_round_trip(tmp_path: Path) -> None:
     network = FaceNetwork("emotion", SMALL, dropout=0.3, mean=100.0, std=50.0).eval()
     save_network(network, tmp_path / "a.safetensors", {"seed": 7})
     loaded, record = load_network(tmp_path / "a.safetensors", "emotion")
@@ -141,6 +143,21 @@ def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_the_spec_is_stored_as_it_always_was(tmp_path: Path) -> None:
+    config: dict[str, Any] = {
+        "task": "emotion",
+        "encoder": SMALL,
+        "head": {"name": "regression"},
+        "dropout": 0.3,
+        "mean": 1.0,
+        "std": 2.0,
+    }
+    network = FaceNetwork(**config)  # as old files have it
+    save_network(network, tmp_path / "a.safetensors", {})
+    assert json.dumps(read_header(tmp_path / "a.safetensors")["network"]) == json.dumps(config)
+    assert FaceNetwork.from_spec(network.spec).spec == network.spec == ModelSpec(**config)
+
+
 def test_bad_checkpoints_are_one_line(tmp_path: Path) -> None:
     network = FaceNetwork("emotion", SMALL)
     path = tmp_path / "a.safetensors"
@@ -148,26 +165,26 @@ def test_bad_checkpoints_are_one_line(tmp_path: Path) -> None:
     whole = path.read_bytes()
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_network(tmp_path / "none.ckpt", "emotion")
-    with pytest.raises(CheckpointError, match="holds a network for 'emotion'"):
+    with pytest.raises(CheckpointError, match="holds a network for 'emotion', expected 'keypoints'"):
         load_network(path, "keypoints")
     path.write_bytes(whole[:200])
-    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+    with pytest.raises(CheckpointError, match="not a readable checkpoint of emotion-ai"):
         load_network(path, "emotion")
     (tmp_path / "b.ckpt").write_bytes(b"garbage")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         load_network(tmp_path / "b.ckpt", "emotion")
     save_file({"a": torch.zeros(1)}, tmp_path / "c.safetensors")
-    with pytest.raises(CheckpointError, match="was not written by emotion-ai"):
+    with pytest.raises(CheckpointError, match="not a readable checkpoint of emotion-ai"):
         load_network(tmp_path / "c.safetensors", "emotion")
     config = json.dumps({**network.config, "encoder": {**SMALL, "widths": [8, 24]}})
     contract = json.dumps({"frame": 96, "keypoints": [], "emotions": []})
     metadata = {"network": config, "contract": contract, "record": "{}"}
     save_file(network.state_dict(), tmp_path / "d.safetensors", metadata)
-    with pytest.raises(CheckpointError, match="another frame"):
+    with pytest.raises(CheckpointError, match="another crop size"):
         load_network(tmp_path / "d.safetensors", "emotion")
 
 
-def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_not_loaded(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:
             return (print, ("executed",))

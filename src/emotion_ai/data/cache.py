@@ -1,18 +1,19 @@
-"""Parsed once: arrays kept under the fingerprint of their source."""
+"""A cache of parsed datasets, keyed by the fingerprint of their source."""
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.errors import DataError
+from emotion_ai.files import atomic_path
 
-Arrays = dict[str, NDArray]  # type: ignore[type-arg]
+Arrays = dict[str, NDArray[Any]]
 
 _FORMAT = 1  # part of the key: raise it when parsing changes
 
@@ -23,7 +24,11 @@ def cache_folder() -> Path:
 
 
 def fingerprint(source: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files below a folder."""
+    """SHA-256 of a file, or of the names and contents of all files below a folder.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
     digest = hashlib.sha256()
     files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
     try:
@@ -35,15 +40,15 @@ def fingerprint(source: Path) -> str:
                     digest.update(block)
     except OSError as error:
         raise DataError(
-            f"{error.filename or source}: cannot be read ({error.strerror}); check the path and rights"
+            f"{error.filename or source}: cannot be read ({error.strerror}); check the path and permissions"
         ) from error
     return digest.hexdigest()
 
 
 def cached(source_fingerprint: str, variant: str, parse: Callable[[], Arrays]) -> Arrays:
-    """What `parse` returns, from the cache where the same source was parsed before.
+    """The arrays that `parse` returns, read from the cache if the same source was parsed before.
 
-    An entry appears under its name only when it is complete; a damaged one is parsed anew.
+    Entries are written atomically; a damaged entry is parsed again.
     """
     path = cache_folder() / f"{source_fingerprint[:32]}-{variant}-v{_FORMAT}.npz"
     try:
@@ -54,9 +59,8 @@ def cached(source_fingerprint: str, variant: str, parse: Callable[[], Arrays]) -
     arrays = parse()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as partial:
-            np.savez(partial, allow_pickle=False, **arrays)
-        os.replace(partial.name, path)
+        with atomic_path(path) as partial, partial.open("wb") as entry:
+            np.savez(entry, allow_pickle=False, **arrays)
     except OSError:
         pass  # a read-only home costs time, not the run
     return arrays

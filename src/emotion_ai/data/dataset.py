@@ -1,4 +1,4 @@
-"""The one form in which faces travel through the library."""
+"""The form in which faces and their targets pass through the library."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -8,25 +8,27 @@ from numpy.typing import NDArray
 
 from emotion_ai.contract import Task
 
+Targets = NDArray[np.float32] | NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """Faces with their targets.
+    """Face images with the targets of one task.
 
     Attributes:
-        task: what the targets are for.
-        images: uint8 (N, H, W), 0-255; 96x96 for keypoints, 48x48 for emotion as FER2013 has them.
-        targets: float32 (N, 15, 2) in pixels of the 96x96 frame, NaN where not annotated; or int64 (N,) class indices,
-            -1 for a face whose label is none of the five; or what is learnt instead, float32 (N, 5): distributions.
-        part: str (N,), "Training", "PublicTest", "PrivateTest" where the source says so, otherwise "".
-        source: where they come from, for messages and records.
+        task: which targets these are.
+        images: uint8 (N, H, W), 0-255; 96x96 for keypoints, 48x48 for emotion as in FER2013.
+        targets: keypoints float32 (N, 15, 2) in pixels of the 96x96 crop, NaN where not annotated; or class indices
+            int64 (N,), -1 for a face outside the five classes; or soft targets float32 (N, 5), class distributions.
+        part: str (N,), "Training", "PublicTest" or "PrivateTest" where the source has a Usage column, otherwise "".
+        source: file, folder or "synthetic", for messages and records.
         fingerprint: SHA-256 of the source's bytes, or of the generator's arguments.
-        votes: float32 (N, 5), the share of later annotators who saw each of the five; None without such a source.
+        votes: float32 (N, 5), the share of FER+ annotators who chose each of the five; None without a vote file.
     """
 
     task: Task
     images: NDArray[np.uint8]
-    targets: NDArray[np.float32] | NDArray[np.int64]
+    targets: Targets
     part: NDArray[np.str_]
     source: str
     fingerprint: str
@@ -38,3 +40,17 @@ class FaceDataset:
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Self:
         votes = None if self.votes is None else self.votes[rows]
         return replace(self, images=self.images[rows], targets=self.targets[rows], part=self.part[rows], votes=votes)
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """The targets of a keypoint dataset, float32 (N, 15, 2)."""
+        if self.targets.ndim != 3:
+            raise TypeError(f"{self.source}: a dataset for {self.task} has no keypoints")
+        return self.targets.astype(np.float32, copy=False)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The targets of an emotion dataset, int64 (N,)."""
+        if self.targets.ndim != 1:
+            raise TypeError(f"{self.source}: this dataset has no class labels")
+        return self.targets.astype(np.int64, copy=False)

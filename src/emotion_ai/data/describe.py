@@ -1,4 +1,4 @@
-"""What is in a dataset: figures and pictures."""
+"""Statistics and pictures of a dataset."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,31 +16,32 @@ from numpy.typing import NDArray
 from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.duplicates import duplicate_groups
+from emotion_ai.files import atomic_path
 
-_CHUNK = 1024  # images at a time: the widened copies of a whole dataset would not fit beside it
+_CHUNK = 1024  # images at a time: widened copies of a whole dataset would not fit into memory
 _INK, _POINT = "#30475e", "#f05454"
 
 
 @dataclass(frozen=True)
 class Description:
-    """Figures of a dataset.
+    """Statistics of a dataset.
 
     Attributes:
         task, source, fingerprint: as in `FaceDataset`.
         faces: number of images.
-        height, width: of the images, in pixels.
-        parts: images in each part; {} where the source names none.
+        height, width: image size in pixels.
+        parts: images in each part; {} without a Usage column.
         classes: images of each emotion; {} for keypoints.
         classes_of_parts: the same within each part.
-        twin_groups: sets of two or more images with identical pixels.
-        twin_copies: images that could go without losing a different one.
-        twin_groups_across_parts: twin groups that lie in more than one part.
-        contradictory_groups, contradictory_faces: twin groups whose targets differ, and the images in them. Points
-            differ when the same point is annotated in two places.
+        duplicate_groups: sets of two or more images with identical pixels.
+        duplicate_copies: images that can be removed without losing a distinct one.
+        duplicate_groups_across_parts: duplicate groups that span more than one part.
+        contradictory_groups, contradictory_faces: duplicate groups with differing targets, and the images in them.
+            Keypoints differ if the same point is annotated in two places.
         blank: images whose pixels are all equal.
-        missing: for each keypoint the number of images in which it is not annotated; {} for emotion.
-        complete, unannotated: images with all of the points, with none of them; 0 for emotion.
-        outside: annotated points outside the frame, that is beyond -0.5 to 95.5.
+        missing: for each keypoint, the number of images in which it is not annotated; {} for emotion.
+        complete, unannotated: images with all points annotated, and with none; 0 for emotion.
+        outside: annotated points outside the crop, that is beyond -0.5 to 95.5.
         pixel_mean, pixel_std: gray levels over all pixels, 0-255.
     """
 
@@ -72,10 +73,10 @@ class Description:
 
 
 def describe(faces: FaceDataset) -> Description:
-    """Counts what a user should know before training; faces (N, H, W), N at least 1."""
+    """Statistics worth knowing before training; `faces` must not be empty."""
     parts = [part for part in dict.fromkeys(faces.part.tolist()) if part]
     emotion = faces.task == "emotion"
-    points = np.empty((len(faces), 0, 2), np.float32) if emotion else faces.targets
+    points = np.empty((len(faces), 0, 2), np.float32) if emotion else faces.points
     annotated = np.asarray(np.isfinite(points).all(2))
     beyond = ((points < -0.5) | (points > CROP_SIZE - 0.5)).any(2) & annotated
     flat = faces.images.reshape(len(faces), -1)
@@ -91,7 +92,7 @@ def describe(faces: FaceDataset) -> Description:
         parts={part: int((faces.part == part).sum()) for part in parts},
         classes=_classes(faces.targets) if emotion else {},
         classes_of_parts={part: _classes(faces.targets[faces.part == part]) for part in parts} if emotion else {},
-        **_twins(faces),
+        **_duplicates(faces),
         blank=int((flat.min(1) == flat.max(1)).sum()),
         missing={} if emotion else dict(zip(KEYPOINTS, (len(faces) - annotated.sum(0)).tolist(), strict=True)),
         complete=0 if emotion else int(annotated.all(1).sum()),
@@ -103,7 +104,7 @@ def describe(faces: FaceDataset) -> Description:
 
 
 def write_pictures(faces: FaceDataset, folder: Path) -> list[Path]:
-    """Writes the pictures that fit the task as PNG files into `folder`, which is made; returns their paths."""
+    """Writes the task's pictures as PNG files into `folder`, which is created if missing; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Callable[[FaceDataset], Figure]] = {"samples": _samples}
     if faces.task == "emotion":
@@ -115,7 +116,9 @@ def write_pictures(faces: FaceDataset, folder: Path) -> list[Path]:
     for name, draw in pictures.items():
         paths.append(folder / f"{name}.png")
         with sns.axes_style("whitegrid"):
-            draw(faces).savefig(paths[-1], dpi=110)
+            figure = draw(faces)
+        with atomic_path(paths[-1]) as partial:
+            figure.savefig(partial, format="png", dpi=110)
     return paths
 
 
@@ -129,30 +132,30 @@ def _pixel_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     return sum((np.bincount(images[i : i + _CHUNK].ravel(), minlength=256) for i in starts), np.zeros(256, np.int64))
 
 
-def _twins(faces: FaceDataset) -> dict[str, int]:
+def _duplicates(faces: FaceDataset) -> dict[str, int]:
     groups = duplicate_groups(faces.images)
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    twins = [rows for rows in members if len(rows) > 1]
-    contradictory = [rows for rows in twins if _contradict(faces.targets[rows])]
+    repeated = [rows for rows in members if len(rows) > 1]
+    contradictory = [rows for rows in repeated if _contradict(faces.targets[rows])]
     return {
-        "duplicate_groups": len(twins),
-        "duplicate_copies": sum(len(rows) - 1 for rows in twins),
-        "duplicate_groups_across_parts": sum(len(set(faces.part[rows])) > 1 for rows in twins),
+        "duplicate_groups": len(repeated),
+        "duplicate_copies": sum(len(rows) - 1 for rows in repeated),
+        "duplicate_groups_across_parts": sum(len(set(faces.part[rows])) > 1 for rows in repeated),
         "contradictory_groups": len(contradictory),
         "contradictory_faces": sum(len(rows) for rows in contradictory),
     }
 
 
 def _contradict(targets: NDArray[Any]) -> bool:
-    """Whether targets of one image differ where they are known."""
+    """Whether the targets of identical images differ where they are known."""
     if targets.ndim == 1:
         return bool((targets != targets[0]).any())
     return bool((np.fmax.reduce(targets) > np.fmin.reduce(targets)).any())
 
 
 def _grid(rows: int, columns: int, title: str, left: float = 0.0) -> tuple[Figure, NDArray[Any]]:
-    """A figure of `rows` by `columns` empty squares, `left` inches kept free for the rows' names."""
+    """A figure of `rows` by `columns` empty squares, with `left` inches for row names."""
     width, height = 1.1 * columns + left, 1.2 * rows + 0.45
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, fontsize=12, y=1 - 0.12 / height, va="top")
@@ -164,7 +167,7 @@ def _grid(rows: int, columns: int, title: str, left: float = 0.0) -> tuple[Figur
 
 
 def _show(ax: Axes, image: NDArray[np.uint8]) -> None:
-    """Over the 96x96 frame, whatever the image's own size, as its points are given there."""
+    """Draws the image, of any size, over the 96x96 crop that points refer to."""
     ax.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(-0.5, CROP_SIZE - 0.5, CROP_SIZE - 0.5, -0.5))
 
 
@@ -174,7 +177,7 @@ def _name(faces: FaceDataset) -> str:
 
 def _samples(faces: FaceDataset) -> Figure:
     rows, columns = 5, 10
-    figure, axes = _grid(rows, columns, f"{_name(faces)}: {len(faces):,} faces, some of them")
+    figure, axes = _grid(rows, columns, f"{_name(faces)}: {len(faces):,} faces, a random sample")
     chosen = np.random.default_rng(0).permutation(len(faces))[: rows * columns]
     for ax, row in zip(axes.flat, chosen, strict=False):
         _show(ax, faces.images[row])

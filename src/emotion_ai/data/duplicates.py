@@ -1,4 +1,4 @@
-"""Who may see which faces. Identical pixels never stand on both sides of a split."""
+"""Duplicates: images with identical pixels never stand on both sides of a split."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ Rows = NDArray[np.int64]
 
 
 def duplicate_groups(images: NDArray[np.uint8]) -> Rows:
-    """A group number for each image, int64 (N,); images (N, H, W) share it when all their pixels are equal."""
+    """A group number for each image, int64 (N,); images (N, H, W) with identical pixels share one."""
     if len(images) == 0:
         return np.zeros(0, np.int64)
     flat = np.ascontiguousarray(images).reshape(len(images), -1)
@@ -20,10 +20,12 @@ def duplicate_groups(images: NDArray[np.uint8]) -> Rows:
 
 
 def grouped_split(groups: Rows, fractions: Sequence[float], seed: int) -> list[Rows]:
-    """Rows of each part, ascending, whole groups at a time, at random, about in the given proportions.
+    """Row numbers of each part, ascending: whole groups, assigned at random, roughly in the given proportions.
+
+    Only the order of the group numbers matters, so a subset of a larger set's groups splits like its own.
 
     Raises:
-        ConfigError: fractions that are not positive or do not add up to 1, or a part that stays empty.
+        ConfigError: fractions that are not positive or do not add up to 1, or an empty part.
     """
     if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise ConfigError(f"split {list(fractions)}: give positive fractions that add up to 1, e.g. [0.8,0.1,0.1]")
@@ -40,18 +42,18 @@ def grouped_split(groups: Rows, fractions: Sequence[float], seed: int) -> list[R
 
 
 def folds(groups: Rows, count: int, seed: int) -> list[Rows]:
-    """Rows of each of `count` cross-validation folds.
+    """Row numbers of each of `count` cross-validation folds.
 
     Raises:
         ConfigError: fewer than two folds, or more folds than groups.
     """
     if count < 2:
-        raise ConfigError(f"data.folds={count}: cross-validation needs at least 2 folds")
+        raise ConfigError(f"data.folds must be at least 2, got {count}")
     return grouped_split(groups, [1 / count] * count, seed)
 
 
 def seen_in(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of `images` (N, H, W) have the same pixels as one of `others`; bool (N,)."""
+    """Which of `images` (N, H, W) have the pixels of one of `others`; bool (N,)."""
     if images.shape[1:] != others.shape[1:] or len(others) == 0:
         return np.zeros(len(images), bool)
     groups = duplicate_groups(np.concatenate([images, others]))

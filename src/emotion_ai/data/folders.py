@@ -31,7 +31,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
 def parse_folder(root: Path) -> Arrays:
-    """Images uint8 (N, 48, 48) where all have that size, otherwise brought to (N, 96, 96); labels int64 (N,); parts.
+    """Images uint8 (N, 48, 48) if all have that size, otherwise resized to (N, 96, 96); labels int64 (N,); parts.
 
     Raises:
         DataError: an unknown class or split folder, an unreadable image, or no images at all.
@@ -45,7 +45,7 @@ def parse_folder(root: Path) -> Arrays:
                 with Image.open(file) as image:
                     images.append(image.convert("L"))
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                raise DataError(f"{file}: not a readable image ({error}); mend or remove it") from error
+                raise DataError(f"{file}: not a readable image ({error}); replace or remove it") from error
             labels.append(_CLASSES[folder.name.lower()])
             parts.append(part)
     if not images:
@@ -58,7 +58,7 @@ def parse_folder(root: Path) -> Arrays:
 
 
 def class_folders(root: Path) -> list[tuple[Path, str]]:
-    """The folders of the five classes, and the part that each belongs to.
+    """Each folder of the five classes, with its part.
 
     Raises:
         DataError: an unknown class or split folder.

@@ -1,48 +1,57 @@
-"""Weights on disk. Both kinds load without unpickling code: safetensors files, and Lightning's checkpoints through
-`weights_only=True`."""
+"""Networks on disk, as safetensors files or Lightning checkpoints; neither kind is unpickled as code."""
 
-import json
+from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, Task
 from emotion_ai.errors import CheckpointError, ConfigError
+from emotion_ai.files import atomic_path
 from emotion_ai.models.network import FaceNetwork
+from emotion_ai.models.spec import ModelSpec
+from emotion_ai.published import read_header
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "weights"
 
 
+class LoadedNetwork(NamedTuple):
+    """A checkpoint's network, in evaluation mode on the CPU, and the record of its training."""
+
+    network: FaceNetwork
+    record: dict[str, Any]
+
+
 def bundled(task: Task) -> Path:
-    """Where the weights that come with the package lie."""
+    """The path of the weights that come with the package."""
     return WEIGHTS / f"{task}.safetensors"
 
 
 def contract_record() -> dict[str, Any]:
-    """Written into every checkpoint, so that a file says by itself what its outputs mean."""
+    """The crop size, keypoints and classes, written into every checkpoint to document its outputs."""
     return {"frame": CROP_SIZE, "keypoints": list(KEYPOINTS), "emotions": list(EMOTIONS)}
 
 
 def save_network(network: FaceNetwork, path: Path, record: dict[str, Any]) -> None:
-    """Writes weights, the network's config, the contract and `record` (metrics, data, seed) as one safetensors file."""
-    metadata = {"network": network.config, "contract": contract_record(), "record": record}
+    """Writes one safetensors file: weights, spec, contract and `record` (config, metrics, data, seed)."""
+    metadata = {"network": network.spec.as_dict(), "contract": contract_record(), "record": record}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, {key: json.dumps(value) for key, value in metadata.items()})
-    partial.chmod(0o644)  # a server of another user reads it too
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        partial.write_bytes(save(tensors, {key: dumps(value) for key, value in metadata.items()}))
 
 
-def load_network(checkpoint: str | Path, task: Task) -> tuple[FaceNetwork, dict[str, Any]]:
-    """The network of a checkpoint, in evaluation mode on the CPU, and the record that was saved with it.
+def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
+    """Reads a checkpoint.
 
     Args:
         checkpoint: "bundled", a `.safetensors` file, or a Lightning `.ckpt` file.
-        task: what the network must be for.
+        task: the expected task.
 
     Raises:
         CheckpointError: missing, damaged, of another task, or of another contract.
@@ -50,37 +59,43 @@ def load_network(checkpoint: str | Path, task: Task) -> tuple[FaceNetwork, dict[
     path = bundled(task) if checkpoint == "bundled" else Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; give 'bundled', a .safetensors or a .ckpt file")
-    state, config, contract, record = _read_safetensors(path) if path.suffix == ".safetensors" else _read_ckpt(path)
-    if config.get("task") != task:
-        raise CheckpointError(f"{path}: holds a network for {config.get('task')!r}, but {task!r} is wanted")
-    if contract != contract_record():
-        raise CheckpointError(f"{path}: was made for another frame, other points or other classes; train it anew")
+    saved = _read_safetensors(path) if path.suffix == ".safetensors" else _read_ckpt(path)
+    if saved.spec.get("task") != task:
+        raise CheckpointError(f"{path}: holds a network for {saved.spec.get('task')!r}, expected {task!r}")
+    if saved.contract != contract_record():
+        raise CheckpointError(f"{path}: has another crop size, other points or other classes; train it again")
     try:
-        network = FaceNetwork(**config)
-        network.load_state_dict(state)
+        network = FaceNetwork.from_spec(ModelSpec(**saved.spec))
+        network.load_state_dict(saved.state)
     except (ConfigError, RuntimeError, TypeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"{path}: its weights do not fit its own config ({first})") from error
-    return network.eval(), record
+        raise CheckpointError(f"{path}: the weights do not match the network's settings ({first})") from error
+    return LoadedNetwork(network.eval(), saved.record)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+@dataclass(frozen=True)
+class _Saved:
+    """The parts of a checkpoint file."""
+
+    state: dict[str, Tensor]
+    spec: dict[str, Any]
+    contract: dict[str, Any]
+    record: dict[str, Any]
+
+
+def _read_safetensors(path: Path) -> _Saved:
+    header = read_header(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return state, *(json.loads(metadata[key]) for key in ("network", "contract", "record"))
+        return _Saved(load_file(path), header["network"], header["contract"], header["record"])
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); fetch or export it again") from error
-    except KeyError as error:
-        raise CheckpointError(f"{path}: has no {error} in its metadata; it was not written by emotion-ai") from error
+        raise CheckpointError(f"{path}: a damaged safetensors file ({error}); download or export it again") from error
 
 
-def _read_ckpt(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _read_ckpt(path: Path) -> _Saved:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
-        return state, saved["network"], saved["contract"], saved["record"]
+        return _Saved(state, saved["network"], saved["contract"], saved["record"])
     except KeyError as error:
         raise CheckpointError(f"{path}: has no {error}; it was not written by emotion-ai train") from error
     except Exception as error:  # torch raises half a dozen kinds for damaged archives

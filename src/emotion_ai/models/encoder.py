@@ -58,13 +58,13 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualEncoder(nn.Module):
-    """Our own encoder: a strided stem, then one stage per width.
+    """The default encoder: a strided stem, then one stage per width.
 
     Args:
         widths: channels of each stage.
         depths: residual blocks of each stage.
         stem_stride: 2 keeps 48x48 features for the first stage, 4 starts at 24x24.
-        strides: 1 or 2 for each stage; without it every stage after the first halves the map.
+        strides: 1 or 2 for each stage; by default every stage after the first halves the map.
     """
 
     def __init__(

@@ -1,25 +1,26 @@
-"""The two networks: one encoder each, and a head for the points or for the emotion.
+"""The two networks: an encoder each, with a head for keypoints or for emotion.
 
-Both take gray faces as they come, float32 or uint8 (N, 1, 96, 96), 0-255; normalisation is part of the graph.
+Both take gray faces float32 or uint8 (N, 1, 96, 96), 0-255; normalisation is part of the graph.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from emotion_ai.contract import CROP_SIZE, EMOTIONS, FLIP, KEYPOINTS, MEAN_FACE, TASKS, Task
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, FLIP, KEYPOINTS, MEAN_FACE, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder
+from emotion_ai.models.spec import ModelSpec
 
 _HALF = CROP_SIZE / 2
 _REACH = 1.25
 
 
 class TorchvisionEncoder(nn.Module):
-    """torchvision's ResNet-18 or ResNet-50 without its classifier, its first convolution taking one channel."""
+    """torchvision's ResNet-18 or ResNet-50 without its classifier; the first convolution takes one channel."""
 
     def __init__(self, name: Literal["resnet18", "resnet50"]) -> None:
         super().__init__()
@@ -34,13 +35,13 @@ class TorchvisionEncoder(nn.Module):
 
 
 class RegressionHead(nn.Module):
-    """One convolution over the whole map: a linear layer in either memory layout. Answers in pixels."""
+    """Keypoints in pixels by one convolution over the whole map: a linear layer in either memory layout."""
 
     def __init__(self, features: int, map_size: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(features, 2 * len(KEYPOINTS), map_size)
         nn.init.zeros_(self.conv.weight)
-        with torch.no_grad():  # an untrained network answers with the mean face
+        with torch.no_grad():  # an untrained network predicts the mean face
             self.conv.bias.copy_((torch.tensor(MEAN_FACE).flatten() - _HALF) / _HALF)  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,15 +50,17 @@ class RegressionHead(nn.Module):
 
 
 class HeatmapHead(nn.Module):
-    """One distribution over the map's cells for each point; its mean is the answer, in pixels.
+    """Keypoints in pixels: for each point, the mean of a distribution over the map's cells.
 
-    Soft-argmax, or integral regression (Sun et al. 2018, arXiv:1711.08229). Cells count as `_REACH` times their
-    distance from the centre, so that points near and beyond the frame's border can be reached.
+    Soft-argmax, or integral regression (Sun et al. 2018, arXiv:1711.08229). Cells count at `_REACH` times their
+    distance from the centre, so that points near and beyond the crop's border can be reached.
     """
 
     def __init__(self, features: int, map_size: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(features, len(KEYPOINTS), 1, bias=False)  # the same for all cells would change nothing
+        self.conv = nn.Conv2d(
+            features, len(KEYPOINTS), 1, bias=False
+        )  # a bias, equal for all cells, would change nothing
         nn.init.normal_(self.conv.weight, std=0.01)
         cells = (torch.arange(map_size) - (map_size - 1) / 2) * _REACH * CROP_SIZE / map_size + (CROP_SIZE - 1) / 2
         self.register_buffer("across", cells[None, None, None, :], persistent=False)
@@ -72,7 +75,7 @@ class HeatmapHead(nn.Module):
 
 
 class DeviationHead(nn.Module):
-    """Standard deviations of the points' coordinates, in pixels, from the map's mean."""
+    """Standard deviations of the keypoints' coordinates, in pixels, from the map's mean."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -85,12 +88,12 @@ class DeviationHead(nn.Module):
 
     @torch.no_grad()
     def scale(self, factor: float) -> None:
-        """Multiplies what it answers."""
+        """Multiplies all standard deviations by `factor`."""
         self.linear.bias.add_(math.log(factor))
 
 
 class EmotionHead(nn.Module):
-    """Mean over the map, dropout, a linear layer. Answers in logits."""
+    """Logits by the map's mean, dropout and a linear layer."""
 
     def __init__(self, features: int, dropout: float) -> None:
         super().__init__()
@@ -102,27 +105,22 @@ class EmotionHead(nn.Module):
 
     @torch.no_grad()
     def apply_temperature(self, temperature: float) -> None:
-        """Divides the logits by it (Guo et al. 2017, arXiv:1706.04599)."""
+        """Divides the logits by `temperature` (Guo et al. 2017, arXiv:1706.04599)."""
         self.linear.weight.div_(temperature)
         self.linear.bias.div_(temperature)
 
 
 class FaceNetwork(nn.Module):
-    """An encoder and the head of one task.
+    """An encoder with the head of one task.
 
-    `scores` gives what the loss wants, `forward` what is served: keypoints float32 (N, 15, 2) in pixels of the frame,
-    or probabilities float32 (N, 5) in the order of `contract.EMOTIONS`. `uncertainty` adds the points' deviations.
+    `scores` returns what the loss takes, `forward` what is served: keypoints float32 (N, 15, 2) in pixels of the crop,
+    or probabilities float32 (N, 5) in the order of `contract.EMOTIONS`. `uncertainty` adds standard deviations.
 
     Args:
-        task: "keypoints" or "emotion".
-        encoder: {"name": "residual", "widths": …, "depths": …, "stem_stride": …}, {"name": "resnet18"} or
-            {"name": "resnet50"}.
-        head: {"name": "regression"} or {"name": "heatmap"}; for keypoints.
-        dropout: before the emotion head's linear layer; for emotion.
-        mean, std: of the training pixels, 0-255.
+        task, encoder, head, dropout, mean, std: as in `ModelSpec`; the default head is regression.
 
     Raises:
-        ConfigError: unknown task or encoder, or settings that do not fit together.
+        ConfigError: unknown task, encoder or head, or settings that do not fit together.
     """
 
     def __init__(
@@ -135,19 +133,7 @@ class FaceNetwork(nn.Module):
         std: float = 64.0,
     ) -> None:
         super().__init__()
-        if task not in TASKS:
-            raise ConfigError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
-        self.task: Task = task
-        head = dict(head or {"name": "regression"})
-        self.config = {
-            "task": task,
-            "encoder": dict(encoder),
-            "head": head,
-            "dropout": dropout,
-            "mean": mean,
-            "std": std,
-        }
-        self.mean, self.std = mean, std
+        self.spec = ModelSpec(task, dict(encoder), dict(head or {"name": "regression"}), dropout, mean, std)
         self.encoder = build_encoder(**encoder)
         features = self.encoder.num_features
         for module in self.encoder.modules():
@@ -155,12 +141,33 @@ class FaceNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, ResidualBlock):
                 module.zero_init_last()
-        self.head: nn.Module
+        self.head: RegressionHead | HeatmapHead | EmotionHead
         if task == "keypoints":
-            self.head = build_head(**head, features=features, map_size=self.encoder.map_size)
+            self.head = build_head(**self.spec.head, features=features, map_size=self.encoder.map_size)
             self.deviations = DeviationHead(features)
         else:
             self.head = EmotionHead(features, dropout)
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> Self:
+        return cls(**spec.as_dict())
+
+    @property
+    def task(self) -> Task:
+        return self.spec.task
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The spec as checkpoints store it."""
+        return self.spec.as_dict()
+
+    @property
+    def mean(self) -> float:
+        return self.spec.mean
+
+    @property
+    def std(self) -> float:
+        return self.spec.std
 
     def features(self, images: Tensor) -> Tensor:
         return self.encoder((images.float() - self.mean) / self.std).float()
@@ -171,20 +178,20 @@ class FaceNetwork(nn.Module):
             return self.head(features)
 
     def uncertainty(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a keypoint network: points and their standard deviations, float32 (N, 15, 2) each, pixels of the frame.
+        """Keypoints and their standard deviations, float32 (N, 15, 2) each, in pixels of the crop.
 
-        Deviations learn from features that they do not change: points are as exact as without them.
+        The deviation head's gradient stops at the features, so it does not affect the keypoints' accuracy.
         """
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.head(features), self.deviations(features.detach())
 
     def mirrored(self, images: Tensor) -> Tensor:
-        """`forward` for the mirror images, told of the images as they are."""
-        answers = self(images.flip(-1))
+        """The predictions for the mirror images, in the coordinates of the original images."""
+        predictions: Tensor = self(images.flip(-1))
         if self.task == "emotion":
-            return answers
-        return torch.stack([CROP_SIZE - 1 - answers[..., 0], answers[..., 1]], -1)[:, list(FLIP)]
+            return predictions
+        return torch.stack([CROP_SIZE - 1 - predictions[..., 0], predictions[..., 1]], -1)[:, list(FLIP)]
 
     def forward(self, images: Tensor) -> Tensor:
         scores = self.scores(images)
@@ -192,14 +199,22 @@ class FaceNetwork(nn.Module):
 
 
 def build_head(name: str, features: int, map_size: int, **unknown: Any) -> RegressionHead | HeatmapHead:
-    """The head of that name for the points."""
+    """The keypoint head of that name.
+
+    Raises:
+        ConfigError: an unknown name, or settings.
+    """
     if name not in ("regression", "heatmap") or unknown:
         raise ConfigError(f"model.head {name!r} {unknown or ''}: choose regression or heatmap, without settings")
     return RegressionHead(features, map_size) if name == "regression" else HeatmapHead(features, map_size)
 
 
 def build_encoder(name: str, **settings: Any) -> ResidualEncoder | TorchvisionEncoder:
-    """The encoder of that name; every encoder has `num_features` channels and a square map of `map_size`."""
+    """The encoder of that name; every encoder has `num_features` channels and a square map of `map_size`.
+
+    Raises:
+        ConfigError: an unknown name, or settings that do not fit together.
+    """
     try:
         if name == "residual":
             return ResidualEncoder(**settings)

@@ -140,7 +140,7 @@ def garbage(name: str) -> Callable[[Path], None]:
         (remove("assets.extra/SHA256SUMS"), "files", "SHA256SUMS: is missing"),
         (remove("assets.extra/tf_serving_warmup_requests"), "warm-up", "tf_serving_warmup_requests"),
         (garbage("saved_model.pb"), "SavedModel", ""),
-        (garbage("assets.extra/keypoints.safetensors"), "checkpoint", "not a readable safetensors file"),
+        (garbage("assets.extra/keypoints.safetensors"), "checkpoint", "not a readable checkpoint"),
         (garbage("assets.extra/tf_serving_warmup_requests"), "warm-up", ""),
         (garbage("assets.extra/notes.txt"), "files", "notes.txt: was added"),
         (shutil.rmtree, "files", "SHA256SUMS: is missing"),

@@ -1,0 +1,39 @@
+"""What a network is built from: the "network" entry of a checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from emotion_ai.contract import TASKS, Task
+from emotion_ai.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The settings that `FaceNetwork` is built from; `ModelSpec(**entry)` reads a checkpoint's "network" entry.
+
+    Attributes:
+        task: "keypoints" or "emotion".
+        encoder: {"name": "residual", "widths": …, "depths": …, "stem_stride": …}, {"name": "resnet18"} or
+            {"name": "resnet50"}.
+        head: {"name": "regression"} or {"name": "heatmap"}; for keypoints.
+        dropout: before the emotion head's linear layer; for emotion.
+        mean, std: of the training pixels, 0-255.
+
+    Raises:
+        ConfigError: unknown task.
+    """
+
+    task: Task
+    encoder: dict[str, Any]
+    head: dict[str, Any] = field(default_factory=lambda: {"name": "regression"})
+    dropout: float = 0.0
+    mean: float = 128.0
+    std: float = 64.0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ConfigError(f"unknown task {self.task!r}; choose one of {', '.join(TASKS)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; keys in a fixed order."""
+        return asdict(self)
