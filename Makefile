@@ -1,5 +1,8 @@
-# Two commands on a machine with Python 3.11 and make: `make demo` sets up and runs the main job, `make test` the tests.
-PYTHON ?= python3.11
+# Two commands on a machine with make and Python 3.11, 3.12 or 3.13: `make demo` sets up and runs the main job, `make test`
+# the tests. The newest of these Pythons that runs is used; PYTHON=... names another.
+runs = $(shell $(1) -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(1))
+PYTHON ?= $(or $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(call runs,$(name)))),$\
+	$(error no Python 3.11, 3.12 or 3.13 found: give PYTHON=path))
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -60,6 +63,7 @@ load: $(READY) # against the server that runs on 8501 and 8500; LOAD="--server .
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 docs: $(READY) # NO_MKDOCS_2_WARNING: the theme's advertisement
@@ -74,7 +78,9 @@ notebooks: $(READY)
 clean:
 	rm -rf .venv build demo
 
+# onnx-tf's metadata asks for tensorflow-addons, which we do not use and which has no wheel for Python 3.12
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps onnx-tf==1.10.0
 	touch $(READY)

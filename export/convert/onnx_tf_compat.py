@@ -36,6 +36,8 @@ def load_onnx_tf() -> Any:
     try:
         import onnx_tf.backend
     except ModuleNotFoundError as error:
+        if error.name == "onnx_tf":  # its metadata asks for tensorflow-addons, which has no wheel for Python 3.12
+            raise MissingExtraError("export needs onnx_tf: pip install --no-deps onnx-tf==1.10.0") from error
         raise MissingExtraError(f"export needs {error.name}: pip install 'emotion-ai[export]'") from error
     except Exception as error:
         raise ExportError(
