@@ -1,6 +1,8 @@
-"""Modules of optional dependencies, imported when they are first needed."""
+"""Clear errors for packages of extras that are not installed."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from emotion_ai.errors import MissingExtraError
@@ -32,23 +34,23 @@ _EXTRAS = {
 }
 
 
-def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """The error that names the extra to install; None where the module belongs to no extra."""
-    extra = _EXTRAS.get((error.name or "").partition(".")[0])
-    if extra is None:
-        return None
-    return MissingExtraError(f"this needs {error.name}: pip install 'emotion-ai[{extra}]'")
+@contextmanager
+def optional_imports() -> Iterator[None]:
+    """Turns a failed import of an extra's package into a `MissingExtraError` that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingExtraError(f"this needs {error.name}: pip install 'emotion-ai[{extra}]'") from error
 
 
 def load(module: str) -> ModuleType:
-    """Imports a module.
+    """Imports a module by name.
 
     Raises:
         MissingExtraError: it needs a package of an extra that is not installed.
     """
-    try:
+    with optional_imports():
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if problem := missing_extra(error):
-            raise problem from error
-        raise

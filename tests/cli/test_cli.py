@@ -1,14 +1,19 @@
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from emotion_ai import cli, extras
+from emotion_ai import cli
 from emotion_ai.errors import MissingExtraError
+from emotion_ai.extras import load, optional_imports
 
-STAGES = ("train", "cross-validate", "ablations", "evaluate", "export", "data", "serve", "predict", "web", "demo")
+HYDRA_STAGES = ["train", "cross-validate", "evaluate", "export"]
+COMMANDS = [
+    *("ablations", "data", "serve", "versions", "promote", "rollback", "prune", "verify", "predict", "web", "demo")
+]
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -16,76 +21,122 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
-def test_alone_it_lists_the_stages() -> None:
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of `emotion-ai`, run in this process, which spares the imports."""
+    monkeypatch.setattr(sys, "argv", ["emotion-ai", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_without_arguments_it_lists_every_command() -> None:
     result = CliRunner().invoke(cli.app, [])
-    for stage in STAGES:
-        assert stage in result.output
+    for command in (*HYDRA_STAGES, *COMMANDS):
+        assert command in result.output
 
 
-@pytest.mark.parametrize("stage", ["ablations", "data", "serve", "predict", "web", "demo"])
-def test_every_stage_helps(stage: str) -> None:
-    result = CliRunner().invoke(cli.app, [stage, "--help"])
+def test_it_prints_its_version() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.strip() == version("emotion-ai")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
 
 
-@pytest.mark.parametrize("stage", ["train", "cross-validate", "evaluate", "export"])
-def test_every_hydra_stage_helps(stage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", HYDRA_STAGES)
+def test_every_hydra_stage_has_help(stage: str, tmp_path: Path) -> None:
     result = run(stage, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert "== Config ==" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_starts_without_the_stages() -> None:
-    code = (
-        "import sys, emotion_ai.cli; print([m for m in ('torch', 'tensorflow', 'pandas', 'hydra') if m in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert result.stdout.strip() == "[]"
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import emotion_ai",
+        "from emotion_ai.cli import app; app(['--help'], standalone_mode=False)",
+        "from emotion_ai.cli import app; app(['predict', '--help'], standalone_mode=False)",
+    ],
+)
+def test_importing_and_help_stay_light(code: str) -> None:
+    heavy = ("torch", "tensorflow", "gradio", "pandas", "matplotlib", "scipy", "hydra", "numpy", "PIL", "requests")
+    code += f"; import sys; print('loaded:', [name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.splitlines()[-1] == "loaded: []"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["data", "none.csv"], "none.csv: no such file or folder"),
-        (["train", "data.train=none.csv"], "none.csv: no such file or folder"),
-        (["train", "data.split=[0.8,0.2]", "data.folds=5"], "contradict each other"),
-        (["cross-validate", "experiment=emotion"], "give the number of folds, e.g. data.folds=5"),
         (["ablations", "--budget", "large"], "choose one of full, quick"),
-        (["evaluate", "task=emotion", "checkpoint=none.ckpt"], "none.ckpt: no such checkpoint"),
-        (["evaluate", "task=emotion"], "checkpoint must be given"),
-        (["export", "out=models", "keypoints=a.ckpt"], "both networks are wanted"),
         (["serve", "none"], "none: no such folder"),
         (
             ["predict", "--kaggle", "test.csv", "IdLookupTable.csv", "--server", "http://127.0.0.1:9"],
             "test.csv: no such file",
         ),
         (["predict", "none.jpg", "--server", "http://127.0.0.1:9", "--version", "1", "--label", "a"], "contradict"),
+        (["predict", "none.jpg", "--server", "http://127.0.0.1:9", "--model", "nose"], "model='nose'"),
     ],
 )
-def test_errors_are_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_errors_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(arguments, monkeypatch) == 2
+    check_error(capsys.readouterr().err, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "data.train=none.csv"], "none.csv: no such file or folder"),
+        (["train", "data.split=[0.8,0.2]", "data.folds=5"], "contradict each other"),
+        (["cross-validate", "experiment=emotion"], "give the number of folds, e.g. data.folds=5"),
+        (["evaluate", "task=emotion", "checkpoint=none.ckpt"], "none.ckpt: no such checkpoint"),
+        (["evaluate", "task=emotion"], "checkpoint must be given"),
+        (["export", "out=models", "keypoints=a.ckpt"], "both networks are wanted"),
+    ],
+)
+def test_errors_of_hydra_stages_are_one_line_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
     result = run(*arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    check_error(result.stderr, message)
+
+
+def check_error(stderr: str, message: str) -> None:
+    lines = [line for line in stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert message in lines[0]
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in stderr
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
+def test_a_missing_extra_is_named() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'emotion-ai\[serve\]'"), optional_imports():
         raise ModuleNotFoundError("No module named 'tensorflow.python'", name="tensorflow.python")
 
-    monkeypatch.setattr(extras.importlib, "import_module", missing)
-    with pytest.raises(MissingExtraError, match=r"pip install 'emotion-ai\[serve\]'"):
-        extras.load("anything")
+
+def test_a_command_without_its_extra_fails_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert call(["web"], monkeypatch) == 2
+    assert capsys.readouterr().err == "error: this needs gradio: pip install 'emotion-ai[web]'\n"
 
 
-def test_a_bug_of_ours_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError("No module named 'emotion_ai.typo'", name="emotion_ai.typo")
-
-    monkeypatch.setattr(extras.importlib, "import_module", missing)
+def test_a_bug_is_not_taken_for_a_missing_extra() -> None:
     with pytest.raises(ModuleNotFoundError):
-        extras.load("anything")
+        load("emotion_ai.typo")

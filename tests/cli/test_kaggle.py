@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emotion_ai.cli.kaggle import write_submission
-from emotion_ai.cli.predict import Output, predict_command
+from emotion_ai.cli.photos import Output, predict_command
 from emotion_ai.contract import KEYPOINTS, MEAN_FACE
 from emotion_ai.data.loaders import COORDINATES
 from emotion_ai.errors import ConfigError, DataError, ServerUnreachableError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion_ai.cli.predict import Output, follow, predict, predict_command
+from emotion_ai.cli.photos import Output, follow, predict, predict_command
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError, ModelNotFoundError, ServerTimeoutError, ServerUnreachableError
 from emotion_ai.inference.pipeline import read_photo

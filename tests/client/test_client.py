@@ -19,7 +19,7 @@ import requests
 from PIL import Image
 
 from emotion_ai import errors
-from emotion_ai.cli.predict import Output, predict_command
+from emotion_ai.cli.photos import Output, predict_command
 from emotion_ai.client import FaceClient
 
 RECORDED = {

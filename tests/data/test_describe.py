@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion_ai.cli.data import describe_command
+from emotion_ai.cli.data import data as describe_command
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.describe import describe, write_pictures
@@ -122,7 +122,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_command_prints_and_writes(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    describe_command(source, None, "auto", tmp_path / "out", as_json=True)
+    describe_command(str(source), None, "auto", tmp_path / "out", as_json=True)
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "out" / "description.json").read_text())
     assert (printed["faces"], printed["duplicate_copies"], printed["classes"]["Happy"]) == (11, 1, 3)
@@ -141,10 +141,10 @@ def test_command_describes_synthetic_faces(tmp_path: Path, capsys: pytest.Captur
 
 def test_command_errors_are_one_line(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
-        describe_command(tmp_path / "none.csv", None, "auto", tmp_path, as_json=False)
+        describe_command(str(tmp_path / "none.csv"), None, "auto", tmp_path, as_json=False)
     with pytest.raises(ConfigError, match="task=mood"):
         describe_command("synthetic", "mood", "auto", tmp_path, as_json=False)
     taken = tmp_path / "taken"
     taken.write_text("a file")
     with pytest.raises(ConfigError, match=r"taken: cannot be written \(File exists\)"):
-        describe_command(source, "emotion", "auto", taken, as_json=False)
+        describe_command(str(source), "emotion", "auto", taken, as_json=False)

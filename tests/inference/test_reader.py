@@ -54,7 +54,7 @@ def test_the_reader_answers_as_its_networks_do(tmp_path: Path) -> None:
 
 def test_the_base_install_imports_neither_torch_nor_tensorflow_nor_pandas() -> None:
     code = (
-        "import sys, emotion_ai, emotion_ai.client, emotion_ai.cli.predict, emotion_ai.cli; emotion_ai.FaceClient;"
+        "import sys, emotion_ai, emotion_ai.client, emotion_ai.cli.photos, emotion_ai.cli; emotion_ai.FaceClient;"
         "print([m for m in ('torch', 'tensorflow', 'pandas', 'onnx', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -1,40 +1,41 @@
-"""`emotion-ai data`: describes a dataset."""
+"""The command `emotion-ai data`."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from emotion_ai.contract import EMOTIONS, TASKS, Task
-from emotion_ai.data.dataset import FaceDataset
-from emotion_ai.data.describe import Description, describe, write_pictures
-from emotion_ai.data.loaders import load
-from emotion_ai.data.splits import SYNTHETIC
-from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from emotion_ai.data.dataset import FaceDataset
+    from emotion_ai.data.describe import Description
 
 _SYNTHETIC_COUNT = 500
 
 
-def describe_command(source: Path | str, task: str | None, labels: str, out: Path, as_json: bool) -> None:
-    """Prints a table, or JSON; writes the pictures and `description.json` into the folder `out`.
+def data(
+    source: Annotated[str, typer.Argument(help="CSV file (also .zip, .gz, .xz), image folder, or 'synthetic'.")],
+    task: Annotated[
+        str | None, typer.Option(help=f"{' or '.join(TASKS)}; by default inferred from the columns.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="Meaning of the class ids: auto, five or fer7.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the figures and description.json.")] = Path("runs/data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
+) -> None:
+    """Describe a dataset: counts, class balance, duplicates, contradicting labels, missing keypoints; with figures."""
+    from emotion_ai.data.describe import describe, write_pictures
 
-    Args:
-        source: a file or folder that `load` reads, or "synthetic" for 500 synthetic faces.
-        task: None tells it from the source; synthetic faces are then described with their keypoints.
-        labels: as for `load`.
-
-    Raises:
-        DataError: a source that cannot be used.
-        ConfigError: an unknown task or labels, or an `out` that cannot be written.
-    """
     console, progress = Console(), Console(stderr=True)
     chosen = next((known for known in TASKS if known == task), None)
     if task is not None and chosen is None:
         raise ConfigError(f"task={task}: choose one of {', '.join(TASKS)}")
-    faces = _faces(str(source), chosen, labels)
+    faces = _faces(source, chosen, labels)
     with progress.status(f"describing {len(faces):,} faces"):
         description = describe(faces)
         try:
@@ -50,13 +51,17 @@ def describe_command(source: Path | str, task: str | None, labels: str, out: Pat
         console.print(escape(f"{out}/: description.json, {', '.join(path.name for path in pictures)}"), highlight=False)
 
 
-def _faces(source: str, task: Task | None, labels: str) -> FaceDataset:
+def _faces(source: str, task: Task | None, labels: str) -> "FaceDataset":
+    from emotion_ai.data.loaders import load
+    from emotion_ai.data.splits import SYNTHETIC
+    from emotion_ai.data.synthetic import synthetic_faces
+
     if source == SYNTHETIC:
         return synthetic_faces(_SYNTHETIC_COUNT, seed=0).faces(task or "keypoints")
     return load(source, task, labels)
 
 
-def _table(d: Description) -> Table:
+def _table(d: "Description") -> Table:
     table = Table(title=escape(f"{Path(d.source).name}: {d.task}"), show_header=False, title_justify="left")
     table.add_column("what", style="bold")
     table.add_column("figure", justify="right")
