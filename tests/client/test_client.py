@@ -205,7 +205,7 @@ def test_metadata_and_single_requests(server: Played) -> None:
     assert server.asked[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
     client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
     assert np.array(server.asked[-1][2]["instances"]).shape == (2, 96, 96, 1)
-    with pytest.raises(errors.ConfigError, match="face has serving_default, serving_bytes, serving_unc"):
+    with pytest.raises(errors.ConfigError, match="must be one of serving_default, serving_bytes, serving_unc"):
         client.predict([b""], "serving")
 
 
@@ -217,9 +217,9 @@ def test_metadata_and_single_requests(server: Played) -> None:
         ("unknown label", errors.ModelNotFoundError, "400, Unrecognized servable version label: zzz"),
         ("bad signature", errors.RequestRejectedError, '400, Serving signature name: "nosig" not found'),
         ("bytes bad base64", errors.RequestRejectedError, "Unable to base64 decode"),
-        ("huge version", errors.ServerFailureError, "answered 400 without JSON"),
-        ("root", errors.ServerFailureError, "answered 404 without JSON"),
-        ("types overflow", errors.ServerFailureError, "face does not answer keypoints and probabilities"),
+        ("huge version", errors.ServerFailureError, "400 without JSON"),
+        ("root", errors.ServerFailureError, "404 without JSON"),
+        ("types overflow", errors.ServerFailureError, "the response of face lacks keypoints and probabilities"),
     ],
 )
 def test_errors_keep_the_servers_text(server: Played, label: str, error: type[Exception], text: str) -> None:
@@ -271,13 +271,16 @@ def test_no_server_is_said_in_one_line(server: Played) -> None:
         ({"predictions": "x"}, "no predictions for 1 instances"),
         ({"predictions": []}, "0 predictions for 1 instances"),
         ({"predictions": [reading(1.0), reading(1.0)]}, "2 predictions for 1 instances"),
-        ({"predictions": [None]}, "does not answer"),
-        ({"predictions": [{"keypoints": [[1.0, 2.0]] * 15}]}, "does not answer"),
-        ({"predictions": [{**reading(1.0), "keypoints": [[1.0, 2.0]] * 14}]}, r"keypoints came as \(1, 14, 2\)"),
-        ({"predictions": [{**reading(1.0), "keypoints": [[1.0, 2.0], [1.0]]}]}, "does not answer"),
-        ({"predictions": [{**reading(1.0), "probabilities": ["a"] * 5}]}, "does not answer"),
-        ({"predictions": [{**reading(1.0), "probabilities": [None] * 5}]}, "not finite"),
-        ({"predictions": [reading(float("nan"))]}, "keypoints holds numbers that are not finite"),
+        ({"predictions": [None]}, "the response of face lacks"),
+        ({"predictions": [{"keypoints": [[1.0, 2.0]] * 15}]}, "the response of face lacks"),
+        (
+            {"predictions": [{**reading(1.0), "keypoints": [[1.0, 2.0]] * 14}]},
+            r"\(1, 15, 2\), got \(1, 14, 2\)",
+        ),
+        ({"predictions": [{**reading(1.0), "keypoints": [[1.0, 2.0], [1.0]]}]}, "the response of face lacks"),
+        ({"predictions": [{**reading(1.0), "probabilities": ["a"] * 5}]}, "the response of face lacks"),
+        ({"predictions": [{**reading(1.0), "probabilities": [None] * 5}]}, "NaN or infinite"),
+        ({"predictions": [reading(float("nan"))]}, "keypoints contains NaN or infinite values"),
     ],
 )
 def test_an_answer_that_is_not_the_contracts_is_a_server_failure(server: Played, body: Any, text: str) -> None:
@@ -299,7 +302,7 @@ def test_an_answer_that_is_not_the_contracts_is_a_server_failure(server: Played,
     ids=str,
 )
 def test_what_is_no_gray_crop_is_refused_before_it_is_sent(server: Played, crop: Any) -> None:
-    with pytest.raises(errors.ImageError, match=r"crop 1: .*wanted is uint8 \(H, W\)"):
+    with pytest.raises(errors.ImageError, match=r"crop 1 must be gray, uint8 \(H, W\), got"):
         FaceClient(server.url).read_crops([np.zeros((9, 9), np.uint8), crop])
     assert server.asked == []
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,53 @@ def test_the_reader_answers_as_its_networks_do(tmp_path: Path) -> None:
     assert not sure.read(PORTRAITS[0])[0].uncertain
     with pytest.raises(ConfigError, match="must be between 0 and 1, got nan"):
         FaceReader(networks["keypoints"], networks["emotion"], float("nan"))
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_the_device_is_chosen_by_name(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from emotion_ai import FaceReader
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    crop = np.arange(96 * 96, dtype=np.uint8).reshape(1, 96, 96)
+    first, second = FaceReader.bundled(device=device).read_crops(crop), FaceReader.load().read_crops(crop)
+    np.testing.assert_array_equal(first.keypoints, second.keypoints)
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+
+
+def test_auto_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from emotion_ai.inference.reader import FaceReader
+    from emotion_ai.models import FaceNetwork
+
+    moved: list[str] = []
+
+    zeros = torch.zeros
+
+    def zeros_of(*size: Any, device: torch.device | None = None, **options: Any) -> torch.Tensor:
+        moved.extend([] if device is None else [str(device)])
+        return zeros(*size, **options)
+
+    def to(network: FaceNetwork, device: torch.device) -> FaceNetwork:
+        moved.append(str(device))
+        return network
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", zeros_of)
+    monkeypatch.setattr(FaceNetwork, "to", to)
+    FaceReader.bundled()
+    assert moved == ["cuda", "cuda", "cuda"]
+
+
+@pytest.mark.parametrize("device", ["nonsense", "vulkan"])
+def test_a_device_that_is_not_there_is_an_error(device: str) -> None:
+    from emotion_ai import FaceReader
+
+    with pytest.raises(ConfigError, match=f"`device` '{device}' is not available here; use 'auto' or 'cpu'"):
+        FaceReader.bundled(device=device)
 
 
 def test_the_base_install_imports_neither_torch_nor_tensorflow_nor_pandas() -> None:

@@ -1,4 +1,4 @@
-"""Asking TensorFlow Serving over REST or gRPC; needs neither TensorFlow nor PyTorch."""
+"""A client for TensorFlow Serving over REST or gRPC; needs neither TensorFlow nor PyTorch."""
 
 from emotion_ai.client.face_client import FaceClient
 

@@ -1,8 +1,9 @@
-"""TensorFlow Serving's messages and tensors, without TensorFlow and without tensorflow-serving-api (which asks for it).
+"""TensorFlow Serving's messages and tensors, without TensorFlow and without tensorflow-serving-api (which requires it).
 
-Only the fields that we use, with the names and numbers of tensorflow_serving/apis/*.proto,
+Only the fields in use, with the names and numbers of tensorflow_serving/apis/*.proto,
 tensorflow_serving/config/model_server_config.proto and tensorflow/core/{framework,protobuf}/*.proto. They live in a
-package of our own, so that the official classes can be imported in the same process: on the wire only numbers count.
+protobuf package of their own, so that the official classes can be imported in the same process; on the wire only
+numbers count.
 """
 
 import math
@@ -18,7 +19,7 @@ GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 SIGNATURE_MAP_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 MAX_TENSOR = 2**28
-"""Bytes: a small message can claim a huge tensor."""
+"""Bytes; a small message can claim a huge tensor."""
 
 _PACKAGE = "emotion_ai.serving"
 _INT64, _ANY = ".google.protobuf.Int64Value", ".google.protobuf.Any"
@@ -90,7 +91,7 @@ def tensor(value: NDArray[Any] | list[bytes], packed: bool = True) -> Any:
 
     Args:
         value: numbers or booleans of any shape, or strings: a list, or an array of dtype object.
-        packed: numbers as one run of bytes; one by one otherwise, as TensorFlow Serving answers.
+        packed: writes numbers as one run of bytes; otherwise one by one, as TensorFlow Serving sends them.
     """
     proto = TensorProto()
     array_ = np.array(value, object) if isinstance(value, list) else np.asarray(value)
@@ -113,14 +114,14 @@ def tensor(value: NDArray[Any] | list[bytes], packed: bool = True) -> Any:
 
 
 def array(proto: Any) -> NDArray[Any]:
-    """What a TensorProto holds; strings as an array of dtype object.
+    """The array in a TensorProto; strings as dtype object.
 
     Raises:
-        ValueError: no tensor of a kind that we know, or another number of values than its shape says.
+        ValueError: the type is not supported, the shape is unknown or too large, or the values do not fill it.
     """
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
-        raise ValueError(f"a tensor needs a known shape; this one has {shape}")
+        raise ValueError(f"a tensor needs a known shape, got {shape}")
     if proto.dtype == _STRING:
         dtype, field = np.dtype(object), "string_val"
     elif proto.dtype == _HALF:
@@ -128,7 +129,7 @@ def array(proto: Any) -> NDArray[Any]:
     elif proto.dtype in _NUMPY:
         dtype, field = _NUMPY[proto.dtype]
     else:
-        raise ValueError(f"a tensor of DataType {proto.dtype} is not known here")
+        raise ValueError(f"tensors of DataType {proto.dtype} are not supported")
     count, values = math.prod(shape), getattr(proto, field)
     if count * dtype.itemsize > MAX_TENSOR:
         raise ValueError(f"a tensor of shape {shape} is larger than {MAX_TENSOR} bytes")

@@ -1,20 +1,22 @@
-"""Readings drawn onto a copy of their photograph: frame, points, emotion and its probabilities."""
+"""Readings drawn onto a copy of their photo: crop, points, emotion and probabilities."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.inference.canvas import Area, Colour, Layer, Point
 from emotion_ai.inference.results import FaceReading
 
-_CROWD = 4  # with more faces than these, their captions alone are drawn
-_NAMED = 140  # pixels of a face, below which names would hide it
-ELLIPSE_95 = math.sqrt(-2 * math.log(0.05))  # deviations to the edge of what holds 95 % of a normal distribution in 2-D
-_LEAST = 640  # a smaller photograph is enlarged to this longer side, so that words can be read
+ELLIPSE_95 = math.sqrt(-2 * math.log(0.05))
+"""Half axes, in standard deviations, of the ellipse that holds 95 % of a normal distribution in 2-D."""
+
+_CROWD = 4  # with more faces than these, only captions are drawn
+_MIN_NAMED = 140  # pixels of a face, below which names would hide it
+_MIN_SIDE = 640  # a smaller photo is enlarged to this longer side, for legible text
 _INK = (18, 20, 28)
 _PAPER = (250, 250, 252)
 _EMOTION_COLOURS = {
@@ -39,70 +41,6 @@ _LINES = (
     ),
 )
 
-Colour = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class _Area:
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def meets(self, other: "_Area") -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-    def within(self, size: tuple[int, int]) -> bool:
-        return self.left >= 0 and self.top >= 0 and self.right <= size[0] and self.bottom <= size[1]
-
-    def moved_into(self, size: tuple[int, int]) -> "_Area":
-        dx = max(-self.left, 0.0) - max(self.right - size[0], 0.0)
-        dy = max(-self.top, 0.0) - max(self.bottom - size[1], 0.0)
-        return _Area(self.left + dx, self.top + dy, self.right + dx, self.bottom + dy)
-
-
-class _Layer:
-    """A transparent sheet over an area of the picture, drawn enlarged and shrunk again for smooth edges."""
-
-    def __init__(self, area: _Area) -> None:
-        self.origin = (int(area.left), int(area.top))
-        width, height = int(area.right) + 2 - self.origin[0], int(area.bottom) + 2 - self.origin[1]
-        self.factor = 4 if width * height < 1_000_000 else 2 if width * height < 8_000_000 else 1
-        self.image = Image.new("RGBA", (width * self.factor, height * self.factor))
-        self.draw = ImageDraw.Draw(self.image)
-
-    def _at(self, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-        return [((x - self.origin[0]) * self.factor, (y - self.origin[1]) * self.factor) for x, y in points]
-
-    def line(self, points: Iterable[tuple[float, float]], colour: Colour, alpha: int, width: float) -> None:
-        self.draw.line(self._at(points), (*colour, alpha), max(round(width * self.factor), 1), "curve")
-
-    def dot(self, x: float, y: float, radius: float, colour: Colour, alpha: int = 255) -> None:
-        ((cx, cy),) = self._at([(x, y)])
-        r = radius * self.factor
-        self.draw.ellipse((cx - r, cy - r, cx + r, cy + r), (*colour, alpha))
-
-    def ellipse(self, x: float, y: float, across: float, down: float, colour: Colour, width: float) -> None:
-        low, high = self._at([(x - across, y - down), (x + across, y + down)])
-        self.draw.ellipse((*low, *high), (*colour, 70), (*colour, 255), max(round(width * self.factor), 1))
-
-    def plate(self, area: _Area, radius: float, colour: Colour, alpha: int = 255) -> None:
-        (low, high) = self._at([(area.left, area.top), (area.right, area.bottom)])
-        self.draw.rounded_rectangle((*low, *high), radius * self.factor, (*colour, alpha))
-
-    def text(
-        self, x: float, y: float, words: str, height: float, colour: Colour, anchor: str, edge: Colour | None = None
-    ) -> None:
-        font, ink = ImageFont.load_default(height * self.factor), (*colour, 255)
-        width = 0 if edge is None else round(height * self.factor / 8)
-        self.draw.text(self._at([(x, y)])[0], words, ink, font, anchor, stroke_width=width, stroke_fill=edge)
-
-    def onto(self, picture: Image.Image) -> None:
-        sheet = self.image.reduce(self.factor) if self.factor > 1 else self.image
-        picture.paste(sheet.convert("RGB"), self.origin, sheet.getchannel("A"))
-
 
 def annotate(
     rgb: NDArray[np.uint8],
@@ -112,116 +50,113 @@ def annotate(
     ellipses: bool = False,
     bars: bool = True,
 ) -> Image.Image:
-    """A copy of a photograph, uint8 (H, W, 3), with its readings drawn; a small photograph is enlarged.
+    """A copy of a photo, uint8 (H, W, 3), with its readings drawn; a small photo is enlarged.
 
     Args:
-        rgb: the photograph.
+        rgb: the photo.
         readings: its faces.
-        names: writes the points' names beside the faces that are large enough for it; their numbers, from 1, where
-            another face is in the way.
-        ellipses: draws around the points of faces that have deviations what holds the true point with 95 %, were errors
-            normal; along x and y since these are what deviations are given for.
-        bars: draws the emotions' probabilities where nothing is hidden by them.
+        names: writes the points' names beside large faces, or their numbers, from 1, if another face is in the way.
+        ellipses: draws the 95 % region of each point with standard deviations, assuming normal errors along x and y.
+        bars: draws the probabilities beside each face if there is room; not together with names.
     """
     picture = Image.fromarray(rgb)
-    scale = max(_LEAST / max(picture.size), 1.0)
+    scale = max(_MIN_SIDE / max(picture.size), 1.0)
     if scale > 1:
         size = (round(picture.width * scale), round(picture.height * scale))
         picture = picture.resize(size, Image.Resampling.BICUBIC)
-    frames = [_frame(reading, scale) for reading in readings]
-    taken = list(frames)
-    for reading, frame in zip(readings, frames, strict=True):
+    faces = [_face_area(reading, scale) for reading in readings]
+    occupied = list(faces)
+    for reading, face in zip(readings, faces, strict=True):
         detailed = bars and not names and len(readings) <= _CROWD
-        _draw(picture, reading, frame, taken, scale, detailed, ellipses)
+        _draw_reading(picture, reading, face, occupied, scale, detailed, ellipses)
     if names:
-        for reading, frame in zip(readings, frames, strict=True):
-            _name(picture, (reading.points + 0.5) * scale, frame, taken)
+        for reading, face in zip(readings, faces, strict=True):
+            _draw_names(picture, (reading.points + 0.5) * scale, face, occupied)
     return picture
 
 
-def _frame(reading: FaceReading, scale: float) -> _Area:
+def _face_area(reading: FaceReading, scale: float) -> Area:
     box = reading.box
-    return _Area(box.left * scale, box.top * scale, (box.left + box.size) * scale, (box.top + box.size) * scale)
+    return Area(box.left * scale, box.top * scale, (box.left + box.size) * scale, (box.top + box.size) * scale)
 
 
-def _draw(
+def _draw_reading(
     picture: Image.Image,
     reading: FaceReading,
-    frame: _Area,
-    taken: list[_Area],
+    face: Area,
+    occupied: list[Area],
     scale: float,
     detailed: bool,
     ellipses: bool,
 ) -> None:
-    side = frame.right - frame.left
+    side = face.right - face.left
     height = min(max(side / 11, max(picture.size) / 75, 11.0), max(picture.size) / 24)
-    title, panel = _places(picture.size, frame, reading, height, taken)
+    title, panel = _place_labels(picture.size, face, reading, height, occupied)
     panel = panel if detailed else None
-    areas = [frame, *(area for area in (title, panel) if area)]
-    pad = height
-    layer = _Layer(
-        _Area(
-            max(min(area.left for area in areas) - pad, 0),
-            max(min(area.top for area in areas) - pad, 0),
-            min(max(area.right for area in areas) + pad, picture.width - 1),
-            min(max(area.bottom for area in areas) + pad, picture.height - 1),
+    areas = [face, *(area for area in (title, panel) if area)]
+    layer = Layer(
+        Area(
+            max(min(area.left for area in areas) - height, 0),
+            max(min(area.top for area in areas) - height, 0),
+            min(max(area.right for area in areas) + height, picture.width - 1),
+            min(max(area.bottom for area in areas) + height, picture.height - 1),
         )
     )
     colour = _EMOTION_COLOURS.get(reading.verdict or "", _PAPER)
-    _brackets(layer, frame, colour)
+    _draw_corners(layer, face, colour)
     deviations = reading.deviations * scale if ellipses and reading.deviations is not None else None
-    _points(layer, (reading.points + 0.5) * scale, side, deviations)
+    _draw_points(layer, (reading.points + 0.5) * scale, side, deviations)
     if title:
         layer.plate(title, height / 2, colour)
         middle = (title.top + title.bottom) / 2
         layer.text((title.left + title.right) / 2, middle, reading.caption, height, _INK, "mm")
     if panel:
-        _bars(layer, panel, reading, height * 0.72)
-    layer.onto(picture)
-    taken += [area for area in (title, panel) if area]
+        _draw_bars(layer, panel, reading, height * 0.72)
+    layer.paste_onto(picture)
+    occupied += [area for area in (title, panel) if area]
 
 
-def _places(
-    size: tuple[int, int], frame: _Area, reading: FaceReading, height: float, taken: Sequence[_Area]
-) -> tuple[_Area | None, _Area | None]:
-    """Where the caption and the probabilities go: the caption always, the probabilities where nothing is hidden."""
+def _place_labels(
+    size: tuple[int, int], face: Area, reading: FaceReading, height: float, occupied: Sequence[Area]
+) -> tuple[Area | None, Area | None]:
+    """Areas for the caption and for the probabilities; None for those where there is no room that hides nothing."""
     if reading.emotion is None:
         return None, None
     gap = height * 0.6
-    middle = (frame.left + frame.right) / 2
+    middle = (face.left + face.right) / 2
     half = ImageFont.load_default(height).getlength(reading.caption) / 2 + height * 0.7
     tall = height * 1.7
-    others = [area for area in taken if area != frame]
-    above = _Area(middle - half, frame.top - gap - tall, middle + half, frame.top - gap).moved_into(size)
-    below = _Area(middle - half, frame.bottom + gap, middle + half, frame.bottom + gap + tall).moved_into(size)
-    free = [area for area in (above, below) if not any(area.meets(other) for other in [*others, frame])]
+    others = [area for area in occupied if area != face]
+    above = Area(middle - half, face.top - gap - tall, middle + half, face.top - gap).moved_into(size)
+    below = Area(middle - half, face.bottom + gap, middle + half, face.bottom + gap + tall).moved_into(size)
+    free = [area for area in (above, below) if not any(area.overlaps(other) for other in [*others, face])]
     title = free[0] if free else above
     width, tall = height * 10, height * 0.72 * (1.55 * len(EMOTIONS) + 1.1)
-    top = min(max(frame.top, 0.0), size[1] - tall)
-    under = max(frame.bottom, title.bottom) + gap
-    for left, high in ((frame.right + gap, top), (frame.left - gap - width, top), (middle - width / 2, under)):
-        panel = _Area(left, high, left + width, high + tall)
-        if panel.within(size) and not any(panel.meets(other) for other in [*others, title]):
+    top = min(max(face.top, 0.0), size[1] - tall)
+    under = max(face.bottom, title.bottom) + gap
+    for left, high in ((face.right + gap, top), (face.left - gap - width, top), (middle - width / 2, under)):
+        panel = Area(left, high, left + width, high + tall)
+        if panel.is_within(size) and not any(panel.overlaps(other) for other in [*others, title]):
             return title, panel
     return title, None
 
 
-def _brackets(layer: _Layer, frame: _Area, colour: Colour) -> None:
-    """The frame's four corners, on a dark shadow so that they show on any ground."""
-    side = frame.right - frame.left
+def _draw_corners(layer: Layer, face: Area, colour: Colour) -> None:
+    """The crop's four corners, on a dark shadow that shows on any background."""
+    side = face.right - face.left
     arm, thick = side * 0.16, max(side / 90, 1.5)
     for ink, alpha, width in ((_INK, 110, thick * 2), (colour, 255, thick)):
         half = width / 2
-        for x, dx in ((frame.left, arm), (frame.right, -arm)):
-            for y, dy in ((frame.top, arm), (frame.bottom, -arm)):
+        for x, dx in ((face.left, arm), (face.right, -arm)):
+            for y, dy in ((face.top, arm), (face.bottom, -arm)):
                 across = sorted((x, x + dx)), (y, y)
                 along = (x, x), sorted((y, y + dy))
                 for (left, right), (top, bottom) in (across, along):
-                    layer.plate(_Area(left - half, top - half, right + half, bottom + half), half, ink, alpha)
+                    layer.plate(Area(left - half, top - half, right + half, bottom + half), half, ink, alpha)
 
 
-def _points(
-    layer: _Layer, points: NDArray[np.float32], side: float, deviations: NDArray[np.float32] | None = None
+def _draw_points(
+    layer: Layer, points: NDArray[np.float32], side: float, deviations: NDArray[np.float32] | None = None
 ) -> None:
     places = {name: (float(x), float(y)) for name, (x, y) in zip(KEYPOINTS, points, strict=True)}
     if not np.isfinite(points).all():
@@ -230,7 +165,7 @@ def _points(
     for line in _LINES:
         layer.line([places[name] for name in line], _point_colour(line[0]), 170, max(radius * 0.6, 1.2))
     if deviations is not None:
-        radius *= 0.5  # a dot of the usual size would hide the ellipse of a sure point
+        radius *= 0.5  # a dot of the usual size would hide a small ellipse
         for (name, (x, y)), (across, down) in zip(places.items(), (ELLIPSE_95 * deviations).tolist(), strict=True):
             layer.ellipse(x, y, across, down, _point_colour(name), max(side / 240, 1.0))
     for name, (x, y) in places.items():
@@ -238,56 +173,7 @@ def _points(
         layer.dot(x, y, radius, _point_colour(name))
 
 
-def _name(picture: Image.Image, points: NDArray[np.float32], frame: _Area, taken: list[_Area]) -> None:
-    """Names in a column on either side of the face, with a thin line to each point; numbers where there is no room."""
-    side = frame.right - frame.left
-    if side < _NAMED or not np.isfinite(points).all():
-        return
-    height = min(max(side / 24, 12.0), 20.0)
-    font, row, gap = ImageFont.load_default(height), height * 1.35, height * 0.5
-    middle = float(np.median(points[:, 0]))
-    plates = []
-    for sign in (-1, 1):
-        column = [(i, x, y) for i, (x, y) in enumerate(points) if (x >= middle) == (sign > 0)]
-        column.sort(key=lambda place: float(place[2]))
-        rows = _apart([float(y) for _, _, y in column], row, max(frame.top, 0.0), float(picture.height))
-        for (i, x, y), at in zip(column, rows, strict=True):
-            words = KEYPOINTS[i].replace("_", " ")
-            width = font.getlength(words) + 2 * gap
-            left = frame.right + gap if sign > 0 else frame.left - gap - width
-            plate = _Area(left, at - row * 0.46, left + width, at + row * 0.46).moved_into(picture.size)
-            plates.append((i, (float(x), float(y)), words, plate, (plate.left if sign > 0 else plate.right, at)))
-    layer = _Layer(_Area(0, 0, picture.width - 1, picture.height - 1))
-    if any(plate.meets(other) for _, _, _, plate, _ in plates for other in taken if other != frame):
-        for i, (x, y) in enumerate(points, 1):
-            layer.text(float(x), float(y) - max(side / 80, 1.2) * 1.6, str(i), max(side / 22, 9.0), _PAPER, "mb", _INK)
-    else:
-        for i, point, words, plate, edge in plates:
-            colour = _point_colour(KEYPOINTS[i])
-            layer.line([point, edge], colour, 200, max(side / 400, 1.0))
-            layer.plate(plate, height * 0.3, _INK, 190)
-            layer.text(plate.left + gap, edge[1], words, height, colour, "lm")
-        taken += [plate for _, _, _, plate, _ in plates]
-    layer.onto(picture)
-
-
-def _apart(wanted: list[float], step: float, low: float, high: float) -> list[float]:
-    """Ascending places near the wanted ones, at least a step from each other, between low and high if they fit."""
-    places: list[float] = []
-    for place in wanted:
-        places.append(max(place, places[-1] + step if places else low + step / 2))
-    limit = high - step / 2
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], limit)
-        limit = places[i] - step
-    return places
-
-
-def _point_colour(name: str) -> Colour:
-    return next(colour for part, colour in _POINT_COLOURS.items() if part in name)
-
-
-def _bars(layer: _Layer, panel: _Area, reading: FaceReading, height: float) -> None:
+def _draw_bars(layer: Layer, panel: Area, reading: FaceReading, height: float) -> None:
     layer.plate(panel, height * 0.8, _INK, 205)
     left, right = panel.left + height * 5.6, panel.right - height * 3.2
     for i, (name, value) in enumerate(zip(EMOTIONS, reading.probabilities, strict=True)):
@@ -295,9 +181,61 @@ def _bars(layer: _Layer, panel: _Area, reading: FaceReading, height: float) -> N
         ink = _PAPER if name == reading.emotion else (176, 180, 192)
         layer.text(panel.left + height * 0.9, y, name, height, ink, "lm")
         thick = height * 0.22
-        layer.plate(_Area(left, y - thick, right, y + thick), thick, (70, 74, 88))
+        layer.plate(Area(left, y - thick, right, y + thick), thick, (70, 74, 88))
         if (length := float(value) * (right - left)) > 2 * thick:
-            layer.plate(_Area(left, y - thick, left + length, y + thick), thick, _EMOTION_COLOURS[name])
+            layer.plate(Area(left, y - thick, left + length, y + thick), thick, _EMOTION_COLOURS[name])
         elif length > 0.05 * thick:
             layer.dot(left + thick, y, thick * max(float(value) ** 0.5, 0.25), _EMOTION_COLOURS[name])
         layer.text(panel.right - height * 0.8, y, f"{value:.0%}", height, ink, "rm")
+
+
+def _draw_names(picture: Image.Image, points: NDArray[np.float32], face: Area, occupied: list[Area]) -> None:
+    """Names in a column on either side of the face, each with a line to its point; numbers if there is no room."""
+    side = face.right - face.left
+    if side < _MIN_NAMED or not np.isfinite(points).all():
+        return
+    height = min(max(side / 24, 12.0), 20.0)
+    font, row, gap = ImageFont.load_default(height), height * 1.35, height * 0.5
+    middle = float(np.median(points[:, 0]))
+    plates: list[tuple[int, Point, Area, Point]] = []  # a point's number and place, its plate, the line's end
+    for sign in (-1, 1):
+        column = [(i, float(x), float(y)) for i, (x, y) in enumerate(points) if (x >= middle) == (sign > 0)]
+        column.sort(key=lambda place: place[2])
+        rows = _spread([y for _, _, y in column], row, max(face.top, 0.0), float(picture.height))
+        for (i, x, y), at in zip(column, rows, strict=True):
+            width = font.getlength(_words(i)) + 2 * gap
+            left = face.right + gap if sign > 0 else face.left - gap - width
+            plate = Area(left, at - row * 0.46, left + width, at + row * 0.46).moved_into(picture.size)
+            plates.append((i, (x, y), plate, (plate.left if sign > 0 else plate.right, at)))
+    layer = Layer(Area(0, 0, picture.width - 1, picture.height - 1))
+    if any(plate.overlaps(other) for _, _, plate, _ in plates for other in occupied if other != face):
+        for i, (x, y) in enumerate(points, 1):
+            layer.text(float(x), float(y) - max(side / 80, 1.2) * 1.6, str(i), max(side / 22, 9.0), _PAPER, "mb", _INK)
+    else:
+        for i, point, plate, end in plates:
+            colour = _point_colour(KEYPOINTS[i])
+            layer.line([point, end], colour, 200, max(side / 400, 1.0))
+            layer.plate(plate, height * 0.3, _INK, 190)
+            layer.text(plate.left + gap, end[1], _words(i), height, colour, "lm")
+        occupied += [plate for _, _, plate, _ in plates]
+    layer.paste_onto(picture)
+
+
+def _spread(places: Sequence[float], step: float, low: float, high: float) -> list[float]:
+    """Ascending places near the given ones, at least a step apart, between low and high if they fit."""
+    spread: list[float] = []
+    for place in places:
+        spread.append(max(place, spread[-1] + step if spread else low + step / 2))
+    limit = high - step / 2
+    for i in reversed(range(len(spread))):
+        spread[i] = min(spread[i], limit)
+        limit = spread[i] - step
+    return spread
+
+
+def _words(keypoint: int) -> str:
+    return KEYPOINTS[keypoint].replace("_", " ")
+
+
+def _point_colour(name: str) -> Colour:
+    return next(colour for part, colour in _POINT_COLOURS.items() if part in name)

@@ -1,4 +1,4 @@
-"""The reading of faces by PyTorch itself, without a server; needs the extra [train]."""
+"""`FaceReader`: reads faces with PyTorch, without a server; needs the extra [train]."""
 
 from pathlib import Path
 from typing import Self
@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
-from emotion_ai.errors import MissingExtraError
+from emotion_ai.errors import ConfigError, MissingExtraError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_threshold
 from emotion_ai.vision.crops import resize_to_crop
@@ -25,15 +25,17 @@ _BATCH = 64
 
 
 class FaceReader:
-    """Reads faces with two networks, on the CPU unless they were moved.
+    """Reads faces with a keypoint and an emotion network, on the device of the first.
+
+    A GPU's results differ from the CPU's in the last digits, more so with TF32 (PyTorch's default for convolutions).
 
     Args:
         keypoints: a network for keypoints.
         emotion: a network for emotion.
-        uncertain_below: confidence below which an emotion is called uncertain.
+        uncertain_below: confidence below which an emotion counts as uncertain.
 
     Raises:
-        ConfigError: `uncertain_below` is none from 0 to 1.
+        ConfigError: `uncertain_below` is not between 0 and 1.
     """
 
     def __init__(self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float = 0.0) -> None:
@@ -41,45 +43,69 @@ class FaceReader:
         self.uncertain_below = check_threshold(uncertain_below)
 
     @classmethod
-    def bundled(cls, uncertain_below: float | None = None) -> Self:
-        """With the weights that come with the package; `uncertain_below` as in `load`."""
-        return cls.load("bundled", "bundled", uncertain_below)
+    def bundled(cls, uncertain_below: float | None = None, *, device: str = "auto") -> Self:
+        """A reader with the bundled weights; arguments as for `load`."""
+        return cls.load(uncertain_below=uncertain_below, device=device)
 
     @classmethod
-    def load(cls, keypoints: str | Path, emotion: str | Path, uncertain_below: float | None = None) -> Self:
-        """With checkpoints of one's own.
+    def load(
+        cls,
+        keypoints: str | Path = "bundled",
+        emotion: str | Path = "bundled",
+        uncertain_below: float | None = None,
+        *,
+        device: str = "auto",
+    ) -> Self:
+        """A reader with the weights of two checkpoints.
 
         Args:
-            keypoints: a checkpoint.
-            emotion: a checkpoint.
-            uncertain_below: None takes the one that was chosen for the emotion checkpoint; 0 where none was.
+            keypoints: a checkpoint for keypoints, or "bundled".
+            emotion: a checkpoint for emotion, or "bundled".
+            uncertain_below: by default the threshold stored in the emotion checkpoint, or 0 without one.
+            device: "cpu", "cuda", "mps" or another device of PyTorch; "auto" uses a GPU if there is one.
 
         Raises:
-            CheckpointError: a file that cannot be used.
-            ConfigError: `uncertain_below` is none from 0 to 1.
+            CheckpointError: a checkpoint cannot be loaded.
+            ConfigError: `uncertain_below` is not between 0 and 1, or the device is not available.
         """
-        points, (classifier, record) = load_network(keypoints, "keypoints")[0], load_network(emotion, "emotion")
+        place = _device(device)
+        points, classifier = load_network(keypoints, "keypoints"), load_network(emotion, "emotion")
         if uncertain_below is None:
-            uncertain_below = record.get("calibration", {}).get("uncertain_below", 0.0)
-        return cls(points, classifier, uncertain_below)
+            uncertain_below = classifier.record.get("calibration", {}).get("uncertain_below", 0.0)
+        return cls(points.network.to(place), classifier.network.to(place), uncertain_below)
 
     def read_crops(self, images: Crops) -> CropReadings:
-        """Keypoints, probabilities and deviations of faces that are already cropped, of any size; order is kept."""
+        """Keypoints, their standard deviations, and probabilities of crops, of any size, in their order."""
         if len(images) == 0:
             none = np.zeros((0, len(KEYPOINTS), 2), np.float32)
             return CropReadings(none, np.zeros((0, len(EMOTIONS)), np.float32), none)
-        frames = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None]
+        crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None]
         points, emotion = self._networks
+        device = next(points.parameters()).device
+        batches = []
         with torch.inference_mode():
-            answers = [(*points.uncertainty(part), emotion(part)) for part in torch.split(frames, _BATCH)]
-        keypoints, deviations, probabilities = (torch.cat(parts).numpy() for parts in zip(*answers, strict=True))
+            for batch in torch.split(crops, _BATCH):
+                batch = batch.to(device)
+                batches.append((*points.uncertainty(batch), emotion(batch)))
+        keypoints, deviations, probabilities = (torch.cat(parts).cpu().numpy() for parts in zip(*batches, strict=True))
         return CropReadings(keypoints, probabilities, deviations)
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
-        """The faces of a photograph, from left to right.
+        """Detects and reads the faces of a photo, from left to right.
 
         Raises:
-            ImageError: the picture cannot be read.
+            ImageError: the photo cannot be decoded.
             NoFaceError: it shows no face.
         """
         return read_photo(photo, self, self.uncertain_below)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # an assertion where PyTorch was built without the device
+        raise ConfigError(f"`device` {name!r} is not available here; use 'auto' or 'cpu'") from error
+    return device
