@@ -32,7 +32,7 @@ from emotion_ai_export.bench.keras_twin import keras_twin
 from emotion_ai_export.convert.graph import to_graph, to_onnx
 from emotion_ai_export.convert.onnx_tf_compat import load_onnx_tf
 from emotion_ai_export.convert.saved_model import save_servable
-from emotion_ai_export.serving.embedded.store import Servable
+from emotion_ai_export.serving.embedded.store import LoadedModel
 
 OURS, KERAS, ONNX_TF = "SavedModel", "Keras", "onnx-tf"
 _PAUSE = 0.05  # seconds: longer than idle worker threads spin
@@ -201,12 +201,12 @@ def _onnx_runtime(model: onnx.ModelProto, threads: int) -> Call:
 
 
 def _session(folder: Path, output: str | None = None, channels_first: bool = False) -> Call:
-    servable = Servable(folder)
-    (images_input,) = servable.dtypes(IMAGES_SIGNATURE)
+    model = LoadedModel(folder)
+    (images_input,) = model.dtypes(IMAGES_SIGNATURE)
 
     def call(images: NDArray[np.float32]) -> NDArray[np.float32]:
         fed = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_first else images
-        answers = servable.run(IMAGES_SIGNATURE, {images_input: fed})
+        answers = model.run(IMAGES_SIGNATURE, {images_input: fed})
         return answers[output or next(iter(answers))]
 
     return call

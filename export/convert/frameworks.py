@@ -1,6 +1,6 @@
-"""PyTorch, then TensorFlow: the other way round, the copies of LLVM that each brings along end the process."""
+"""PyTorch, then TensorFlow. In the other order, their copies of LLVM crash the process."""
 
-import torchvision  # noqa: F401 - brings PyTorch's compiler
+import torchvision  # noqa: F401 - loads PyTorch's compiler
 
 from emotion_ai_export.registry.quiet_tensorflow import (
     OptimizeGraph,
@@ -8,6 +8,7 @@ from emotion_ai_export.registry.quiet_tensorflow import (
     convert_variables_to_constants_v2,
     held_stderr,
     tf,
+    tf_function,
 )
 
-__all__ = ["OptimizeGraph", "RewriterConfig", "convert_variables_to_constants_v2", "held_stderr", "tf"]
+__all__ = ["OptimizeGraph", "RewriterConfig", "convert_variables_to_constants_v2", "held_stderr", "tf", "tf_function"]

@@ -1,8 +1,8 @@
-"""A network becomes an ONNX model, and that a TensorFlow graph in the layout in which TensorFlow Serving is fast.
+"""A network to an ONNX model to a TensorFlow graph in NHWC, the layout that TensorFlow Serving runs fast.
 
-onnx-tf translates; its graphs keep ONNX's NCHW layout, or transpose around every convolution. Here it is told to keep
-NCHW ("CUDA"), TensorFlow's own Grappler turns the whole graph to NHWC, and `graph_rewrites` merges what is left around
-the convolutions. Every step checks that it did what it must.
+onnx-tf translates. Its graphs keep ONNX's NCHW layout or transpose around every convolution, so here it keeps NCHW
+(device "CUDA"), TensorFlow's Grappler turns the whole graph to NHWC, and `graph_rewrites` merges what is left around
+the convolutions. Every step checks its result.
 """
 
 import io
@@ -27,44 +27,45 @@ from emotion_ai_export.convert.frameworks import (
     convert_variables_to_constants_v2,
     held_stderr,
     tf,
+    tf_function,
 )
 from emotion_ai_export.convert.onnx_tf_compat import load_onnx_tf
 
-OPSET = 13  # the newest that torch's TorchScript exporter writes for our layers and onnx-tf fully knows
+OPSET = 13  # the newest that torch's TorchScript exporter writes for our layers and onnx-tf fully supports
 _BATCH = "N"
 _PASSES = ("function", "constfold", "shape", "layout", "arithmetic", "constfold", "dependency")
 
 
 @dataclass(frozen=True)
-class ServableGraph:
-    """A frozen TensorFlow graph: images float32 (N, 96, 96, 1), 0-255, in; outputs with the batch first.
+class NetworkGraph:
+    """A frozen TensorFlow graph of one network, from images float32 (N, 96, 96, 1), 0-255, to outputs (N, ...).
 
     Attributes:
-        graph_def: its nodes; weights are constants, no node names a device.
-        tensors: names of the outputs' tensors in the graph, by their names in the contract, e.g. "keypoints".
+        graph_def: a GraphDef; weights are constants, and no node names a device.
+        tensors: names of tensors in the graph by output, e.g. "keypoints".
     """
 
     graph_def: Any
     tensors: dict[str, str]
 
     def __call__(self, images: Any) -> dict[str, Any]:
-        """Puts the graph where it is called: inside a tf.function this inlines it."""
-        answers = tf.graph_util.import_graph_def(
+        """Inserts the graph into the current one, e.g. inside a tf.function."""
+        found = tf.graph_util.import_graph_def(
             self.graph_def,
             input_map={f"{IMAGES_INPUT}:0": images},
             return_elements=list(self.tensors.values()),
             name=next(iter(self.tensors)),
         )
-        return dict(zip(self.tensors, answers, strict=True))
+        return dict(zip(self.tensors, found, strict=True))
 
     def operations(self) -> dict[str, int]:
-        """How many nodes of each kind it has."""
+        """Number of nodes by operation."""
         kinds = [node.op for node in self.graph_def.node]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 
-class _Served(nn.Module):
-    """What a network answers when it is served: for keypoints with their deviations."""
+class _ExportedNetwork(nn.Module):
+    """A network with the outputs that are served: keypoints come with their deviations."""
 
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
@@ -75,19 +76,19 @@ class _Served(nn.Module):
 
 
 def to_onnx(network: FaceNetwork) -> onnx.ModelProto:
-    """The network as ONNX: `images` float32 (N, 1, 96, 96) in, the contract's output names out, dynamic batch.
+    """The network as ONNX, from `images` float32 (N, 1, 96, 96) to the contract's outputs, with a dynamic batch.
 
     Raises:
         ExportError: torch cannot trace it, or the result is not valid ONNX.
     """
     names = outputs(network.task, UNCERTAINTY_SIGNATURE) or OUTPUTS[network.task]
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # accepted by this exporter, but not in its annotation
     with warnings.catch_warnings():
-        # deprecated, but only this exporter writes an opset that onnx-tf knows
+        # deprecated, but only this exporter writes an opset that onnx-tf supports
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             torch.onnx.export(
-                _Served(network).eval(),
+                _ExportedNetwork(network).eval(),
                 (torch.zeros(2, 1, CROP_SIZE, CROP_SIZE),),  # a trace at batch 1 would bake the batch in
                 file,
                 dynamo=False,
@@ -100,21 +101,21 @@ def to_onnx(network: FaceNetwork) -> onnx.ModelProto:
             onnx.helper.set_model_props(model, {"contract": json.dumps(contract_record()), "task": network.task})
             onnx.checker.check_model(model, full_check=True)
         except (RuntimeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ExportError(f"the {network.task} network does not become ONNX: {_lines(error)[0]}") from error
+            raise ExportError(f"the {network.task} network cannot be exported to ONNX: {_lines(error)[0]}") from error
     return model
 
 
-def to_graph(model: onnx.ModelProto) -> ServableGraph:
-    """The ONNX model as a frozen NHWC graph, by way of onnx-tf.
+def to_graph(model: onnx.ModelProto) -> NetworkGraph:
+    """The ONNX model as a frozen NHWC graph, translated by onnx-tf.
 
     Raises:
-        ExportError: an operator that onnx-tf does not know, or a step that left NCHW, transposes or pads behind.
+        ExportError: an operator that onnx-tf does not support, or a step that left NCHW, transposes or pads behind.
     """
     names = [output.name for output in model.graph.output]
     frozen, tensors = _freeze(model, names)
     graph_def = graph_rewrites.simplify(_to_nhwc(frozen, tensors), tensors)
     graph_rewrites.check(graph_def, names[0])
-    return ServableGraph(graph_def, dict(zip(names, tensors, strict=True)))
+    return NetworkGraph(graph_def, dict(zip(names, tensors, strict=True)))
 
 
 def _freeze(model: onnx.ModelProto, names: list[str]) -> tuple[Any, list[str]]:
@@ -124,15 +125,15 @@ def _freeze(model: onnx.ModelProto, names: list[str]) -> tuple[Any, list[str]]:
         # "CUDA" makes onnx-tf keep NCHW, instead of transposing around every convolution
         translated = backend.prepare(model, device="CUDA", logging_level="ERROR").tf_module
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 1, CROP_SIZE, CROP_SIZE], tf.float32, IMAGES_INPUT)])
+        @tf_function(tf.TensorSpec([None, 1, CROP_SIZE, CROP_SIZE], tf.float32, IMAGES_INPUT))
         def function(images: Any) -> list[Any]:
-            answers = translated(**{IMAGES_INPUT: images})
-            return [answers[name] for name in names]
+            found = translated(**{IMAGES_INPUT: images})
+            return [found[name] for name in names]
 
         concrete = function.get_concrete_function()
         frozen = convert_variables_to_constants_v2(concrete)
     except Exception as error:  # onnx-tf and TensorFlow raise many kinds
-        raise ExportError(f"onnx-tf does not translate the {names[0]} network: {_lines(error)[-1]}") from error
+        raise ExportError(f"onnx-tf cannot translate the {names[0]} network: {_lines(error)[-1]}") from error
     finally:
         absl.logging.set_verbosity(verbosity)  # onnx-tf's pooling sets it
     return frozen.graph.as_graph_def(), [tensor.name for tensor in frozen.outputs]

@@ -1,4 +1,4 @@
-"""The three servables: graphs with the contract's signatures, written as SavedModels."""
+"""Writes graphs as SavedModels with the contract's signatures."""
 
 from pathlib import Path
 from typing import Any
@@ -11,48 +11,50 @@ from emotion_ai.contract import (
     IMAGES_SIGNATURE,
     UNCERTAINTY_SIGNATURE,
     Servable,
+    Task,
     outputs,
 )
-from emotion_ai_export.convert.frameworks import tf
-from emotion_ai_export.convert.graph import ServableGraph
+from emotion_ai.published import MODEL_TASKS
+from emotion_ai_export.convert.frameworks import tf, tf_function
+from emotion_ai_export.convert.graph import NetworkGraph
 
-MAX_PIXELS = 50_000_000  # a small file can claim a huge picture: more than this is refused before it is decoded
+MAX_PIXELS = 50_000_000  # a small file can declare a huge picture; larger ones are rejected before decoding
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_PNG_HEADER = 24  # bytes up to the end of width and height, which stand in IHDR, the first chunk
+_PNG_HEADER = 24  # bytes up to the end of width and height, in IHDR, the first chunk
 
 
-def save_servable(graphs: dict[str, ServableGraph], servable: Servable, folder: Path) -> None:
+def save_servable(graphs: dict[Task, NetworkGraph], servable: Servable, folder: Path) -> None:
     """Writes a SavedModel with its signatures.
 
     Args:
-        graphs: by task; "face" needs both.
+        graphs: of the networks that the servable needs, at least.
         servable: which of the three.
         folder: must not exist.
     """
-    parts = list(graphs.values()) if servable == "face" else [graphs[servable]]
+    parts = [graphs[task] for task in MODEL_TASKS[servable]]
 
-    # one inner function, so that all signatures share one copy of the weights
-    @tf.function(input_signature=[tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT)])
+    # one inner function, so all signatures share one copy of the weights
+    @tf_function(tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT))
     def network(images: Any) -> dict[str, Any]:
-        # servers do not check shapes, and a convolution that is given another rank ends the whole process
+        # servers do not check shapes, and a convolution on another rank crashes the whole process
         checked = tf.ensure_shape(images, [None, CROP_SIZE, CROP_SIZE, 1])
         return {name: tensor for part in parts for name, tensor in part(checked).items()}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT)])
+    @tf_function(tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT))
     def from_images(images: Any) -> dict[str, Any]:
-        answers = network(images)
-        return {name: answers[name] for name in outputs(servable, IMAGES_SIGNATURE)}
+        found = network(images)
+        return {name: found[name] for name in outputs(servable, IMAGES_SIGNATURE)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)])
+    @tf_function(tf.TensorSpec([None], tf.string, BYTES_INPUT))
     def from_bytes(image_bytes: Any) -> dict[str, Any]:
-        answers = network(decode(image_bytes))
-        return {name: answers[name] for name in outputs(servable, BYTES_SIGNATURE)}
+        found = network(decode(image_bytes))
+        return {name: found[name] for name in outputs(servable, BYTES_SIGNATURE)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, BYTES_INPUT)])
+    @tf_function(tf.TensorSpec([None], tf.string, BYTES_INPUT))
     def with_uncertainty(image_bytes: Any) -> dict[str, Any]:
-        answers = network(decode(image_bytes))
-        return {name: answers[name] for name in outputs(servable, UNCERTAINTY_SIGNATURE)}
+        found = network(decode(image_bytes))
+        return {name: found[name] for name in outputs(servable, UNCERTAINTY_SIGNATURE)}
 
     module = tf.Module(name=servable)
     module.network, module.from_images, module.from_bytes = network, from_images, from_bytes
@@ -64,10 +66,13 @@ def save_servable(graphs: dict[str, ServableGraph], servable: Servable, folder: 
 
 
 def decode(image_bytes: Any) -> Any:
-    """PNG or JPEG files, string (N,), as frames, float32 (N, 96, 96, 1): gray as Pillow's `convert("L")`, then the one
-    resize. Alpha is dropped. A file that cannot be decoded fails the whole call with INVALID_ARGUMENT."""
-    frame = tf.TensorSpec([CROP_SIZE, CROP_SIZE, 1], tf.float32)
-    return tf.map_fn(_decode_one, image_bytes, fn_output_signature=frame, parallel_iterations=8)
+    """PNG or JPEG files, string (N,), decoded to crops, float32 (N, 96, 96, 1).
+
+    Gray as in Pillow's `convert("L")`, then the one resize. Alpha is dropped. A file that cannot be decoded fails the
+    whole call with INVALID_ARGUMENT.
+    """
+    crop = tf.TensorSpec([CROP_SIZE, CROP_SIZE, 1], tf.float32)
+    return tf.map_fn(_decode_one, image_bytes, fn_output_signature=crop, parallel_iterations=8)
 
 
 def _decode_one(file: Any) -> Any:

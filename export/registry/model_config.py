@@ -1,16 +1,26 @@
-"""TensorFlow Serving's `models.config`: written for its target, read back for the labels it holds."""
+"""TensorFlow Serving's `models.config`: which versions of each model are served, and their labels."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from google.protobuf import text_format
 
 from emotion_ai.client.protos import ModelServerConfig
 from emotion_ai.errors import ExportError
+from emotion_ai.files import write_text
+from emotion_ai.published import CONFIG_FILE
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One served model: which versions, and which labels name some of them."""
+    """One served model.
+
+    Attributes:
+        name: the name in requests.
+        base_path: the folder of its versions, as the server sees it.
+        versions: to load; empty means the newest, which is the server's default.
+        labels: versions by label.
+    """
 
     name: str
     base_path: str
@@ -19,7 +29,7 @@ class ModelConfig:
 
 
 def render(configs: list[ModelConfig]) -> str:
-    """The text format that `--model_config_file` takes; an empty `versions` leaves the server's default, the newest."""
+    """Protobuf text format, as `--model_config_file` reads it."""
     message = ModelServerConfig()
     for config in configs:
         entry = message.model_config_list.config.add(
@@ -32,15 +42,17 @@ def render(configs: list[ModelConfig]) -> str:
 
 
 def parse(text: str) -> list[ModelConfig]:
-    """Reads what `render` writes, and what people write by hand in the same format.
+    """Reads protobuf text format, written by `render` or by hand.
 
     Raises:
-        ExportError: not in that format.
+        ExportError: the text is not in that format.
     """
     try:
         message = text_format.Parse(text, ModelServerConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ExportError(f"models.config: cannot be read ({error}); mend it, or remove it and export again") from error
+        raise ExportError(
+            f"{CONFIG_FILE}: not valid protobuf text ({error}); fix it, or delete it and export again"
+        ) from error
     return [
         ModelConfig(
             entry.name,
@@ -50,3 +62,18 @@ def parse(text: str) -> list[ModelConfig]:
         )
         for entry in message.model_config_list.config
     ]
+
+
+def read_config(base: Path) -> list[ModelConfig]:
+    """The models that `<base>/models.config` lists; none without the file.
+
+    Raises:
+        ExportError: the file cannot be parsed.
+    """
+    file = base / CONFIG_FILE
+    return parse(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def replace_config(base: Path, configs: list[ModelConfig]) -> None:
+    """Writes `<base>/models.config` as a whole and waits until it is on the disk."""
+    write_text(base / CONFIG_FILE, render(configs), sync=True)

@@ -1,4 +1,4 @@
-"""A version is complete or invisible: staged beside the models, proven, synced, then renamed into place."""
+"""Publishing: a version is staged beside the models, checked, synced to disk and renamed into place as a whole."""
 
 import fcntl
 import hashlib
@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emotion_ai.contract import SERVABLES, TASKS, Task
+from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
-from emotion_ai_export.registry.model_config import ModelConfig, parse, render
+from emotion_ai.files import sync_path
+from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, list_versions
+from emotion_ai_export.registry.model_config import ModelConfig, read_config, replace_config
 
-CONFIG_FILE = "models.config"
-CHECKSUMS_FILE = "assets.extra/SHA256SUMS"
-PARTS: dict[str, tuple[Task, ...]] = {"keypoints": ("keypoints",), "emotion": ("emotion",), "face": TASKS}
-"""Whose networks a servable holds."""
 CONTAINER_BASE = "/models"
 FIRST_LABEL = "stable"
 TARGETS = ("host", "container")
@@ -25,20 +23,20 @@ _STAGING = ".staging-"
 
 @contextmanager
 def locked(base: Path) -> Iterator[None]:
-    """Holds the base path's lock, and clears what a killed holder left.
+    """Holds the lock of a published folder, and deletes what a killed holder left behind.
 
     Raises:
-        ExportError: another holds it, or the folder cannot be written.
+        ExportError: another process holds the lock, or the folder is not writable.
     """
     try:
         lock = (base / ".lock").open("w")
     except OSError as error:
-        raise ExportError(f"{base}: cannot be written ({error.strerror}); give another out=") from error
+        raise ExportError(f"{base}: not writable ({error.strerror}); choose another folder") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ExportError(f"{base}: another export, promotion or pruning is at work there; wait for it") from error
+            raise ExportError(f"{base}: another export, promote or prune is running there; wait for it") from error
         for stale in base.glob(f"{_STAGING}*"):
             shutil.rmtree(stale)
         yield
@@ -46,15 +44,15 @@ def locked(base: Path) -> Iterator[None]:
 
 @contextmanager
 def publisher(base: Path) -> Iterator[Path]:
-    """Holds the base path's lock and gives a staging folder on its file system.
+    """Holds the lock of a published folder and yields a staging folder on the same file system.
 
     Raises:
-        ExportError: another publisher is at work, or the folder cannot be written.
+        ExportError: another process holds the lock, or the folder is not writable.
     """
     try:
         base.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(f"{base}: cannot be written ({error.strerror}); give another out=") from error
+        raise ExportError(f"{base}: not writable ({error.strerror}); choose another folder with out=") from error
     with locked(base):
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base))
         try:
@@ -63,20 +61,18 @@ def publisher(base: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def versions_of(model: Path) -> list[int]:
-    """Version numbers below a model's base path, ascending; other names are skipped, as the server does."""
-    if not model.is_dir():
-        return []
-    return sorted(int(p.name) for p in model.iterdir() if p.is_dir() and p.name.isascii() and p.name.isdigit())
+def published_numbers(base: Path) -> list[int]:
+    """Every version number that at least one of the three models has, ascending."""
+    return sorted({number for name in SERVABLES for number in list_versions(base / name)})
 
 
 def next_version(base: Path) -> int:
-    """One number serves the three models: the highest present plus one."""
-    return max((version for name in SERVABLES for version in versions_of(base / name)), default=0) + 1
+    """The highest number of all three models plus one; they share their numbers."""
+    return max(published_numbers(base), default=0) + 1
 
 
 def write_checksums(version: Path) -> None:
-    """`assets.extra/SHA256SUMS` of all other files of a version, as `sha256sum --check` reads them."""
+    """Writes `assets.extra/SHA256SUMS` over all other files of a version, in the format of `sha256sum --check`."""
     target = version / CHECKSUMS_FILE
     files = sorted(p for p in version.rglob("*") if p.is_file() and p != target)
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(version).as_posix()}\n" for p in files]
@@ -84,78 +80,61 @@ def write_checksums(version: Path) -> None:
 
 
 def put_in_place(staging: Path, base: Path, version: int) -> list[Path]:
-    """Renames `staging/<model>` to `base/<model>/<version>`, `face` last; a crash in between leaves a gap.
+    """Renames `staging/<model>` to `base/<model>/<version>`, `face` last. A crash in between leaves a gap.
 
     Raises:
-        ExportError: a version of that number exists.
+        ExportError: that version exists.
     """
     placed = []
     for name in SERVABLES:
-        _sync(staging / name)
+        for path in [staging / name, *(staging / name).rglob("*")]:
+            sync_path(path)
     for name in SERVABLES:
         target = base / name / str(version)
         if target.exists():
-            raise ExportError(f"{target}: exists already; versions are never overwritten")
+            raise ExportError(f"{target}: already exists; versions are never overwritten")
         target.parent.mkdir(exist_ok=True)
         os.rename(staging / name, target)
-        _sync_entry(target.parent)
+        sync_path(target.parent)
         placed.append(target)
     return placed
 
 
 def write_config(base: Path, target: str) -> Path:
-    """Rewrites `models.config`: labelled versions and the newest, labels as they were.
+    """Rewrites `models.config`: labelled versions and the newest; labels are kept.
 
     Args:
-        base: where the models lie.
-        target: "host" names absolute paths, "container" those below /models.
+        base: the published folder.
+        target: "host" for absolute paths, "container" for paths below /models.
 
     Raises:
-        ExportError: an unknown target, or an existing file that cannot be read.
+        ExportError: unknown target, or an existing file that cannot be parsed.
+    """
+    check_target(target)
+    labels = {config.name: config.labels for config in read_config(base)}
+    configs = []
+    for name in SERVABLES:
+        present = list_versions(base / name)
+        kept = {label: number for label, number in labels.get(name, {}).items() if number in present}
+        if name not in labels and present:
+            kept = {FIRST_LABEL: present[-1]}  # the first version stays served until a promotion moves the label
+        root = CONTAINER_BASE if target == "container" else str(base.resolve())
+        configs.append(ModelConfig(name, f"{root}/{name}", tuple(sorted({*kept.values(), *present[-1:]})), kept))
+    replace_config(base, configs)
+    return base / CONFIG_FILE
+
+
+def check_target(target: str) -> None:
+    """Raises:
+    ExportError: unknown target.
     """
     if target not in TARGETS:
         raise ExportError(f"target={target}: choose one of {', '.join(TARGETS)}")
-    path = base / CONFIG_FILE
-    labels = {c.name: c.labels for c in parse(path.read_text())} if path.exists() else {}
-    configs = []
-    for name in SERVABLES:
-        present = versions_of(base / name)
-        kept = {label: v for label, v in labels.get(name, {}).items() if v in present}
-        if name not in labels and present:
-            kept = {FIRST_LABEL: present[-1]}  # so that the first version stays served until a promotion moves it
-        root = CONTAINER_BASE if target == "container" else str(base.resolve())
-        configs.append(ModelConfig(name, f"{root}/{name}", tuple(sorted({*kept.values(), *present[-1:]})), kept))
-    replace_file(path, render(configs))
-    return path
 
 
 def remove_version(base: Path, model: str, version: int) -> None:
-    """Takes a version away as a whole, then deletes its files."""
-    gone = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base))
-    os.rename(base / model / str(version), gone / str(version))
-    _sync_entry(base / model)
-    shutil.rmtree(gone)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all, and lastingly."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
-    _sync_entry(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        _sync_entry(path)
-
-
-def _sync_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Moves a version out of the server's sight with one rename, then deletes its files."""
+    trash = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base))
+    os.rename(base / model / str(version), trash / str(version))
+    sync_path(base / model)
+    shutil.rmtree(trash)

@@ -1,19 +1,22 @@
-"""TensorFlow without its start-up notices. Where PyTorch is needed too, import `frameworks` first."""
+"""TensorFlow without its start-up notices. With PyTorch in the same process, import `convert.frameworks` instead."""
 
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextmanager
 def held_stderr() -> Iterator[None]:
-    """Holds back what native code writes to stderr, which no setting silences before its logger is up; shows it after
-    a failure."""
+    """Holds back what native code writes to stderr, and shows it only if the block raises.
+
+    No setting silences TensorFlow before its logger is initialised.
+    """
     with tempfile.TemporaryFile() as held:
         stderr = os.dup(2)
         os.dup2(held.fileno(), 2)
@@ -35,9 +38,16 @@ with held_stderr():
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
-    tf.config.list_physical_devices()  # looking for devices gives the rest of the notices
+    tf.config.list_physical_devices()  # detecting devices prints the rest of the notices
 
 tf.get_logger().setLevel("ERROR")
 logging.getLogger("absl").setLevel(logging.ERROR)
 
-__all__ = ["OptimizeGraph", "RewriterConfig", "convert_variables_to_constants_v2", "held_stderr", "tf"]
+
+def tf_function(*input_signature: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`tf.function` with an input signature, as a typed decorator."""
+    decorator: Callable[[Callable[..., Any]], Any] = tf.function(input_signature=list(input_signature))
+    return decorator
+
+
+__all__ = ["OptimizeGraph", "RewriterConfig", "convert_variables_to_constants_v2", "held_stderr", "tf", "tf_function"]

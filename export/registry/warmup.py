@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from emotion_ai.client import protos
 from emotion_ai.contract import IMAGES_INPUT, INPUTS, Servable, outputs
 from emotion_ai.errors import ExportError
+from emotion_ai.published import WARMUP_FILE
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.registry.quiet_tensorflow import held_stderr, tf
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 8, 32, 64)  # one, and the batch sizes that the batching parameters allow
 
 

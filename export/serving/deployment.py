@@ -1,27 +1,28 @@
-"""Configuration beside the models: batching, monitoring, Compose, Kubernetes, and the page that explains it."""
+"""The folder `deployment/` beside the models: batching, monitoring, Compose, Kubernetes, and a README."""
 
 import json
-import os
 import shlex
 from pathlib import Path
 from string import Template
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
-from emotion_ai_export.registry.model_config import parse
-from emotion_ai_export.registry.publish import CONFIG_FILE, CONTAINER_BASE, TARGETS, versions_of
+from emotion_ai.files import write_text
+from emotion_ai.published import CONFIG_FILE, list_versions
+from emotion_ai_export.registry.model_config import read_config
+from emotion_ai_export.registry.publish import CONTAINER_BASE, check_target
 from emotion_ai_export.registry.warmup import BATCHES
-from emotion_ai_export.serving.launch import IMAGE
+from emotion_ai_export.serving.engines import IMAGE
 
 FOLDER = "deployment"
 FILES = ("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "README.md")
 TEMPLATES = Path(__file__).with_name("templates")
 METRICS_PATH = "/monitoring/prometheus/metrics"
-SERVER_MEMORY = 2048  # MiB beside the models; the embedded server takes 1.2 GiB with one version, 1.6 with two
+SERVER_MEMORY = 2048  # MiB besides the models; the embedded server takes 1.2 GiB with one version, 1.6 with two
 MEMORY_STEP = 128  # MiB
-USER = 65532  # nobody's number on the host; the models must be readable by everyone
+USER = 65532  # no user of the host; the models must be readable by everyone
 
-# The image has bash, but neither curl nor wget. The status is 200 whatever the state is, so the text is searched.
+# The image has bash, but neither curl nor wget. The HTTP status is 200 in any state, so the body is searched.
 _PROBE = r"""for model in $models; do
   exec 3<>/dev/tcp/127.0.0.1/8501 || exit 1
   printf 'GET /v1/models/%s HTTP/1.0\r\n\r\n' "$$model" >&3
@@ -33,25 +34,26 @@ def write_deployment(base: Path, target: str) -> list[Path]:
     """Rewrites `deployment/` beside the models; the same models give the same bytes.
 
     Args:
-        base: where the models and their `models.config` lie.
-        target: what `models.config` was written for. "host" names absolute paths, which a container sees under the
-            same names; "container" those below /models.
+        base: the published folder, with its `models.config`.
+        target: the one that `models.config` was written for: "host" for absolute paths, which a container sees under
+            the same names, "container" for paths below /models.
 
     Raises:
-        ExportError: an unknown target, a `models.config` that is missing or names other paths, or a folder that
-            cannot be written.
+        ExportError: unknown target, `models.config` missing or written for other paths, or a folder that is not
+            writable.
     """
-    if target not in TARGETS:
-        raise ExportError(f"target={target}: choose one of {', '.join(TARGETS)}")
+    check_target(target)
     folder = base / FOLDER
     values = _values(base, target)
-    in_compose = {name: value.replace("$", "$$") for name, value in values.items()}  # it expands variables by itself
+    in_compose = {name: value.replace("$", "$$") for name, value in values.items()}  # Compose expands variables
     texts = {name: _render(name, in_compose if name == "compose.yaml" else values) for name in FILES}
     try:
         folder.mkdir(exist_ok=True)
-        return [_write(folder / name, text) for name, text in texts.items()]
+        for name, text in texts.items():
+            write_text(folder / name, text, sync=True)
     except OSError as error:
-        raise ExportError(f"{folder}: cannot be written ({error.strerror}); make room for it and try again") from error
+        raise ExportError(f"{folder}: not writable ({error.strerror}); make room for it and try again") from error
+    return [folder / name for name in texts]
 
 
 def _values(base: Path, target: str) -> dict[str, str]:
@@ -91,16 +93,16 @@ def _values(base: Path, target: str) -> dict[str, str]:
 
 
 def _model_bytes(base: Path, inside: str) -> int:
-    """Bytes of the folders of all versions that `models.config` has the server load."""
+    """Bytes of all versions that `models.config` lists, on disk."""
     path = base / CONFIG_FILE
     if not path.is_file():
-        raise ExportError(f"{path}: not there; publish with: emotion-ai export out={base}")
+        raise ExportError(f"{path}: no such file; publish with: emotion-ai export out={base}")
     total = 0
-    for config in parse(path.read_text(encoding="utf-8")):
+    for config in read_config(base):
         if config.base_path != f"{inside}/{config.name}":
             raise ExportError(f"{path}: names {config.base_path}, not {inside}/{config.name}; give the other target=")
         model = base / config.name
-        for version in config.versions or versions_of(model)[-1:]:
+        for version in config.versions or list_versions(model)[-1:]:
             total += sum(file.stat().st_size for file in (model / str(version)).rglob("*") if file.is_file())
     return total
 
@@ -115,22 +117,9 @@ def _quoted(text: str) -> str:
 
 
 def _render(name: str, values: dict[str, str]) -> str:
-    """Fills a template; a value of several lines is indented like its placeholder."""
+    """Fills a template; a value of several lines takes the indentation of its placeholder."""
     lines = []
     for line in (TEMPLATES / name).read_text(encoding="utf-8").splitlines():
         indent = line[: len(line) - len(line.lstrip())]
         lines.append(Template(line).substitute(values).replace("\n", f"\n{indent}"))
     return "\n".join([*lines, ""])
-
-
-def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

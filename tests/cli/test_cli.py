@@ -106,7 +106,7 @@ def test_errors_are_one_line_and_exit_code_2(
         (["cross-validate", "experiment=emotion"], "give the number of folds, e.g. data.folds=5"),
         (["evaluate", "task=emotion", "checkpoint=none.ckpt"], "none.ckpt: no such checkpoint"),
         (["evaluate", "task=emotion"], "checkpoint must be given"),
-        (["export", "out=models", "keypoints=a.ckpt"], "both networks are wanted"),
+        (["export", "out=models", "keypoints=a.ckpt"], "both networks are needed"),
     ],
 )
 def test_errors_of_hydra_stages_are_one_line_and_exit_code_2(

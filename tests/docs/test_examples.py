@@ -120,13 +120,13 @@ CASES = [
 @pytest.fixture(scope="module")
 def served(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
     """A folder with two published versions, and the addresses of a server for it."""
-    from emotion_ai_export.convert.parity import ParityReport, Row
+    from emotion_ai_export.convert.parity import Comparison, ParityReport
     from emotion_ai_export.registry.publish import publisher, put_in_place, write_config
     from emotion_ai_export.serving.deployment import write_deployment
     from emotion_ai_export.serving.launch import running
 
     base = tmp_path_factory.mktemp("published") / "models"
-    proof = ParityReport([Row("SavedModel", "face", "serving_bytes", "keypoints", "real", 1, 5e-5, 1e-4)])
+    proof = ParityReport([Comparison("SavedModel", "face", "serving_bytes", "keypoints", "real", 1, 5e-5, 1e-4)])
     for number in (1, 2):
         with publisher(base) as staging:
             for name, folder in folders.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from emotion_ai_export.registry.publish import versions_of
+from emotion_ai.published import list_versions
 
 
 @pytest.mark.timeout(600)
@@ -16,7 +16,7 @@ def test_the_whole_road(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=580, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     for model in ("keypoints", "emotion", "face"):
-        assert versions_of(tmp_path / "demo" / "models" / model) == [1, 2]
+        assert list_versions(tmp_path / "demo" / "models" / model) == [1, 2]
     with Image.open(tmp_path / "demo" / "demo.png") as picture:
         assert picture.size[0] >= 1000
         assert len(set(picture.convert("L").resize((64, 64)).get_flattened_data())) > 50

@@ -19,11 +19,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from emotion_ai.contract import TASKS
-from emotion_ai.models import load_network
 from emotion_ai_export.convert.graph import to_graph, to_onnx
-from emotion_ai_export.convert.parity import ParityReport, Row
+from emotion_ai_export.convert.parity import Comparison, ParityReport
 from emotion_ai_export.convert.saved_model import save_servable
-from emotion_ai_export.convert.stage import _extras
+from emotion_ai_export.convert.version_files import SourceNetwork, write_version_files
 from emotion_ai_export.registry.model_config import ModelConfig, render
 from emotion_ai_export.serving.launch import Addresses, running
 
@@ -44,9 +43,9 @@ ARGUMENTS = [
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`face` alone, without the proof that an export makes: stable is version 1, canary and newest 2."""
     base = tmp_path_factory.mktemp("models")
-    loaded = {task: load_network("bundled", task) for task in TASKS}
-    graphs = {task: to_graph(to_onnx(network)) for task, (network, _) in loaded.items()}
-    rows = [Row("SavedModel", "face", "serving_bytes", "keypoints", "real", batch, 3e-5, 1e-4) for batch in (1, 7)]
+    sources = {task: SourceNetwork.load("bundled", task) for task in TASKS}
+    graphs = {task: to_graph(to_onnx(source.network)) for task, source in sources.items()}
+    rows = [Comparison("SavedModel", "face", "serving_bytes", "keypoints", "real", n, 3e-5, 1e-4) for n in (1, 7)]
     for number in (1, 2):
         folder = base / "face" / str(number)
         if number == 1:
@@ -54,7 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copytree(base / "face" / "1", folder)
         (folder / "assets.extra").mkdir(exist_ok=True)
-        _extras(folder, "face", loaded, dict.fromkeys(TASKS, "bundled"), ParityReport(rows), number)
+        write_version_files(folder, "face", sources, {"version": number, **ParityReport(rows).as_dict()})
     configs = [ModelConfig("face", str(base / "face"), (1, 2), {"stable": 1, "canary": 2})]
     (base / "models.config").write_text(render(configs))
     return base

@@ -1,3 +1,3 @@
-"""The embedded server: TensorFlow Serving's REST API from the same folders, for development and tests."""
+"""The embedded server: TensorFlow Serving's REST and gRPC APIs on the same folders, for development and tests."""
 
 NAME = "emotion-ai-embedded"

@@ -1,4 +1,4 @@
-"""`python -m emotion_ai_export.serving.embedded BASE`: the embedded server as a process of its own."""
+"""`python -m emotion_ai_export.serving.embedded BASE`: the embedded server as a process."""
 
 import argparse
 import logging
@@ -13,7 +13,7 @@ from emotion_ai_export.serving.embedded import NAME
 
 log = logging.getLogger("emotion_ai_export.serving.embedded")
 
-_GRACE = 30  # seconds for requests under way
+_GRACE = 30  # seconds to finish open requests
 
 
 def main() -> None:
@@ -23,15 +23,15 @@ def main() -> None:
     parser.add_argument("--rest-port", type=int, default=8501)
     parser.add_argument("--grpc-port", type=int, default=8500)
     parser.add_argument("--poll-seconds", type=float, default=1.0)
-    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process is gone")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process ends")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format=f"{NAME}: %(message)s", stream=sys.stderr)
     if options.until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    # bound at once, so that a taken port is told at once; nobody can connect until it listens
+    # bound before TensorFlow is imported, so a taken port fails at once; nobody can connect until it listens
     host = f"[{options.host}]" if ":" in options.host else options.host
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    # with the protocol named, asyncio switches Nagle's algorithm off, which would hold each answer for 40 ms
+    # with the protocol given, asyncio disables Nagle's algorithm, which would delay each response by 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -50,9 +50,9 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"{NAME}: {error}")
     places = (*listener.getsockname()[:2], grpc_port)
-    log.info("stands in for TensorFlow Serving, REST on http://%s:%d, gRPC on port %d", *places)
+    log.info("stand-in for TensorFlow Serving, REST on http://%s:%d, gRPC on port %d", *places)
     app = create_app(store, stop=lambda: rpc.stop(_GRACE).wait())
-    # requests under way are answered before the process ends
+    # open requests are finished before the process ends
     config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_GRACE)
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -15,18 +15,20 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
-from emotion_ai_export.serving.embedded.store import ModelStore, Servable
-from emotion_ai_export.serving.embedded.wire import ServingError, parse_body, parse_predict, render_predict
+from emotion_ai_export.serving.embedded.loaded_model import LoadedModel
+from emotion_ai_export.serving.embedded.store import ModelStore
+from emotion_ai_export.serving.embedded.wire import parse_body, parse_predict, render_predict
 
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
-_ASK = re.compile(_MODEL + r":(predict|classify|regress)", re.IGNORECASE)
-_LOOK = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE)
+_POST = re.compile(_MODEL + r":(predict|classify|regress)", re.IGNORECASE)
+_GET = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE)
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 
 
 def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[], None] = lambda: None) -> Router:
-    """The ASGI application; its lifespan starts and stops the store, and at the end calls `stop`."""
+    """The ASGI application. Its lifespan starts and stops the store, and calls `stop` at the end."""
     limits = limits or Limits()
     pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="model")
     pending = 0
@@ -39,7 +41,7 @@ def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[
         await asyncio.to_thread(store.stop)
         pool.shutdown()
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal pending
         request = Request(scope, receive)
         pending += 1
@@ -47,7 +49,7 @@ def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[
             if pending > limits.pending:
                 raise ServingError(f"More than {limits.pending} requests are pending; try again later", "UNAVAILABLE")
             body = await _body(request, limits.body)
-            # models and JSON keep a core busy: the event loop stays free to take and answer other requests
+            # models and JSON keep a core busy: in a thread, they leave the event loop free for other requests
             work = pool.submit(_respond, store, request.method, _path(request), body)
             response = await asyncio.wrap_future(work)
         except ServingError as error:
@@ -61,11 +63,11 @@ def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[
             response.body = b""
         await response(scope, receive, send)
 
-    return Router(redirect_slashes=False, default=answer, lifespan=lifespan)
+    return Router(redirect_slashes=False, default=serve, lifespan=lifespan)
 
 
 def _path(request: Request) -> str:
-    """The server takes a query for a part of the model's name."""
+    """The path with its query, which the server reads as a part of the model's name."""
     query = request.scope["query_string"].decode("latin-1")
     return request.scope["path"] + (f"?{query}" if query else "")
 
@@ -87,7 +89,7 @@ async def _body(request: Request, limit: int) -> bytes:
     try:
         body = unpacker.decompress(body, limit)
     except zlib.error:
-        return b""  # the server answers as if nothing had come
+        return b""  # the server responds as to an empty body
     if unpacker.unconsumed_tail:
         raise too_large
     return body
@@ -101,30 +103,30 @@ def _respond(store: ModelStore, method: str, path: str, body: bytes) -> Response
         raise ServingError("Missing model name in request.")
     if not folded.startswith("/v1/"):
         return Response(_NOT_FOUND, 404, media_type="text/html")
-    match = (_ASK if method == "POST" else _LOOK).fullmatch(path)
+    match = (_POST if method == "POST" else _GET).fullmatch(path)
     if match is None or method not in ("GET", "POST"):
         raise ServingError(f"Malformed request: {method} {path}")
-    model, digits, label, what = match.groups()
+    model, digits, label, action = match.groups()
     version = int(digits) if digits and len(digits) < 20 else None
     if digits and (version is None or version >= 2**63):
         return Response(status_code=400, media_type="application/json")
     if method == "POST":
-        return _predict(store, (model, version, label), what.lower(), body)
-    if not what:
+        return _predict(store, (model, version, label), action.lower(), body)
+    if not action:
         return _json({"model_version_status": store.status(model, version)})
-    servable = store.find(model, version, label)
-    spec = {"name": model, "version": str(servable.version), "signature_name": ""}
-    return _json({"model_spec": spec, "metadata": servable.metadata()})
+    loaded = store.find(model, version, label)
+    spec = {"name": model, "version": str(loaded.version), "signature_name": ""}
+    return _json({"model_spec": spec, "metadata": loaded.metadata()})
 
 
-def _predict(store: ModelStore, wanted: tuple[str, int | None, str | None], verb: str, body: bytes) -> Response:
+def _predict(store: ModelStore, choice: tuple[str, int | None, str | None], verb: str, body: bytes) -> Response:
     if verb != "predict":
         parse_body(body)
         raise ServingError(f"The embedded server does not {verb}; start TensorFlow Serving for that", "UNIMPLEMENTED")
-    found: list[Servable] = []
+    found: list[LoadedModel] = []
 
     def dtypes(signature: str) -> Any:
-        found.append(store.find(*wanted))  # only now: a body that is no JSON is refused whatever the model
+        found.append(store.find(*choice))  # after parsing: invalid JSON is an error for any model
         return found[0].dtypes(signature)
 
     request = parse_predict(body, dtypes)
@@ -132,9 +134,9 @@ def _predict(store: ModelStore, wanted: tuple[str, int | None, str | None], verb
     return Response(render_predict(outputs, request.row), media_type="application/json")
 
 
-def _json(answer: Any, status: int = 200) -> Response:
-    return Response(json.dumps(answer, indent=1) + "\n", status, media_type="application/json")
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(json.dumps(content, indent=1) + "\n", status, media_type="application/json")
 
 
-def _error(refusal: ServingError) -> Response:
-    return _json({"error": str(refusal)}, refusal.status)
+def _error(error: ServingError) -> Response:
+    return _json({"error": str(error)}, error.status)

@@ -1,15 +1,15 @@
-"""How much the embedded server takes on."""
+"""Limits of the embedded server."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of REST and gRPC each.
+    """Limits of REST and of gRPC, each.
 
     Attributes:
-        body: bytes of a request, unpacked.
-        pending: requests at once, beyond which they are refused (503, RESOURCE_EXHAUSTED).
+        body: bytes of a request, decompressed.
+        pending: requests at once; more are rejected (503, RESOURCE_EXHAUSTED).
         workers: threads that run models.
     """
 

@@ -8,15 +8,16 @@ import grpc
 
 from emotion_ai.client import protos
 from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
-from emotion_ai_export.serving.embedded.store import ModelStore, Servable
-from emotion_ai_export.serving.embedded.wire import ServingError
+from emotion_ai_export.serving.embedded.loaded_model import LoadedModel
+from emotion_ai_export.serving.embedded.store import ModelStore
 
 _SIGNATURES = "signature_def"
 
 
 def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> tuple[grpc.Server, int]:
-    """A gRPC server on HOST:PORT (port 0 takes a free one), started; and its port.
+    """A started gRPC server on HOST:PORT (port 0 takes a free one), and its port.
 
     Raises:
         OSError: the address is taken.
@@ -28,7 +29,7 @@ def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> 
         options=[
             ("grpc.max_receive_message_length", limits.body),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
+            ("grpc.so_reuseport", 0),  # a second server on the same port is an error
         ],
     )
     methods = {
@@ -36,7 +37,7 @@ def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> 
         protos.GET_MODEL_METADATA: (_metadata, protos.GetModelMetadataRequest),
         protos.GET_MODEL_STATUS: (_status, protos.GetModelStatusRequest),
     }
-    handlers = {path: _handler(store, answer, request) for path, (answer, request) in methods.items()}
+    handlers = {path: _handler(store, method, request) for path, (method, request) in methods.items()}
     server.add_generic_rpc_handlers([_ByPath(handlers)])
     try:
         port = server.add_insecure_port(address)
@@ -54,11 +55,11 @@ class _ByPath(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(store: ModelStore, answer: Callable[[ModelStore, Any], Any], request: Any) -> Any:
+def _handler(store: ModelStore, method: Callable[[ModelStore, Any], Any], request: Any) -> Any:
     def respond(message: Any, context: grpc.ServicerContext) -> Any:
         context.send_initial_metadata((("server", NAME),))
         try:
-            return answer(store, message)
+            return method(store, message)
         except ServingError as error:
             context.abort(grpc.StatusCode[error.code], str(error))
 
@@ -66,7 +67,7 @@ def _handler(store: ModelStore, answer: Callable[[ModelStore, Any], Any], reques
 
 
 def _predict(store: ModelStore, request: Any) -> Any:
-    servable = _find(store, request.model_spec)
+    loaded = _find(store, request.model_spec)
     tensors = {}
     for name, value in request.inputs.items():
         try:
@@ -74,8 +75,8 @@ def _predict(store: ModelStore, request: Any) -> Any:
         except ValueError as error:
             raise ServingError(f"{name}: {error}") from error
     signature = request.model_spec.signature_name or "serving_default"
-    outputs = servable.call(signature, tensors, request.output_filter)
-    response = protos.PredictResponse(model_spec=_spec(request.model_spec.name, servable, signature))
+    outputs = loaded.call(signature, tensors, request.output_filter)
+    response = protos.PredictResponse(model_spec=_spec(request.model_spec.name, loaded, signature))
     for name, array in outputs.items():
         response.outputs[name].CopyFrom(protos.tensor(array, packed=False))
     return response
@@ -87,10 +88,10 @@ def _metadata(store: ModelStore, request: Any) -> Any:
     for field in request.metadata_field:
         if field != _SIGNATURES:
             raise ServingError(f"Metadata field {field} is not supported")
-    servable = _find(store, request.model_spec)
-    response = protos.GetModelMetadataResponse(model_spec=_spec(request.model_spec.name, servable))
+    loaded = _find(store, request.model_spec)
+    response = protos.GetModelMetadataResponse(model_spec=_spec(request.model_spec.name, loaded))
     signatures = protos.SignatureDefMap()
-    for name, signature in servable.signatures.items():
+    for name, signature in loaded.signatures.items():
         signatures.signature_def[name].MergeFromString(signature.SerializeToString())
     packed = response.metadata[_SIGNATURES]
     packed.type_url, packed.value = protos.SIGNATURE_MAP_URL, signatures.SerializeToString()
@@ -109,10 +110,10 @@ def _status(store: ModelStore, request: Any) -> Any:
     return response
 
 
-def _find(store: ModelStore, spec: Any) -> Servable:
+def _find(store: ModelStore, spec: Any) -> LoadedModel:
     version = spec.version.value if spec.HasField("version") else None
     return store.find(spec.name, version, spec.version_label if spec.HasField("version_label") else None)
 
 
-def _spec(model: str, servable: Servable, signature: str = "") -> dict[str, Any]:
-    return {"name": model, "version": {"value": servable.version}, "signature_name": signature}
+def _spec(model: str, loaded: LoadedModel, signature: str = "") -> dict[str, Any]:
+    return {"name": model, "version": {"value": loaded.version}, "signature_name": signature}

@@ -14,6 +14,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve published models with TensorFlow Serving, its container or the embedded server."""
+    from emotion_ai_export.serving.engines import ServerOptions
     from emotion_ai_export.serving.launch import serve
 
-    serve(base, rest_port, grpc_port, engine, host)
+    serve(base, ServerOptions(rest_port, grpc_port, engine, host))

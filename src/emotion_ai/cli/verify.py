@@ -20,6 +20,6 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Check that published and served models still match their checkpoints; exits with 1 if not."""
-    from emotion_ai_export.convert.verify import verify_command
+    from emotion_ai_export.convert.verify import VerifyOptions, verify_command
 
-    sys.exit(verify_command(base, server, grpc, version, out, json))
+    sys.exit(verify_command(base, VerifyOptions(server, grpc, version), out, json))

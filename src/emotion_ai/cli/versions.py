@@ -21,7 +21,7 @@ def versions(
     json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List published versions with labels, state, metrics, parity and checkpoint."""
-    from emotion_ai_export.registry.versions import versions_command
+    from emotion_ai_export.registry.listing import versions_command
 
     versions_command(base, server, json)
 
@@ -36,8 +36,9 @@ def promote(
 ) -> None:
     """Move a label to a version, once the server has loaded it."""
     from emotion_ai_export.registry.versions import promote
+    from emotion_ai_export.registry.watched_server import WatchedServer
 
-    number = promote(base, version, label, None if offline else server, timeout)
+    number = promote(base, version, label, None if offline else WatchedServer(server, timeout))
     Console().print(f"{label} is version {number}", highlight=False)
 
 
@@ -46,8 +47,9 @@ def rollback(
 ) -> None:
     """Move a label back to its previous version."""
     from emotion_ai_export.registry.versions import rollback
+    from emotion_ai_export.registry.watched_server import WatchedServer
 
-    number = rollback(base, label, None if offline else server, timeout)
+    number = rollback(base, label, None if offline else WatchedServer(server, timeout))
     Console().print(f"{label} is version {number}" if number else f"{label} is removed", highlight=False)
 
 
@@ -60,6 +62,7 @@ def prune(
 ) -> None:
     """Delete old versions, except those with a label."""
     from emotion_ai_export.registry.versions import prune
+    from emotion_ai_export.registry.watched_server import WatchedServer
 
-    deleted = prune(base, keep, None if offline else server, timeout)
+    deleted = prune(base, keep, None if offline else WatchedServer(server, timeout))
     Console().print(f"deleted {', '.join(map(str, deleted))}" if deleted else "nothing to delete", highlight=False)

@@ -95,7 +95,7 @@ def serving(models: Path | None, server: str | None, console: Console) -> Iterat
         yield Served(server, models)
         return
     serve = stage("emotion_ai_export.serving.launch")
-    engine = serve.server_engine()
+    engine = stage("emotion_ai_export.serving.engines").server_engine()
     folder = models or bundled_models(console)
     if engine == "embedded":
         console.print("starting the embedded server, a stand-in for TensorFlow Serving")

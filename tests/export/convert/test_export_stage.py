@@ -15,8 +15,8 @@ import torch
 
 from emotion_ai.contract import SERVABLES, TASKS
 from emotion_ai.models import FaceNetwork, load_network, save_network
+from emotion_ai.published import list_versions
 from emotion_ai_export.registry.model_config import parse
-from emotion_ai_export.registry.publish import versions_of
 
 TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 
@@ -35,7 +35,7 @@ def command(tmp_path: Path) -> list[str]:
 
 
 def published(base: Path) -> dict[str, list[int]]:
-    return {name: versions_of(base / name) for name in SERVABLES}
+    return {name: list_versions(base / name) for name in SERVABLES}
 
 
 def test_killed_it_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: Path, command: list[str]) -> None:

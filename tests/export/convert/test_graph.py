@@ -113,7 +113,7 @@ def test_torchvisions_padded_pooling_converts_exactly(make_network: Callable[...
 @pytest.mark.parametrize(
     ("operator", "complaint"),
     [
-        ("NoSuchOperator", "onnx-tf does not translate the probabilities network"),
+        ("NoSuchOperator", "onnx-tf cannot translate the probabilities network"),
         ("Hardmax", "needs tensorflow_addons"),
         ("Relu", "transposes to NHWC"),  # translates, but does not begin as our networks do
     ],

@@ -12,18 +12,14 @@ from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ParityError
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.parity import (
-    BATCHES,
     TOLERANCES,
+    Comparison,
     ParityReport,
-    Row,
-    ask_saved_models,
-    check_asked,
-    check_onnx,
-    parity_faces,
-    picture_files,
-    same_files,
-    same_pixels,
+    compare,
+    compare_onnx,
+    saved_model_predictor,
 )
+from emotion_ai_export.convert.parity_cases import BATCHES, file_cases, parity_faces, picture_files, pixel_cases
 
 KINDS = {"real", "synthetic", "black", "white", "noise"}
 
@@ -42,8 +38,8 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
 ) -> None:
     report = ParityReport()
     for task, network in networks.items():
-        report.rows += check_onnx(task, onnx_models[task], same_pixels({task: network}, faces))
-    report.rows += check_asked("SavedModel", SERVABLES, ask_saved_models(loaded), same_pixels(networks, faces))
+        report.rows += compare_onnx(task, onnx_models[task], pixel_cases({task: network}, faces))
+    report.rows += compare("SavedModel", SERVABLES, saved_model_predictor(loaded), pixel_cases(networks, faces))
     report.require()
     saved = {(r.servable, r.signature, r.output, r.kind, r.batch) for r in report.rows if r.path == "SavedModel"}
     outputs = [
@@ -76,8 +72,8 @@ def test_a_weight_that_was_altered_after_the_export_is_refused(
     output = {"keypoints": "keypoints", "emotion": "probabilities"}[task]
     changed = networks | {task: altered}
     for rows in (
-        check_onnx(task, onnx_models[task], same_pixels({task: altered}, few(faces))),
-        check_asked("SavedModel", ("face",), ask_saved_models(loaded), same_pixels(changed, few(faces))),
+        compare_onnx(task, onnx_models[task], pixel_cases({task: altered}, few(faces))),
+        compare("SavedModel", ("face",), saved_model_predictor(loaded), pixel_cases(changed, few(faces))),
     ):
         report = ParityReport(rows)
         assert not report.passes
@@ -89,19 +85,19 @@ def test_a_weight_that_was_altered_after_the_export_is_refused(
 def test_a_swap_between_faces_of_a_batch_is_noticed(
     networks: dict[Any, Any], loaded: dict[str, Any], faces: dict[str, Any]
 ) -> None:
-    ask = ask_saved_models(loaded)
+    ask = saved_model_predictor(loaded)
 
     def shuffled(servable: str, signature: str, values: Any) -> dict[str, np.ndarray]:
         return {name: value[::-1] for name, value in ask(servable, signature, values).items()}
 
-    report = ParityReport(check_asked("served", ("keypoints",), shuffled, same_pixels(networks, few(faces))))
+    report = ParityReport(compare("served", ("keypoints",), shuffled, pixel_cases(networks, few(faces))))
     assert {row.batch for row in report.rows if not row.passes} == set(BATCHES) - {1}
 
 
 def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
     networks: dict[Any, Any], loaded: dict[str, Any]
 ) -> None:
-    rows = check_asked("SavedModel", SERVABLES, ask_saved_models(loaded), same_files(networks))
+    rows = compare("SavedModel", SERVABLES, saved_model_predictor(loaded), file_cases(networks))
     ParityReport(rows).require()
     kinds = {row.kind for row in rows}
     assert len(kinds) == len(picture_files()) == 16
@@ -110,13 +106,13 @@ def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
 
 
 def test_a_coarser_resize_is_noticed(networks: dict[Any, Any], loaded: dict[str, Any]) -> None:
-    ask = ask_saved_models(loaded)
+    ask = saved_model_predictor(loaded)
 
     def nearest(servable: str, signature: str, values: Any) -> dict[str, np.ndarray]:
         picture = Image.open(io.BytesIO(values[0])).convert("L").resize((96, 96), Image.Resampling.NEAREST)
         return ask(servable, signature, [encode_png(np.asarray(picture))])
 
-    failed = {row.kind for row in check_asked("served", ("face",), nearest, same_files(networks)) if not row.passes}
+    failed = {row.kind for row in compare("served", ("face",), nearest, file_cases(networks)) if not row.passes}
     assert {kind for kind in picture_files() if "96x96" not in kind and "1x1" not in kind} <= failed
 
 
@@ -132,7 +128,7 @@ def test_a_coarser_resize_is_noticed(networks: dict[Any, Any], loaded: dict[str,
 def test_an_answer_that_is_not_the_contracts_does_not_pass(
     answer: dict[str, Any], networks: dict[Any, Any], faces: dict[str, Any]
 ) -> None:
-    report = ParityReport(check_asked("served", ("emotion",), lambda *_: answer, same_pixels(networks, few(faces))))
+    report = ParityReport(compare("served", ("emotion",), lambda *_: answer, pixel_cases(networks, few(faces))))
     assert not any(row.passes for row in report.rows)
     with pytest.raises(ParityError):
         report.require()
@@ -143,6 +139,6 @@ def test_nothing_compared_is_not_a_proof() -> None:
 
 
 def test_the_worst_is_judged_by_its_own_tolerance() -> None:
-    pixel = Row("SavedModel", "face", "serving_default", "keypoints", "noise", 1, 5e-5, 1e-4)
-    probability = Row("SavedModel", "face", "serving_default", "probabilities", "noise", 1, 9e-6, 1e-5)
+    pixel = Comparison("SavedModel", "face", "serving_default", "keypoints", "noise", 1, 5e-5, 1e-4)
+    probability = Comparison("SavedModel", "face", "serving_default", "probabilities", "noise", 1, 9e-6, 1e-5)
     assert ParityReport([pixel, probability]).worst is probability

@@ -15,18 +15,19 @@ from emotion_ai.cli import app
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ClientError, ConfigError
 from emotion_ai.models import load_network, save_network
-from emotion_ai_export.convert import parity
+from emotion_ai_export.convert import parity_cases
 from emotion_ai_export.convert.stage import export
-from emotion_ai_export.convert.verify import Check, verify
+from emotion_ai_export.convert.verify import Check, VerifyOptions, verify
 from emotion_ai_export.registry.publish import write_checksums
-from emotion_ai_export.serving.launch import running, server_engine
+from emotion_ai_export.serving.engines import server_engine
+from emotion_ai_export.serving.launch import running
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_batches() -> Iterator[None]:
     """The export's own test goes through all of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "BATCHES", (1, 3))
+        patch.setattr(parity_cases, "BATCHES", (1, 3))
         yield
 
 
@@ -81,13 +82,13 @@ def test_what_was_published_passes_in_all_ways_and_says_so_for_a_machine(publish
 
 def test_a_running_server_is_asked_instead_of_one_of_our_own(base: Path) -> None:
     with running(base, engine=server_engine()) as server:
-        checks = verify(base, server.rest, server.grpc)
+        checks = verify(base, VerifyOptions(server.rest, server.grpc))
         assert not failed(checks)
         assert {check.name for check in checks} >= {"REST", "gRPC"}
         for model in SERVABLES:
             shutil.copytree(base / model / "1", base / model / "2")
         with pytest.raises(ClientError, match="serves none of the versions 2"):
-            verify(base, server.rest, version=2)
+            verify(base, VerifyOptions(server.rest, version=2))
 
 
 @pytest.mark.parametrize("sums", ["old", "rewritten"])
@@ -166,9 +167,9 @@ def test_the_command_fails_with_one_and_says_what(base: Path) -> None:
 
 
 def test_what_cannot_be_verified_is_one_line(tmp_path: Path, base: Path) -> None:
-    with pytest.raises(ConfigError, match="any version is not there"):
+    with pytest.raises(ConfigError, match="no published versions there"):
         verify(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="version 9 is not there"):
-        verify(base, version=9)
+    with pytest.raises(ConfigError, match="no version 9 there"):
+        verify(base, VerifyOptions(version=9))
     with pytest.raises(ClientError, match="no server answers"):
-        verify(base, "http://127.0.0.1:9")
+        verify(base, VerifyOptions("http://127.0.0.1:9"))

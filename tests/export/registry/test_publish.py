@@ -11,13 +11,13 @@ import pytest
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
+from emotion_ai.published import list_versions
 from emotion_ai_export.registry import publish
 from emotion_ai_export.registry.model_config import parse, render
 from emotion_ai_export.registry.publish import (
     next_version,
     publisher,
     put_in_place,
-    versions_of,
     write_checksums,
     write_config,
 )
@@ -86,7 +86,7 @@ def test_a_killed_publisher_leaves_nothing_visible_and_the_next_one_cleans_up(tm
         assert len(hidden(tmp_path)) == 1  # the loser has not touched the winner's
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert [versions_of(tmp_path / name) for name in SERVABLES] == [[], [], []]
+    assert [list_versions(tmp_path / name) for name in SERVABLES] == [[], [], []]
     assert len(hidden(tmp_path)) == 1
     assert publish_one(tmp_path) == 1
     assert not hidden(tmp_path)
@@ -106,10 +106,10 @@ def test_a_crash_between_the_renames_leaves_a_gap_and_face_is_last(
     with pytest.raises(KeyboardInterrupt):
         publish_one(tmp_path)
     monkeypatch.undo()
-    assert [versions_of(tmp_path / name) for name in SERVABLES] == [[1], [1], []]
+    assert [list_versions(tmp_path / name) for name in SERVABLES] == [[1], [1], []]
     assert not hidden(tmp_path)
     assert publish_one(tmp_path) == 2
-    assert [versions_of(tmp_path / name) for name in SERVABLES] == [[1, 2], [1, 2], [2]]
+    assert [list_versions(tmp_path / name) for name in SERVABLES] == [[1, 2], [1, 2], [2]]
 
 
 def test_one_number_for_three_models_is_the_highest_present_plus_one(tmp_path: Path) -> None:
@@ -131,7 +131,10 @@ def test_a_version_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="give another out="), publisher(tmp_path / "file" / "models"):
+    with (
+        pytest.raises(ExportError, match="choose another folder with out="),
+        publisher(tmp_path / "file" / "models"),
+    ):
         pass
 
 

@@ -8,8 +8,9 @@ import pytest
 from emotion_ai.client import protos
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
+from emotion_ai.published import WARMUP_FILE
 from emotion_ai_export.convert.frameworks import tf
-from emotion_ai_export.registry.warmup import BATCHES, WARMUP_FILE, replay_warmup, requests, write_warmup
+from emotion_ai_export.registry.warmup import BATCHES, replay_warmup, requests, write_warmup
 
 FACES = np.random.default_rng(0).integers(0, 256, (5, 96, 96), dtype=np.uint8)
 

@@ -24,9 +24,8 @@ from emotion_ai_export.registry.model_config import parse, render
 from emotion_ai_export.registry.publish import write_config
 from emotion_ai_export.registry.warmup import BATCHES
 from emotion_ai_export.serving import deployment
-from emotion_ai_export.serving import launch as serve
 from emotion_ai_export.serving.deployment import FILES, TEMPLATES, write_deployment
-from emotion_ai_export.serving.launch import IMAGE
+from emotion_ai_export.serving.engines import IMAGE, served_models
 
 MIB = 2**20
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -336,9 +335,9 @@ def test_the_same_models_give_the_same_bytes_and_nothing_else(base: Path, target
 
 def test_the_servers_do_not_take_the_folder_for_a_model(base: Path, target: str) -> None:
     rendered(base, target)
-    assert sorted(serve._models(base)) == sorted(SERVABLES)
+    assert sorted(served_models(base)) == sorted(SERVABLES)
     (base / "models.config").unlink()
-    assert sorted(serve._models(base)) == sorted(SERVABLES)
+    assert sorted(served_models(base)) == sorted(SERVABLES)
 
 
 def test_a_write_that_fails_leaves_the_files_whole(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,8 +346,8 @@ def test_a_write_that_fails_leaves_the_files_whole(base: Path, monkeypatch: pyte
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(deployment.os, "fsync", full)
-    with pytest.raises(ExportError, match=r"deployment: cannot be written \(No space left on device\)"):
+    monkeypatch.setattr("emotion_ai.files.os.fsync", full)
+    with pytest.raises(ExportError, match=r"deployment: not writable \(No space left on device\)"):
         write_deployment(base, "host")
     assert {path.name: path.read_text() for path in (base / "deployment").iterdir()} == first
 
@@ -356,14 +355,14 @@ def test_a_write_that_fails_leaves_the_files_whole(base: Path, monkeypatch: pyte
 def test_a_folder_that_cannot_be_made_is_one_clear_error(base: Path) -> None:
     write_config(base, "host")
     (base / "deployment").write_text("in the way")
-    with pytest.raises(ExportError, match=r"deployment: cannot be written \(File exists\)"):
+    with pytest.raises(ExportError, match=r"deployment: not writable \(File exists\)"):
         write_deployment(base, "host")
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(base: Path) -> None:
     with pytest.raises(ExportError, match="target=moon: choose one of host, container"):
         write_deployment(base, "moon")
-    with pytest.raises(ExportError, match=r"models\.config: not there"):
+    with pytest.raises(ExportError, match=r"models\.config: no such file"):
         write_deployment(base, "host")
     write_config(base, "host")
     with pytest.raises(ExportError, match=r"models\.config: names .*, not /models/keypoints"):

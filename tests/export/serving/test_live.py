@@ -26,7 +26,7 @@ from emotion_ai.errors import (
 )
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.bench import load
-from emotion_ai_export.convert.parity import picture_files
+from emotion_ai_export.convert.parity_cases import picture_files
 from emotion_ai_export.serving.launch import Addresses
 
 CROPS = np.random.default_rng(0).integers(0, 256, (35, 96, 96), np.uint8)

@@ -1,0 +1,108 @@
+"""The inputs of the parity gate, with PyTorch's predictions for them."""
+
+import io
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from emotion_ai.contract import CROP_SIZE, DEVIATIONS, Task
+from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.models import FaceNetwork
+from emotion_ai.vision.crops import resize_to_crop
+from emotion_ai.vision.photo import encode_png
+
+BATCHES = (1, 2, 7, 64)
+
+Outputs = dict[str, NDArray[np.float32]]
+"""A model's outputs by name, the batch first."""
+
+
+@dataclass(frozen=True)
+class ParityCase:
+    """One request, and PyTorch's predictions for it.
+
+    Attributes:
+        kind: of face, or of file.
+        crops: float32 (N, 96, 96, 1); None if the server must decode and resize the files.
+        files: N images.
+        expected: the outputs of all networks.
+    """
+
+    kind: str
+    crops: NDArray[np.float32] | None
+    files: list[bytes]
+    expected: Outputs
+
+
+def parity_faces(real: NDArray[np.uint8] | None = None, seed: int = 0) -> dict[str, NDArray[np.uint8]]:
+    """Crops by kind, uint8 (N, 96, 96): synthetic, black, white, noise, and real ones if given."""
+    noise = np.random.default_rng(seed).integers(0, 256, (max(BATCHES), CROP_SIZE, CROP_SIZE), dtype=np.uint8)
+    kinds = {
+        "synthetic": synthetic_faces(max(BATCHES), seed).images,
+        "black": np.zeros((1, CROP_SIZE, CROP_SIZE), np.uint8),
+        "white": np.full((1, CROP_SIZE, CROP_SIZE), 255, np.uint8),
+        "noise": noise,
+    }
+    return kinds if real is None or len(real) == 0 else {"real": real, **kinds}
+
+
+def pixel_cases(networks: dict[Task, FaceNetwork], faces: dict[str, NDArray[np.uint8]]) -> list[ParityCase]:
+    """Every kind of face at every batch size; the files hold the crops without loss."""
+    cases = []
+    for kind, images in faces.items():
+        for batch in BATCHES:
+            chosen = images[np.arange(batch) % len(images)]
+            files = [encode_png(image) for image in chosen]
+            cases.append(ParityCase(kind, chosen[..., None].astype(np.float32), files, _predict(networks, chosen)))
+    return cases
+
+
+def file_cases(networks: dict[Task, FaceNetwork]) -> list[ParityCase]:
+    """Every kind of file, decoded and resized for PyTorch as in training."""
+    cases = []
+    for kind, file in picture_files().items():
+        gray = np.asarray(Image.open(io.BytesIO(file)).convert("L"))
+        cases.append(ParityCase(kind, None, [file], _predict(networks, resize_to_crop(gray)[None])))
+    return cases
+
+
+@cache
+def picture_files(seed: int = 0) -> dict[str, bytes]:
+    """Faces as image files of many formats, modes and sizes, by their description."""
+    kinds: list[tuple[str, str, tuple[int, int], dict[str, Any]]] = [
+        *(("L", "JPEG", (96, 96), {"quality": quality}) for quality in (30, 75, 95)),
+        *(("RGB", "JPEG", size, {"quality": 85}) for size in ((97, 131), (240, 200), (31, 48))),
+        ("RGB", "JPEG", (180, 180), {"quality": 60, "progressive": True}),
+        ("RGB", "JPEG", (128, 128), {"quality": 90, "subsampling": 0}),
+        *(("L", "PNG", size, {}) for size in ((48, 48), (211, 307), (1, 1))),
+        *((mode, "PNG", (120, 90), {}) for mode in ("RGB", "RGBA", "LA", "P", "1")),
+    ]
+    faces = synthetic_faces(len(kinds), seed).images
+    files = {}
+    for face, (mode, kind, size, settings) in zip(faces, kinds, strict=True):
+        tinted = np.stack([face, face[::-1] // 2 + 60, 255 - face], -1)
+        picture = Image.fromarray(tinted).resize(size, Image.Resampling.BICUBIC)
+        if mode in ("RGBA", "LA"):
+            picture = picture.convert(mode[:-1])
+            picture.putalpha(Image.linear_gradient("L").resize(size))
+        file = io.BytesIO()
+        picture.convert(mode).save(file, kind, **settings)
+        shown = ", ".join(f"{name} {value}" for name, value in settings.items())
+        files[f"{kind} {mode} {size[0]}x{size[1]}{', ' + shown if shown else ''}"] = file.getvalue()
+    return files
+
+
+def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any]) -> Outputs:
+    with torch.inference_mode():
+        tensor = torch.from_numpy(images.copy())[:, None]  # Pillow's pixels are read-only
+        found = {}
+        if "keypoints" in networks:
+            found["keypoints"], found[DEVIATIONS] = networks["keypoints"].uncertainty(tensor)
+        if "emotion" in networks:
+            found["probabilities"] = networks["emotion"](tensor)
+        return {name: output.numpy() for name, output in found.items()}

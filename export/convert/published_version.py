@@ -1,0 +1,64 @@
+"""One published version on disk, loaded and checked."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emotion_ai.contract import SERVABLES, Servable, Task
+from emotion_ai.errors import ParityError
+from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file
+from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.parity import Comparison, compare, saved_model_predictor
+from emotion_ai_export.convert.parity_cases import ParityCase, file_cases, parity_faces, pixel_cases
+from emotion_ai_export.registry.warmup import replay_warmup
+
+
+class PublishedVersion:
+    """The three servables of one version. Each method is a check and raises an error if it fails."""
+
+    def __init__(self, number: int, base: Path) -> None:
+        self.folders = {model: base / model / str(number) for model in SERVABLES}
+        self.cases: list[ParityCase] = []
+        self._models: dict[Servable, Any] = {}
+
+    def check_files(self) -> None:
+        """Compares all files with SHA256SUMS."""
+        for folder in self.folders.values():
+            sums = folder / CHECKSUMS_FILE
+            if not sums.is_file():
+                raise ParityError(f"{sums}: is missing; export again")
+            lines = (line.partition("  ") for line in sums.read_text().splitlines())
+            listed = {name: digest for digest, _, name in lines}
+            present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            for name in sorted(listed.keys() | present - {CHECKSUMS_FILE}):
+                if name not in present:
+                    raise ParityError(f"{folder / name}: is missing; export again")
+                if name not in listed:
+                    raise ParityError(f"{folder / name}: was added after the export; remove it")
+                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != listed[name]:
+                    raise ParityError(f"{folder / name}: was altered after the export; export again")
+
+    def load_checkpoint(self) -> None:
+        """Loads the networks, which must be the same in all models, and makes the parity cases from them."""
+        found: dict[Task, FaceNetwork] = {}
+        for model, folder in self.folders.items():
+            for task in MODEL_TASKS[model]:
+                file = folder / checkpoint_file(task)
+                network = load_network(file, task)[0]
+                first = found.setdefault(task, network).state_dict()
+                if not all(torch.equal(first[name], tensor) for name, tensor in network.state_dict().items()):
+                    raise ParityError(f"{file}: holds other weights than this version's other models; export again")
+        self.cases = pixel_cases(found, parity_faces()) + file_cases(found)
+
+    def compare_models(self) -> list[Comparison]:
+        """Compares the SavedModels with the checkpoints."""
+        self._models = {model: tf.saved_model.load(str(folder)) for model, folder in self.folders.items()}
+        return compare("SavedModel", SERVABLES, saved_model_predictor(self._models), self.cases)
+
+    def replay_warmups(self) -> None:
+        """Replays the warm-up requests."""
+        for model, folder in self.folders.items():
+            replay_warmup(folder, self._models[model])

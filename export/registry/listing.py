@@ -1,0 +1,116 @@
+"""The list of published versions, with what is recorded beside them."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from emotion_ai.contract import SERVABLES, TASKS
+from emotion_ai.errors import CheckpointError, ConfigError
+from emotion_ai.published import PARITY_FILE, checkpoint_file, list_versions, read_header
+from emotion_ai_export.registry.model_config import ModelConfig, read_config
+from emotion_ai_export.registry.publish import published_numbers
+from emotion_ai_export.registry.watched_server import server_states
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """One published version of the three models.
+
+    Attributes:
+        number: its number.
+        labels: that name it in all models.
+        states: on the server, by model; empty without a server.
+        metrics: of its checkpoints on the test split, by name.
+        parity: the largest difference between export and checkpoint, as a share of its tolerance; None if unknown.
+        checkpoints: the git revision that trained each network.
+    """
+
+    number: int
+    labels: list[str] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    parity: float | None = None
+    checkpoints: dict[str, str] = field(default_factory=dict)
+
+
+def describe_versions(base: Path, server: str | None = None) -> list[PublishedVersion]:
+    """Every version that at least one model has, ascending.
+
+    Args:
+        base: the published folder.
+        server: its address, for the states; left out if it does not respond.
+
+    Raises:
+        ConfigError: no such folder, or nothing published in it.
+        ClientError: the server's response is not TensorFlow Serving's.
+    """
+    numbers = published_numbers(base)
+    if not numbers:
+        raise ConfigError(f"{base}: no published versions there; publish with: emotion-ai export out={base}")
+    configs = read_config(base)
+    states = server_states(server) if server else {}
+    return [_describe(base, number, configs, states) for number in numbers]
+
+
+def versions_command(base: Path, server: str | None, as_json: bool) -> None:
+    """`emotion-ai versions`."""
+    found = describe_versions(base, server)
+    if as_json:
+        Console().print_json(data=[vars(version) for version in found])
+        return
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("version", "labels", "state", "metrics", "parity", "checkpoint"):
+        table.add_column(name, justify="right" if name == "version" else "left", overflow="fold")
+    for version in found:
+        states = sorted(set(version.states.values()))
+        table.add_row(
+            str(version.number),
+            ", ".join(version.labels),
+            states[0] if len(states) == 1 else "\n".join(f"{m} {s}" for m, s in version.states.items()),
+            "\n".join(f"{name} {value:.4g}" for name, value in version.metrics.items()),
+            "unknown" if version.parity is None else f"{version.parity:.0%} of tolerance",
+            "\n".join(f"{task} {revision[:12]}" for task, revision in version.checkpoints.items()),
+        )
+    Console().print(table)
+
+
+def _describe(
+    base: Path, number: int, configs: list[ModelConfig], states: dict[str, dict[int, str]]
+) -> PublishedVersion:
+    model = next(m for m in reversed(SERVABLES) if number in list_versions(base / m))
+    folder = base / model / str(number)
+    records = {task: _record(folder / checkpoint_file(task)) for task in TASKS}
+    labels = sorted({label for config in configs for label in config.labels})
+    return PublishedVersion(
+        number,
+        [label for label in labels if all(config.labels.get(label) == number for config in configs)],
+        {model: states[model].get(number, "-") for model in states},
+        {
+            f"{task} {name.removeprefix('test/')}": value
+            for task, record in records.items()
+            for name, value in record.get("metrics", {}).items()
+            if name.startswith("test/")
+        },
+        _parity(folder / PARITY_FILE),
+        {task: str(record.get("revision") or "unknown") for task, record in records.items() if record},
+    )
+
+
+def _record(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return dict(read_header(checkpoint)["record"])
+    except CheckpointError:
+        return {}
+
+
+def _parity(file: Path) -> float | None:
+    try:
+        proof = json.loads(file.read_text())
+        return max(row["difference"] / row["tolerance"] for row in proof["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
