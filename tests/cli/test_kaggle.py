@@ -1,10 +1,11 @@
-"""A submission holds what the lookup table asks for, in its order, as Kaggle wants it, or nothing is written."""
+"""A submission lists the coordinates of the lookup table, in its order, or nothing is written."""
 
 import contextlib
 import gzip
 import lzma
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emotion_ai.cli.kaggle import write_submission
-from emotion_ai.cli.photos import Output, predict_command
+from emotion_ai.cli.photos import PredictOptions, predict_command
 from emotion_ai.contract import KEYPOINTS, MEAN_FACE
 from emotion_ai.data.loaders import COORDINATES
 from emotion_ai.errors import ConfigError, DataError, ServerUnreachableError
@@ -49,7 +50,7 @@ def ramp(crops: Crops) -> CropReadings:
     """Coordinate i of a face is its gray value plus i: the faces are 0, 50.25 once halved, and 200."""
     values = np.array([float(crop.mean()) for crop in crops], np.float32)
     points = (values[:, None] + np.arange(30, dtype=np.float32)).reshape(-1, len(KEYPOINTS), 2)
-    return CropReadings(points, np.full((len(crops), 5), np.nan, np.float32))
+    return CropReadings(points.astype(np.float32), np.full((len(crops), 5), np.nan, np.float32))
 
 
 def row(image: object, gray: int, above: int = 0) -> str:
@@ -165,7 +166,7 @@ def test_a_failure_leaves_the_earlier_file_as_it_was(files: tuple[Path, Path, Pa
     with pytest.raises(ServerUnreachableError):
         write_submission(*files[:2], Reader(away), files[2])
     assert files[2].read_text() == WANTED
-    with pytest.raises(ConfigError, match="is a folder; choose a file as --csv"):
+    with pytest.raises(ConfigError, match="is a folder; --csv must be a file"):
         write_submission(*files[:2], Reader(ramp), files[2].parent)
     with pytest.raises(ConfigError, match="cannot be written"):
         write_submission(*files[:2], Reader(ramp), files[0] / "submission.csv")
@@ -176,7 +177,7 @@ def test_the_command_writes_into_the_folder_it_is_called_in(
 ) -> None:
     """With the bundled weights: a featureless face gets points, one for each row, within the frame."""
     monkeypatch.chdir(files[0].parent)
-    assert predict_command(files[:2], submission=True) == 0
+    assert predict_command(PredictOptions(files[:2], kaggle=True)) == 0
     assert capsys.readouterr().out == "wrote submission.csv: 5 rows\n"
     lines = Path("submission.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in lines] == ["RowId", "1", "2", "7", "3", "4"]
@@ -185,12 +186,19 @@ def test_the_command_writes_into_the_folder_it_is_called_in(
 
 def test_settings_that_do_not_fit(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--kaggle takes two files"):
-        predict_command(files[:1], submission=True)
+        predict_command(PredictOptions(files[:1], kaggle=True))
     with pytest.raises(ConfigError, match="and a model with keypoints"):
-        predict_command(files[:2], server="http://127.0.0.1:9", model="emotion", submission=True)
-    for settings_ in ({"output": Output(out=tmp_path)}, {"fps": 25}, {"uncertain_below": 0.5}, {"watched": tmp_path}):
-        with pytest.raises(ConfigError, match="--kaggle writes a table only"):
-            predict_command(files[:2], submission=True, **settings_)
+        predict_command(PredictOptions(files[:2], server="http://127.0.0.1:9", model="emotion", kaggle=True))
+    options = PredictOptions(files[:2], kaggle=True)
+    for contradiction in (
+        replace(options, out=tmp_path),
+        replace(options, fps=25),
+        replace(options, uncertain_below=0.5),
+        replace(options, watch=tmp_path),
+        replace(options, json=True),
+    ):
+        with pytest.raises(ConfigError, match="--kaggle only writes a table"):
+            predict_command(contradiction)
 
 
 def test_real_faces_score_as_they_do_elsewhere(real_data: Path, tmp_path: Path) -> None:
@@ -205,7 +213,9 @@ def test_real_faces_score_as_they_do_elsewhere(real_data: Path, tmp_path: Path) 
     (tmp_path / "lookup.csv").write_text("RowId,ImageId,FeatureName,Location\n" + table)
 
     def mean_face(crops: Crops) -> CropReadings:
-        return CropReadings(np.array([MEAN_FACE] * len(crops), np.float32), np.full((len(crops), 5), np.nan))
+        return CropReadings(
+            np.array([MEAN_FACE] * len(crops), np.float32), np.full((len(crops), 5), np.nan, np.float32)
+        )
 
     write_submission(tmp_path / "test.csv", tmp_path / "lookup.csv", Reader(mean_face), tmp_path / "s.csv")
     found = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)[:, 1].reshape(-1, 15, 2)

@@ -1,8 +1,11 @@
-"""The command: one bad photograph never costs the others their answer, and the exit code tells."""
+"""The command: a bad photo never costs the others their result, and the exit code shows it."""
 
 import csv
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion_ai.cli.photos import Output, follow, predict, predict_command
+from emotion_ai.cli.photos import PredictOptions, follow, predict, predict_command
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError, ModelNotFoundError, ServerTimeoutError, ServerUnreachableError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import COLUMNS, CropReadings, Crops, FaceReading
-from emotion_ai.vision.photo import PORTRAITS, Photo
+from emotion_ai.vision.photo import PORTRAITS, Photo, Source
 
 
 class Happy:
@@ -25,9 +28,11 @@ class Happy:
         probabilities = np.tile(np.array([0.1, 0.05, 0.05, 0.7, 0.1], np.float32), (len(images), 1))
         return CropReadings(np.repeat(np.array(MEAN_FACE, np.float32)[None], len(images), 0), probabilities)
 
+    def read(self, photo: Source | Photo) -> list[FaceReading]:
+        return read_photo(photo, self)
 
-def reader(photo: Photo) -> list[FaceReading]:
-    return read_photo(photo, Happy())
+
+SERVER = "http://127.0.0.1:9"  # nothing listens there
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def bad(tmp_path: Path) -> list[Path]:
 
 def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    assert predict(list(PORTRAITS), reader) == 0
+    assert predict(PredictOptions(PORTRAITS), Happy()) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert out.count("Happy") == 3, "the column and two faces"
@@ -50,12 +55,12 @@ def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     assert "70.0%" in out
 
 
-def test_bad_photographs_are_one_line_each_and_the_others_are_answered(
+def test_bad_photos_are_one_line_each_and_the_others_are_read(
     bad: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "new" / "faces.csv"
     photos = [*bad[:3], PORTRAITS[0], *bad[3:], PORTRAITS[1]]
-    assert predict(photos, reader, tmp_path / "out", table, as_json=True) == 1
+    assert predict(PredictOptions(photos, out=tmp_path / "out", csv=table, json=True), Happy()) == 1
     out, err = capsys.readouterr()
     lines = err.strip().splitlines()
     assert len(lines) == len(bad)
@@ -80,7 +85,8 @@ def test_bad_photographs_are_one_line_each_and_the_others_are_answered(
 def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "astronaut.png").write_bytes(PORTRAITS[0].read_bytes())
-    assert predict([PORTRAITS[0], tmp_path / "a" / "astronaut.png"], reader, tmp_path / "out") == 0
+    photos = (PORTRAITS[0], tmp_path / "a" / "astronaut.png")
+    assert predict(PredictOptions(photos, out=tmp_path / "out"), Happy()) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "astronaut-2.annotated.png",
         "astronaut.annotated.png",
@@ -88,64 +94,76 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("error", [ServerUnreachableError, ModelNotFoundError])
-def test_a_server_that_cannot_answer_ends_it_with_one_line(
+def test_a_server_that_is_not_there_ends_it_with_one_line(
     error: type[Exception], bad: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = []
+    read: list[str] = []
 
-    def no_server(photo: Photo) -> list[FaceReading]:
-        asked.append(photo.name)
-        raise error("http://127.0.0.1:1: nobody there; start it")
+    class NoServer(Happy):
+        def read(self, photo: Source | Photo) -> list[FaceReading]:
+            assert isinstance(photo, Photo)
+            read.append(photo.name)
+            raise error("http://127.0.0.1:1: nobody there; start it")
 
-    assert predict([bad[0], *PORTRAITS], no_server) == 2
+    assert predict(PredictOptions([bad[0], *PORTRAITS]), NoServer()) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.strip().splitlines()) == 2
     assert "nobody there" in err
-    assert asked == [str(PORTRAITS[0])], "the second portrait is not tried"
+    assert read == [str(PORTRAITS[0])], "the second portrait is not tried"
 
 
-def test_a_slow_answer_costs_only_its_own_photograph(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slow_response_costs_only_its_own_photo(capsys: pytest.CaptureFixture[str]) -> None:
     calls = iter([True, False])
 
-    def slow_once(photo: Photo) -> list[FaceReading]:
-        if next(calls):
-            raise ServerTimeoutError("http://127.0.0.1:1: no answer within 30 s")
-        return reader(photo)
+    class SlowOnce(Happy):
+        def read(self, photo: Source | Photo) -> list[FaceReading]:
+            if next(calls):
+                raise ServerTimeoutError("http://127.0.0.1:1: no answer within 30 s")
+            return super().read(photo)
 
-    assert predict(list(PORTRAITS), slow_once, as_json=True) == 1
+    assert predict(PredictOptions(PORTRAITS, json=True), SlowOnce()) == 1
     records = json.loads(capsys.readouterr().out)
     assert "no answer" in records[0]["error"]
     assert len(records[1]["faces"]) == 1
 
 
 def test_command_without_a_server_that_listens(capsys: pytest.CaptureFixture[str]) -> None:
-    assert predict_command(list(PORTRAITS), server="http://127.0.0.1:9") == 2
+    assert predict_command(PredictOptions(PORTRAITS, server=SERVER)) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.strip().splitlines()) == 1
-    assert "http://127.0.0.1:9" in err
+    assert SERVER in err
+
+
+def test_without_a_server_and_pytorch_the_extra_is_named() -> None:
+    code = "import sys; sys.modules['torch'] = None; from emotion_ai.cli import main; main()"
+    command = [sys.executable, "-c", code, "predict", str(PORTRAITS[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: reading faces without a server needs torch: pip install 'emotion-ai[train]'")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--server"):
-        predict_command(list(PORTRAITS), label="stable")
+        predict_command(PredictOptions(PORTRAITS, label="stable"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made"):
-        predict(list(PORTRAITS), reader, out=tmp_path / "file")
+    with pytest.raises(ConfigError, match="cannot be created"):
+        predict(PredictOptions(PORTRAITS, out=tmp_path / "file"), Happy())
     with pytest.raises(ConfigError, match="cannot be written"):
-        predict(list(PORTRAITS), reader, csv=tmp_path)
+        predict(PredictOptions(PORTRAITS, csv=tmp_path), Happy())
 
 
-def test_photographs_or_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give photographs, or --watch FOLDER"):
-        predict_command()
-    with pytest.raises(ConfigError, match="give photographs, or --watch FOLDER"):
-        predict_command(PORTRAITS, watched=tmp_path)
-    with pytest.raises(ConfigError, match="--signature, --version, --label choose among served models"):
-        predict_command(PORTRAITS, signature="serving_default")
-    with pytest.raises(ConfigError, match="no such folder; give one that photographs come into"):
-        follow(tmp_path / "nowhere", reader, Output())
+def test_photos_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give either photos, or --watch FOLDER"):
+        predict_command(PredictOptions())
+    with pytest.raises(ConfigError, match="give either photos, or --watch FOLDER"):
+        predict_command(PredictOptions(PORTRAITS, watch=tmp_path))
+    with pytest.raises(ConfigError, match="--signature, --version and --label choose a served model"):
+        predict_command(PredictOptions(PORTRAITS, signature="serving_default"))
+    with pytest.raises(ConfigError, match="no such folder; --watch needs an existing one"):
+        follow(PredictOptions(watch=tmp_path / "nowhere"), Happy())
 
 
 def test_uncertain_below_a_confidence(
@@ -153,10 +171,12 @@ def test_uncertain_below_a_confidence(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
 
-    def doubtful(photo: Photo) -> list[FaceReading]:
-        return read_photo(photo, Happy(), uncertain_below=0.8)
+    class Uncertain(Happy):
+        def read(self, photo: Source | Photo) -> list[FaceReading]:
+            return read_photo(photo, self, uncertain_below=0.8)
 
-    assert predict([PORTRAITS[0]], doubtful, tmp_path, tmp_path / "faces.csv") == 0
+    options = PredictOptions([PORTRAITS[0]], out=tmp_path, csv=tmp_path / "faces.csv")
+    assert predict(options, Uncertain()) == 0
     out = capsys.readouterr().out
     assert "uncertain" in out
     assert out.count("Happy") == 1, "the column's name"
@@ -164,29 +184,30 @@ def test_uncertain_below_a_confidence(
         (row,) = csv.DictReader(file)
     assert (row["emotion"], row["uncertain"]) == ("Happy", "True")
     with pytest.raises(ConfigError, match="`uncertain_below` must be between 0 and 1, got 1.5"):
-        predict_command(PORTRAITS, server="http://127.0.0.1:9", uncertain_below=1.5)
+        predict_command(PredictOptions(PORTRAITS, server=SERVER, uncertain_below=1.5))
 
 
 def test_frames_of_a_video_are_smoothed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each frame's face says something else; a broken frame costs only its own place in time."""
-    sure = iter([0.9, 0.3, 0.3])
+    """Each frame's face has another expression; a broken frame costs only its own place in time."""
+    shares = iter([0.9, 0.3, 0.3])
 
-    def flickering(photo: Photo) -> list[FaceReading]:
-        happy = next(sure)
-        probabilities = np.array([1 - happy, 0, 0, happy, 0], np.float32)
-        return [replace(face, probabilities=probabilities) for face in reader(photo)]
+    class Flickering(Happy):
+        def read(self, photo: Source | Photo) -> list[FaceReading]:
+            happy = next(shares)
+            probabilities = np.array([1 - happy, 0, 0, happy, 0], np.float32)
+            return [replace(face, probabilities=probabilities) for face in super().read(photo)]
 
     frames = [PORTRAITS[0], Path("missing.png"), PORTRAITS[0], PORTRAITS[0]]
-    assert predict(frames, flickering, as_json=True, fps=25) == 1
+    assert predict(PredictOptions(frames, json=True, fps=25), Flickering()) == 1
     records = json.loads(capsys.readouterr().out)
     happy = [record["faces"][0]["probabilities"]["Happy"] for record in records if "faces" in record]
     assert happy[0] == 0.9
     assert 0.9 > happy[1] > happy[2] > 0.3
     for fps in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="--fps"):
-            predict_command(PORTRAITS, server="http://127.0.0.1:9", fps=fps)
-    with pytest.raises(ConfigError, match="of photographs that are named"):
-        predict_command(watched=Path("."), fps=25)
+            predict_command(PredictOptions(PORTRAITS, server=SERVER, fps=fps))
+    with pytest.raises(ConfigError, match="for photos without --watch"):
+        predict_command(PredictOptions(watch=Path("."), fps=25))
 
 
 def test_a_table_of_other_columns_is_not_added_to(tmp_path: Path) -> None:
@@ -196,18 +217,19 @@ def test_a_table_of_other_columns_is_not_added_to(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emotion_ai.cli.watch.time.sleep", lambda _: None)
         with pytest.raises(ConfigError, match="its columns differ from those to be written"):
-            follow(tmp_path, reader, Output(csv=table, as_json=True))
+            follow(PredictOptions(watch=tmp_path, csv=table, json=True), Happy())
     assert table.read_text() == "photo,face,emotion\n"
 
 
-def test_a_watched_folder_is_read_as_photographs_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_watched_folder_is_read_as_photos_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Present, new, half-written, replaced, broken ones; a server that is away for a while."""
     folder, table = tmp_path / "in", tmp_path / "out" / "faces.csv"
     folder.mkdir()
     shutil.copy(PORTRAITS[0], folder / "a.png")
-    (folder / "notes.txt").write_text("not a photograph")
+    (folder / "notes.txt").write_text("not a photo")
     content = PORTRAITS[1].read_bytes()
-    steps = iter(
+    away = [True]
+    steps: Iterator[Callable[[], object]] = iter(
         [
             lambda: (folder / "b.jpg").write_bytes(content[:9000]),
             lambda: (folder / "b.jpg").write_bytes(content),
@@ -219,12 +241,12 @@ def test_a_watched_folder_is_read_as_photographs_come(tmp_path: Path, capsys: py
             lambda: None,
         ]
     )
-    away = [True]
 
-    def answer(photo: Photo) -> list[FaceReading]:
-        if away:
-            raise ServerUnreachableError("no server answers")
-        return reader(photo)
+    class Away(Happy):
+        def read(self, photo: Source | Photo) -> list[FaceReading]:
+            if away:
+                raise ServerUnreachableError("no server answers")
+            return super().read(photo)
 
     def look(_: float) -> None:
         try:
@@ -234,7 +256,7 @@ def test_a_watched_folder_is_read_as_photographs_come(tmp_path: Path, capsys: py
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emotion_ai.cli.watch.time.sleep", look)
-        assert follow(folder, answer, Output(tmp_path / "out", table, as_json=True)) == 0
+        assert follow(PredictOptions(watch=folder, out=tmp_path / "out", csv=table, json=True), Away()) == 0
     out, err = capsys.readouterr()
     records = [json.loads(line) for line in out.strip().splitlines()]
     read = [Path(record["photo"]).name for record in records if "faces" in record]

@@ -19,7 +19,7 @@ import requests
 from PIL import Image
 
 from emotion_ai import errors
-from emotion_ai.cli.photos import Output, predict_command
+from emotion_ai.cli.photos import PredictOptions, predict_command
 from emotion_ai.client import FaceClient
 
 RECORDED = {
@@ -112,8 +112,9 @@ def test_a_submission_for_kaggle_by_a_server(server: Played, tmp_path: Path) -> 
     (tmp_path / "test.csv").write_text("ImageId,Image\n" + faces)
     (tmp_path / "lookup.csv").write_text("RowId,ImageId,FeatureName\n5,3,nose_tip_x\n6,1,nose_tip_y\n")
     server.answer = by_mean
-    files, output = (tmp_path / "test.csv", tmp_path / "lookup.csv"), Output(csv=tmp_path / "s.csv")
-    assert predict_command(files, server.url, version=3, submission=True, output=output) == 0
+    files = (tmp_path / "test.csv", tmp_path / "lookup.csv")
+    options = PredictOptions(files, server.url, version=3, kaggle=True, csv=tmp_path / "s.csv")
+    assert predict_command(options) == 0
     assert (tmp_path / "s.csv").read_text() == "RowId,Location\n5,30.0000\n6,2.0000\n"
     assert [path for _, path, _ in server.asked] == ["/v1/models/face/versions/3:predict"]
 
@@ -130,7 +131,7 @@ def test_crops_travel_without_loss_and_come_back_in_order(server: Played) -> Non
     assert readings.keypoints.shape == (70, 15, 2)
     assert readings.keypoints.dtype == readings.probabilities.dtype == np.float32
     np.testing.assert_allclose(readings.keypoints[:, 0, 0], [c.mean() for c in crops], rtol=1e-6)
-    np.testing.assert_array_equal(readings.probabilities[69], np.float32([0.1, 0.2, 0.3, 0.25, 0.15]))
+    np.testing.assert_array_equal(readings.probabilities[69], np.array([0.1, 0.2, 0.3, 0.25, 0.15], np.float32))
     assert server.asked[0][:2] == ("POST", "/v1/models/face:predict")
     assert server.asked[0][2]["signature_name"] == "serving_bytes"
     assert server.connections == 1
@@ -198,10 +199,8 @@ def test_metadata_and_single_requests(server: Played) -> None:
     assert "serving_default" in client.metadata()["metadata"]["signature_def"]["signature_def"]
     server.say((200, {"predictions": [reading(1.0), reading(2.0)]}))
     answer = client.predict([b"first", b"second"])
-    assert {name: (value.dtype, value.shape) for name, value in answer.items()} == {
-        "keypoints": (np.float32, (2, 15, 2)),
-        "probabilities": (np.float32, (2, 5)),
-    }
+    assert {name: value.shape for name, value in answer.items()} == {"keypoints": (2, 15, 2), "probabilities": (2, 5)}
+    assert all(value.dtype == np.float32 for value in answer.values())
     assert server.asked[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
     client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
     assert np.array(server.asked[-1][2]["instances"]).shape == (2, 96, 96, 1)

@@ -14,7 +14,7 @@ from emotion_ai.errors import ConfigError
 from emotion_ai.vision.photo import PORTRAITS
 
 
-def test_the_reader_answers_as_its_networks_do(tmp_path: Path) -> None:
+def test_the_reader_readings_as_its_networks_do(tmp_path: Path) -> None:
     import torch
 
     from emotion_ai import FaceReader
@@ -33,18 +33,21 @@ def test_the_reader_answers_as_its_networks_do(tmp_path: Path) -> None:
     reader = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors")
     rng = np.random.default_rng(0)
     crops = [rng.integers(0, 256, (rng.integers(20, 200), rng.integers(20, 200)), dtype=np.uint8) for _ in range(70)]
-    answers = reader.read_crops(crops)
-    assert answers.keypoints.shape == (70, 15, 2)
-    assert answers.keypoints.dtype == answers.probabilities.dtype == np.float32
-    np.testing.assert_allclose(answers.probabilities.sum(1), 1, atol=1e-5)
+    readings = reader.read_crops(crops)
+    assert readings.deviations is not None
+    assert readings.keypoints.shape == (70, 15, 2)
+    assert readings.keypoints.dtype == readings.probabilities.dtype == np.float32
+    np.testing.assert_allclose(readings.probabilities.sum(1), 1, atol=1e-5)
     with torch.inference_mode():
         for i in (0, 66):
-            frame = torch.tensor(resize_to_crop(crops[i]))[None, None]
-            points, deviations = networks["keypoints"].uncertainty(frame)
-            np.testing.assert_allclose(answers.keypoints[i], points[0].numpy(), atol=1e-3)
-            np.testing.assert_allclose(answers.deviations[i], deviations[0].numpy(), atol=1e-3)
-            np.testing.assert_allclose(answers.probabilities[i], networks["emotion"](frame)[0].numpy(), atol=1e-5)
-    assert reader.read_crops([]).keypoints.shape == reader.read_crops([]).deviations.shape == (0, 15, 2)
+            crop = torch.tensor(resize_to_crop(crops[i]))[None, None]
+            points, deviations = networks["keypoints"].uncertainty(crop)
+            np.testing.assert_allclose(readings.keypoints[i], points[0].numpy(), atol=1e-3)
+            np.testing.assert_allclose(readings.deviations[i], deviations[0].numpy(), atol=1e-3)
+            np.testing.assert_allclose(readings.probabilities[i], networks["emotion"](crop)[0].numpy(), atol=1e-5)
+    none = reader.read_crops([])
+    assert none.deviations is not None
+    assert none.keypoints.shape == none.deviations.shape == (0, 15, 2)
     (face,) = reader.read(PORTRAITS[0])
     assert face.uncertain_below == 0.55, "the checkpoint's own"
     sure = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors", uncertain_below=0)

@@ -1,5 +1,6 @@
 """Smoothing keeps what rests at rest and follows what moves, face by face, at any resolution."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError
@@ -124,8 +126,15 @@ def test_bad_settings_and_times_are_one_line() -> None:
 def test_a_face_at_rest_jitters_less() -> None:
     frames = jittered(0, 200)
     calm = steadied(frames)[50:]
-    for numbers in (lambda r: r.points, lambda r: r.probabilities, lambda r: r.box.left):
-        before, after = (np.std([numbers(reading) for reading in some], axis=0) for some in (frames[50:], calm))
+    parts: list[Callable[[FaceReading], NDArray[np.float32] | float]] = [
+        lambda reading: reading.points,
+        lambda reading: reading.probabilities,
+        lambda reading: reading.box.left,
+    ]
+    for part in parts:
+        before, after = (
+            np.std([np.asarray(part(reading)) for reading in some], axis=0) for some in (frames[50:], calm)
+        )
         assert (after < 0.65 * before).all()
 
 

@@ -131,7 +131,7 @@ def test_overlapping_detections_are_averaged_by_their_scores() -> None:
     boxes = np.array([[0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]], np.float32)
     points = np.repeat(boxes[:, None, :2], 6, 1)
     merged, middle, scores = _merge(boxes, points, np.array([0.9, 0.6, 0.7], np.float32))
-    np.testing.assert_allclose(merged, [[0.8, 0, 10.8, 10], [50, 50, 60, 60]], rtol=1e-5)
+    np.testing.assert_allclose(merged, np.array([[0.8, 0, 10.8, 10], [50, 50, 60, 60]]), rtol=1e-5)
     np.testing.assert_allclose(middle[0], np.tile([[0.8, 0]], (6, 1)), rtol=1e-5)
     np.testing.assert_allclose(scores, [0.9, 0.7])
 

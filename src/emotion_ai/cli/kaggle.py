@@ -1,4 +1,4 @@
-"""Kaggle's Facial Keypoints Detection: `test.csv` and `IdLookupTable.csv` in, a submission out."""
+"""A submission to Kaggle's Facial Keypoints Detection, from its `test.csv` and `IdLookupTable.csv`."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ _BATCH = 64
 
 
 def write_submission(test: Path, lookup: Path, reader: CropReader, path: Path) -> int:
-    """Writes the coordinates that `lookup` asks for: columns RowId and Location, its rows in its order.
+    """Writes the coordinates listed in `lookup`: columns RowId and Location, in its order.
 
-    A Location is clipped to 0-96, as Kaggle's labels lie within the frame. The file is written whole or not at all.
+    Locations are clipped to 0-96, since Kaggle's labels lie within the image. The file is written whole or not at all.
 
     Args:
         test: Kaggle's `test.csv`, plain, .zip, .gz or .xz.
@@ -27,27 +27,27 @@ def write_submission(test: Path, lookup: Path, reader: CropReader, path: Path) -
         path: the submission.
 
     Returns:
-        The number of its rows.
+        The number of rows.
 
     Raises:
-        DataError: a file that cannot be used, or a row that asks for a face which `test` has not.
-        ConfigError: `path` cannot be written to.
-        ClientError: the server does not answer.
+        DataError: a file cannot be read, or `lookup` lists an image that is not in `test`.
+        ConfigError: `path` cannot be written.
+        ClientError: a request to the server fails.
     """
     if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; choose a file as --csv")
+        raise ConfigError(f"{path}: is a folder; --csv must be a file")
     faces = load(test, "keypoints").images
     positions = {image: position for position, image in enumerate(load_image_ids(test).tolist())}
-    rows, wanted, features = load_lookup(lookup)
-    for row, image in zip(rows, wanted.tolist(), strict=True):
+    rows, ids, features = load_lookup(lookup)
+    for row, image in zip(rows, ids.tolist(), strict=True):
         if image not in positions:
-            raise DataError(f"{lookup}, RowId {row}: the ImageId {image} is not in {test}; give the files of one set")
+            raise DataError(f"{lookup}, RowId {row}: the ImageId {image} is not in {test}; use files of one download")
     console = Console(stderr=True)
     starts = track(
         range(0, len(faces), _BATCH), "reading", console=console, transient=True, disable=not console.is_terminal
     )
     points = np.concatenate([reader.read_crops(faces[start : start + _BATCH]).keypoints for start in starts])
-    chosen = points.reshape(len(faces), -1)[[positions[image] for image in wanted.tolist()], features]
+    chosen = points.reshape(len(faces), -1)[[positions[image] for image in ids.tolist()], features]
     lines = [f"{row},{location:.4f}\n" for row, location in zip(rows, chosen.clip(0, CROP_SIZE), strict=True)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,15 @@
-"""The command `emotion-ai predict`: photographs in; a table, JSON, CSV and annotated pictures out."""
+"""What `emotion-ai predict` does: photos in; a table, JSON, CSV and annotated pictures out."""
 
 import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,166 +28,164 @@ from emotion_ai.errors import (
     ServerUnreachableError,
 )
 from emotion_ai.inference.drawing import annotate
-from emotion_ai.inference.results import FaceReading
+from emotion_ai.inference.results import FaceReading, PhotoReader
 from emotion_ai.inference.tables import PHOTO_COLUMNS, face_rows, write_csv
 from emotion_ai.video.smoothing import Smoother
-from emotion_ai.vision.photo import Photo, load_photo
+from emotion_ai.vision.photo import load_photo
 
-if TYPE_CHECKING:
-    from emotion_ai.inference.reader import FaceReader
-
-Answer = tuple[Path, list[FaceReading] | EmotionAIError]
-Read = Callable[[Photo], list[FaceReading]]
+Result = list[FaceReading] | EmotionAIError
+"""The faces of a photo, or why it could not be read."""
 
 
 @dataclass(frozen=True)
-class Output:
-    """Where readings go: annotated pictures, a table with a row for each face, and JSON or a table on the screen."""
+class PredictOptions:
+    """Options of `emotion-ai predict`.
 
+    Attributes:
+        photos: files; with `kaggle` its `test.csv` and `IdLookupTable.csv`.
+        server: a server's address; without it the bundled weights are used, with PyTorch.
+        model, signature, version, label: of the served model.
+        watch: a folder whose new photos are read until interrupted, instead of `photos`.
+        kaggle: writes a submission to `csv`, by default `submission.csv`.
+        fps: frame rate, if the photos are frames of one video in order; readings are smoothed.
+        uncertain_below: confidence below which an emotion counts as uncertain; by default the bundled weights' own
+            threshold, and none for a server.
+        out: folder for the annotated photos.
+        csv: table with one row per face.
+        json: prints JSON instead of a table.
+    """
+
+    photos: Sequence[Path] = ()
+    server: str | None = None
+    model: Servable = "face"
+    signature: str = BYTES_SIGNATURE
+    version: int | None = None
+    label: str | None = None
+    watch: Path | None = None
+    kaggle: bool = False
+    fps: float | None = None
+    uncertain_below: float | None = None
     out: Path | None = None
     csv: Path | None = None
-    as_json: bool = False
+    json: bool = False
 
 
-def predict_command(
-    photos: Sequence[Path] = (),
-    server: str | None = None,
-    model: Servable = "face",
-    signature: str = BYTES_SIGNATURE,
-    version: int | None = None,
-    label: str | None = None,
-    watched: Path | None = None,
-    submission: bool = False,
-    fps: float | None = None,
-    uncertain_below: float | None = None,
-    output: Output | None = None,
-) -> int:
-    """Reads photographs with a served model, or with the bundled weights and PyTorch, and shows what was found.
-
-    Args:
-        photos: files; for a submission Kaggle's `test.csv` and `IdLookupTable.csv`.
-        server: its address; None takes PyTorch.
-        model, signature, version, label: of the server.
-        watched: a folder instead of photographs.
-        submission: writes Kaggle's table instead, to `output.csv` or `submission.csv`.
-        fps: the photographs are frames of one video, so many a second: readings are smoothed.
-        uncertain_below: confidence below which an emotion is called uncertain. Without it the bundled weights take
-            their own, and no emotion of a server is called so.
-        output: where readings go.
+def predict_command(options: PredictOptions) -> int:
+    """Reads photos with a served model, or with the bundled weights, and shows the faces.
 
     Returns:
-        The exit code: 0; 1 when some photograph could not be read; 2 when the server answered none of them.
+        The exit code: 0; 1 if a photo could not be read; 2 if the server read none of them.
 
     Raises:
-        ConfigError: settings that contradict each other, or a place that cannot be written to.
-        CheckpointError: the bundled weights cannot be used.
+        ConfigError: options contradict each other, or a file cannot be written.
+        CheckpointError: the bundled weights cannot be loaded.
         MissingExtraError: no server is given and PyTorch is not installed.
         DataError, ClientError: a submission cannot be made.
     """
-    output = output or Output()
-    if submission:
-        if len(photos) != 2 or model == "emotion":
-            raise ConfigError("--kaggle takes two files, test.csv and IdLookupTable.csv, and a model with keypoints")
-        if output.out or output.as_json or watched or fps is not None or uncertain_below is not None:
-            raise ConfigError(
-                "--kaggle writes a table only: leave out --out, --json, --watch, --fps, --uncertain-below"
-            )
-    elif bool(photos) == (watched is not None):
-        raise ConfigError("give photographs, or --watch FOLDER for those that come into a folder")
-    if fps is not None and (watched or not 0 < fps < math.inf):
-        raise ConfigError(f"--fps {fps:g}: give the frames a second, more than 0, of photographs that are named")
-    with _reader(server, model, signature, version, label, uncertain_below) as reader:
-        if submission:
-            path = output.csv or Path("submission.csv")
-            rows = kaggle.write_submission(photos[0], photos[1], reader, path)
+    _check(options)
+    with _open_reader(options) as reader:
+        if options.kaggle:
+            path = options.csv or Path("submission.csv")
+            rows = kaggle.write_submission(options.photos[0], options.photos[1], reader, path)
             Console(soft_wrap=True).print(f"wrote {path}: {rows} rows", markup=False, highlight=False)
             return 0
-        if watched is not None:
-            return follow(watched, reader.read, output)
-        return predict(photos, reader.read, output.out, output.csv, output.as_json, fps)
+        return follow(options, reader) if options.watch else predict(options, reader)
 
 
-def _reader(
-    server: str | None, model: Servable, signature: str, version: int | None, label: str | None, threshold: float | None
-) -> "contextlib.AbstractContextManager[FaceClient | FaceReader]":
-    if server is not None:
+def _check(options: PredictOptions) -> None:
+    if options.kaggle:
+        if len(options.photos) != 2 or options.model == "emotion":
+            raise ConfigError("--kaggle takes two files, test.csv and IdLookupTable.csv, and a model with keypoints")
+        others = (options.out, options.watch, options.fps, options.uncertain_below)
+        if options.json or any(option is not None for option in others):
+            raise ConfigError(
+                "--kaggle only writes a table: leave out --out, --json, --watch, --fps, --uncertain-below"
+            )
+    elif bool(options.photos) == (options.watch is not None):
+        raise ConfigError("give either photos, or --watch FOLDER")
+    if options.fps is not None and (options.watch or not 0 < options.fps < math.inf):
+        raise ConfigError(f"--fps must be a frame rate above 0, for photos without --watch, got {options.fps:g}")
+    served = (options.model, options.signature, options.version, options.label)
+    if options.server is None and served != ("face", BYTES_SIGNATURE, None, None):
+        raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
+
+
+def _open_reader(options: PredictOptions) -> contextlib.AbstractContextManager[PhotoReader]:
+    if options.server is not None:
         return FaceClient(
-            server, model=model, version=version, label=label, signature=signature, uncertain_below=threshold or 0.0
+            options.server,
+            model=options.model,
+            version=options.version,
+            label=options.label,
+            signature=options.signature,
+            uncertain_below=options.uncertain_below or 0.0,
         )
-    if (model, signature, version, label) != ("face", BYTES_SIGNATURE, None, None):
-        raise ConfigError("--model, --signature, --version, --label choose among served models; give --server as well")
-    from emotion_ai.inference.reader import FaceReader  # brings PyTorch
+    from emotion_ai.inference.reader import FaceReader  # imports PyTorch
 
-    return contextlib.nullcontext(FaceReader.bundled(threshold))
+    return contextlib.nullcontext(FaceReader.bundled(options.uncertain_below))
 
 
-def follow(folder: Path, read: Read, output: Output, poll: float = watch.POLL) -> int:
-    """`predict_command` for a folder, until it is interrupted; with JSON, one object a line."""
-    for place in filter(None, (output.out, output.csv.parent if output.csv else None)):
-        _make(place)
+def follow(options: PredictOptions, reader: PhotoReader, poll: float = watch.POLL) -> int:
+    """Reads a folder's photos until interrupted; JSON has one object per line."""
+    _make_folders(options)
     console, errors = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True)
 
     def read_file(path: Path) -> list[FaceReading]:
         photo = load_photo(path)
-        faces = read(photo)
-        if output.out:
-            _write_picture(photo.rgb, faces, output.out / f"{path.stem}.annotated.png")
+        faces = reader.read(photo)
+        if options.out:
+            _write_picture(photo.rgb, faces, options.out / f"{path.stem}.annotated.png")
         return faces
 
-    def show(path: Path, answer: list[FaceReading] | EmotionAIError) -> None:
-        if output.as_json:
-            console.print(json.dumps(_record(path, answer)), markup=False)
-        if isinstance(answer, EmotionAIError):
-            _complain(errors, path, answer)
-        elif not output.as_json:
-            console.print(f"{path.name}: {', '.join(face.caption for face in answer)}", markup=False)
+    def show(path: Path, result: Result) -> None:
+        if options.json:
+            console.print(json.dumps(_record(path, result)), markup=False)
+        if isinstance(result, EmotionAIError):
+            _print_error(errors, path, result)
+        elif not options.json:
+            console.print(f"{path.name}: {', '.join(face.caption for face in result)}", markup=False)
 
     with contextlib.suppress(KeyboardInterrupt):
-        watch.watch(folder, read_file, show, output.csv, poll)
+        watch.watch(options.watch or Path(), read_file, show, options.csv, poll)
     return 0
 
 
-def predict(
-    photos: Sequence[Path],
-    read: Read,
-    out: Path | None = None,
-    csv: Path | None = None,
-    as_json: bool = False,
-    fps: float | None = None,
-) -> int:
-    """`predict_command` with any reader: a bad photograph is one line on stderr, the others are answered."""
-    for folder in filter(None, (out, csv.parent if csv else None)):
-        _make(folder)
-    pictures = _picture_names(photos, out) if out else None
-    answers: list[Answer] = []
-    smooth = Smoother() if fps else None
-    with _progress(len(photos)) as progress:
-        task = progress.add_task("reading", total=len(photos))
-        for i, path in enumerate(photos):
-            answer: list[FaceReading] | EmotionAIError
+def predict(options: PredictOptions, reader: PhotoReader) -> int:
+    """Reads the named photos; one that cannot be read is one line on stderr, and the others are still read."""
+    _make_folders(options)
+    pictures = _picture_names(options.photos, options.out) if options.out else None
+    results: list[tuple[Path, Result]] = []
+    smooth = Smoother() if options.fps else None
+    with _progress(len(options.photos)) as progress:
+        task = progress.add_task("reading", total=len(options.photos))
+        for i, path in enumerate(options.photos):
+            result: Result
             try:
                 photo = load_photo(path)
-                answer = read(photo)
-                if smooth and fps:
-                    answer = smooth(answer, i / fps)
+                result = reader.read(photo)
+                if smooth and options.fps:
+                    result = smooth(result, i / options.fps)
                 if pictures:
-                    _write_picture(photo.rgb, answer, pictures[i])
+                    _write_picture(photo.rgb, result, pictures[i])
             except (ImageError, ClientError) as error:
-                answer = error
-                _complain(progress.console, path, error)
-            answers.append((path, answer))
+                result = error
+                _print_error(progress.console, path, error)
+            results.append((path, result))
             progress.advance(task)
-            hopeless = isinstance(answer, ServerUnreachableError | ModelNotFoundError)
-            if hopeless and not any(isinstance(earlier, list) for _, earlier in answers):
-                return 2  # the remaining photographs would fail for the same reason
-    if csv:
-        rows = [row for path, answer in answers if isinstance(answer, list) for row in face_rows(answer, path)]
-        write_csv(csv, rows, PHOTO_COLUMNS)
-    if as_json:
-        Console().print_json(data=[_record(path, answer) for path, answer in answers])
-    elif any(isinstance(answer, list) for _, answer in answers):
-        Console().print(_table(answers))
-    return int(any(isinstance(answer, EmotionAIError) for _, answer in answers))
+            if isinstance(result, ServerUnreachableError | ModelNotFoundError) and not _any_read(results):
+                return 2  # the remaining photos would fail for the same reason
+    if options.csv:
+        rows = [row for path, result in results if isinstance(result, list) for row in face_rows(result, path)]
+        write_csv(options.csv, rows, PHOTO_COLUMNS)
+    if options.json:
+        Console().print_json(data=[_record(path, result) for path, result in results])
+    elif _any_read(results):
+        Console().print(_table(results))
+    return int(any(isinstance(result, EmotionAIError) for _, result in results))
+
+
+def _any_read(results: Sequence[tuple[Path, Result]]) -> bool:
+    return any(isinstance(result, list) for _, result in results)
 
 
 def _progress(count: int) -> Progress:
@@ -194,22 +194,23 @@ def _progress(count: int) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=count < 2 or not console.is_terminal)
 
 
-def _complain(console: Console, path: Path, error: EmotionAIError) -> None:
-    words = " ".join(str(error).split())
-    if not words.startswith(str(path)):
-        words = f"{path}: {words}"
-    console.print(Text.assemble(("error: ", "bold red"), words), highlight=False)
+def _print_error(console: Console, path: Path, error: EmotionAIError) -> None:
+    message = " ".join(str(error).split())
+    if not message.startswith(str(path)):
+        message = f"{path}: {message}"
+    console.print(Text.assemble(("error: ", "bold red"), message), highlight=False)
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+def _make_folders(options: PredictOptions) -> None:
+    for folder in filter(None, (options.out, options.csv.parent if options.csv else None)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from error
 
 
 def _picture_names(photos: Sequence[Path], out: Path) -> list[Path]:
-    """One name for each photograph, also where photographs of several folders are called the same."""
+    """A file name for each photo, numbered where photos of several folders share a name."""
     names: list[Path] = []
     for photo in photos:
         name, number = out / f"{photo.stem}.annotated.png", 1
@@ -220,32 +221,28 @@ def _picture_names(photos: Sequence[Path], out: Path) -> list[Path]:
     return names
 
 
-def _write_picture(rgb: Any, readings: list[FaceReading], path: Path) -> None:
+def _write_picture(rgb: NDArray[np.uint8], readings: Sequence[FaceReading], path: Path) -> None:
     try:
         annotate(rgb, readings).save(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
 
 
-def _record(path: Path, answer: list[FaceReading] | EmotionAIError) -> dict[str, Any]:
-    if isinstance(answer, EmotionAIError):
-        return {"photo": str(path), "error": " ".join(str(answer).split())}
-    return {"photo": str(path), "faces": [face.as_dict() for face in answer]}
+def _record(path: Path, result: Result) -> dict[str, Any]:
+    if isinstance(result, EmotionAIError):
+        return {"photo": str(path), "error": " ".join(str(result).split())}
+    return {"photo": str(path), "faces": [face.as_dict() for face in result]}
 
 
-def _table(answers: list[Answer]) -> Table:
+def _table(results: Sequence[tuple[Path, Result]]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("photo", overflow="fold")
     table.add_column("face", justify="right")
     table.add_column("emotion", style="bold")
     for name in EMOTIONS:
         table.add_column(name, justify="right")
-    for path, answer in answers:
-        for number, face in enumerate(answer if isinstance(answer, list) else [], 1):
-            table.add_row(
-                Text(path.name),
-                str(number),
-                face.verdict or "-",
-                *(f"{p:.1%}" for p in face.probabilities),
-            )
+    for path, result in results:
+        for number, face in enumerate(result if isinstance(result, list) else [], 1):
+            probabilities = (f"{p:.1%}" for p in face.probabilities)
+            table.add_row(Text(path.name), str(number), face.verdict or "-", *probabilities)
     return table

@@ -44,8 +44,21 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Find the faces in photos, their keypoints and their emotions."""
-    from emotion_ai.cli.photos import Output, predict_command
+    from emotion_ai.cli.photos import PredictOptions, predict_command
 
-    served = (server, cast(Servable, model), signature, version, label)  # FaceClient checks the model's name
-    output = Output(out, csv, json)
-    sys.exit(predict_command(photos or (), *served, watch, kaggle, fps, uncertain_below, output))
+    options = PredictOptions(
+        photos=tuple(photos or ()),
+        server=server,
+        model=cast(Servable, model),  # FaceClient checks it
+        signature=signature,
+        version=version,
+        label=label,
+        watch=watch,
+        kaggle=kaggle,
+        fps=fps,
+        uncertain_below=uncertain_below,
+        out=out,
+        csv=csv,
+        json=json,
+    )
+    sys.exit(predict_command(options))

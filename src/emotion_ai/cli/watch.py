@@ -1,4 +1,4 @@
-"""Photographs that appear in a folder, read one by one."""
+"""Photos that appear in a folder, read one by one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,18 +9,18 @@ from emotion_ai.inference.results import FaceReading
 from emotion_ai.inference.tables import PHOTO_COLUMNS, append_csv, face_rows
 
 POLL = 1.0
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Seconds between two looks at the folder."""
 
-Read = Callable[[Path], list[FaceReading]]
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def settled(folder: Path, poll: float = POLL) -> Iterator[Path | None]:
-    """Photographs of a folder, by name, those already there first; None after each look.
+    """Yields the photos of a folder, by name, those already there first; None after each look.
 
-    One that is still being written is waited for: it must look the same at two looks. One that is replaced comes again.
+    A photo is yielded once its size and time are the same at two looks, and again when it is replaced.
     """
     seen: dict[Path, tuple[int, int]] = {}
-    given: dict[Path, tuple[int, int]] = {}
+    yielded: dict[Path, tuple[int, int]] = {}
     while True:
         before, seen = seen, {}
         for path in sorted(folder.iterdir()):
@@ -30,9 +30,9 @@ def settled(folder: Path, poll: float = POLL) -> Iterator[Path | None]:
                 except FileNotFoundError:
                     continue
                 seen[path] = status.st_size, status.st_mtime_ns
-        for path, look in seen.items():
-            if before.get(path) == look and given.get(path) != look:
-                given[path] = look
+        for path, state in seen.items():
+            if before.get(path) == state and yielded.get(path) != state:
+                yielded[path] = state
                 yield path
         yield None
         time.sleep(poll)
@@ -40,26 +40,25 @@ def settled(folder: Path, poll: float = POLL) -> Iterator[Path | None]:
 
 def watch(
     folder: Path,
-    read: Read,
+    read: Callable[[Path], list[FaceReading]],
     show: Callable[[Path, list[FaceReading] | EmotionAIError], None],
     csv: Path | None = None,
     poll: float = POLL,
 ) -> None:
-    """Reads every photograph that comes into a folder, until it is interrupted.
-
-    While no server answers, photographs wait; nothing is lost.
+    """Reads every photo that appears in a folder, until interrupted; photos wait while the server is unreachable.
 
     Args:
-        folder: is looked at every `poll` seconds.
-        read: gives a photograph's faces.
-        show: is told each answer.
-        csv: rows are added to it, one for each face.
+        folder: the folder.
+        read: returns the faces of a photo.
+        show: called with each photo and its faces, or its error.
+        csv: a table to append to, one row per face.
+        poll: seconds between two looks at the folder.
 
     Raises:
         ConfigError: the folder or the table cannot be used.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; give one that photographs come into")
+        raise ConfigError(f"{folder}: no such folder; --watch needs an existing one")
     waiting: list[Path] = []
     unreachable = False
     for path in settled(folder, poll):
@@ -67,17 +66,17 @@ def watch(
             waiting.append(path)
             continue
         while waiting:
-            answer: list[FaceReading] | EmotionAIError
+            result: list[FaceReading] | EmotionAIError
             try:
-                answer = read(waiting[0])
+                result = read(waiting[0])
             except ServerUnreachableError as error:
                 if not unreachable:
                     show(waiting[0], error)
                 unreachable = True
-                break  # asked again after the next look
+                break  # tried again after the next look
             except (ImageError, ClientError) as error:
-                answer = error
+                result = error
             unreachable = False
-            if csv and isinstance(answer, list):
-                append_csv(csv, face_rows(answer, waiting[0]), PHOTO_COLUMNS)
-            show(waiting.pop(0), answer)
+            if csv and isinstance(result, list):
+                append_csv(csv, face_rows(result, waiting[0]), PHOTO_COLUMNS)
+            show(waiting.pop(0), result)

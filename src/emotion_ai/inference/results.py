@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import ConfigError
 from emotion_ai.vision.crops import Box
+from emotion_ai.vision.photo import Photo, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,6 +138,14 @@ class FaceReading:
         import pandas as pd
 
         return pd.Series(self.as_row())
+
+
+class PhotoReader(CropReader, Protocol):
+    """A `CropReader` that detects the faces of photos as well; both readers are."""
+
+    def read(self, photo: Source | Photo) -> list[FaceReading]:
+        """The faces of a photo, from left to right."""
+        ...
 
 
 def check_threshold(uncertain_below: float) -> float:

@@ -45,15 +45,17 @@ class Box:
     def to_photo(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points of the 96x96 crop, (…, 2), in pixels of the photo."""
         corner = np.array([self.left, self.top])
-        return ((points + 0.5) * (self.size / CROP_SIZE) + corner - 0.5).astype(np.float32)
+        moved: NDArray[np.float64] = (points + 0.5) * (self.size / CROP_SIZE) + corner - 0.5
+        return moved.astype(np.float32)
 
     def to_crop(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points of the photo, (…, 2), in pixels of the 96x96 crop."""
         corner = np.array([self.left, self.top])
-        return ((points + 0.5 - corner) * (CROP_SIZE / self.size) - 0.5).astype(np.float32)
+        moved: NDArray[np.float64] = (points + 0.5 - corner) * (CROP_SIZE / self.size) - 0.5
+        return moved.astype(np.float32)
 
 
-def box_from_detection(points: NDArray[np.float32]) -> Box:
+def box_from_detection(points: NDArray[np.floating[Any]]) -> Box:
     """Where to crop a detected face so that it lies in the crop as the training faces do.
 
     The scale compares the spread of eyes and mouth with the mean face's; neither roll nor the sideways motion of the
@@ -71,7 +73,7 @@ def box_from_detection(points: NDArray[np.float32]) -> Box:
     return _aligned(_centre(points) + np.array([0.0, 1.7]) * scale, _centre(mean), scale)
 
 
-def box_from_points(points: NDArray[np.float32]) -> Box:
+def box_from_points(points: NDArray[np.floating[Any]]) -> Box:
     """Where to crop a face so that its 15 points lie in the crop with the mean face's centre and spread.
 
     Args:
@@ -104,7 +106,8 @@ def _mean_anchors() -> NDArray[np.float64]:
 
 
 def _centre(points: NDArray[Any]) -> NDArray[np.float64]:
-    return ((points[0] + points[1]) / 2 + points[3]).astype(np.float64) / 2
+    eyes_and_mouth: NDArray[Any] = (points[0] + points[1]) / 2 + points[3]
+    return eyes_and_mouth.astype(np.float64) / 2
 
 
 def _spread(points: NDArray[Any]) -> float:
