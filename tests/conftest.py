@@ -1,26 +1,97 @@
-"""Shared by all tests: a cache of their own, the real datasets where they are at hand, small random networks."""
+"""Shared by all tests: one cache, the real datasets if present, small random networks, parallel runs."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import torchvision  # noqa: F401 - before TensorFlow, see emotion_ai_export.convert.frameworks
+from filelock import FileLock
 from hypothesis import settings
 
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.models import FaceNetwork
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("any machine", deadline=None)  # speed belongs in a benchmark
 settings.load_profile("any machine")
 
+IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+# A worker takes a whole module, because of the module's fixtures; these modules have tests that stand alone.
+SEPARATE = ("docs/test_notebooks.py", "cli/test_cli.py", "training/test_train.py")
+LONGEST = (
+    "web/test_browser.py",
+    "docs/test_examples.py",
+    "docs/test_notebooks.py",
+    "export/test_demo.py",
+    "export/convert/test_export_stage.py",
+    "export/convert/test_verify.py",
+    "export/serving/test_server.py",
+    "export/serving/test_live.py",
+    "export/registry/test_versions.py",
+    "training/test_train.py",
+    "evaluation/test_evaluation_stage.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):  # the workers inherit it: one core for each
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In a parallel run the longest modules start first, so that all workers end at about the same time."""
+    if IN_WORKER:
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.relative_to(Path(__file__).parent).as_posix(), len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return nodeid if module.endswith(SEPARATE) else module
+
+    config.option.loadscopereorder = False
+    return ByModule(config, log)
+
+
+@pytest.fixture(scope="session")
+def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all workers of a parallel run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if IN_WORKER else base
+
+
+@pytest.fixture(scope="session")
+def built_once(shared_tmp: Path) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function that builds a folder, once for all workers; tests only read it."""
+
+    def built_once(name: str, build: Callable[[Path], object]) -> Path:
+        folder = shared_tmp / name
+        with FileLock(shared_tmp / f"{name}.lock"):
+            if not folder.exists():
+                partial = shared_tmp / f"{name}.partial"
+                partial.mkdir()
+                build(partial)
+                partial.rename(folder)
+        return folder
+
+    return built_once
+
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.getbasetemp() / "cache"
+def own_cache(shared_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = shared_tmp / "cache"
     monkeypatch.setenv("EMOTION_AI_CACHE", str(folder))
     return folder
 
@@ -86,13 +157,18 @@ def onnx_models(networks: dict[Task, FaceNetwork]) -> dict[Task, Any]:
 
 
 @pytest.fixture(scope="session")
-def folders(onnx_models: dict[Task, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(
+    request: pytest.FixtureRequest, built_once: Callable[[str, Callable[[Path], object]], Path]
+) -> dict[str, Path]:
     """SavedModels, not yet published, by servable."""
     from emotion_ai_export.convert.graph import to_graph
     from emotion_ai_export.convert.saved_model import save_servable
 
-    base = tmp_path_factory.mktemp("saved")
-    graphs = {task: to_graph(model) for task, model in onnx_models.items()}
-    for name in SERVABLES:
-        save_servable(graphs, name, base / name)
+    def build(base: Path) -> None:
+        models = request.getfixturevalue("onnx_models")
+        graphs = {task: to_graph(model) for task, model in models.items()}
+        for name in SERVABLES:
+            save_servable(graphs, name, base / name)
+
+    base = built_once("saved", build)
     return {name: base / name for name in SERVABLES}
