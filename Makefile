@@ -6,16 +6,25 @@ PYTHON ?= $(or $(firstword $(foreach name,python3.13 python3.12 python3.11 pytho
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint docs notebooks ablations weights weights-keypoints weights-emotion bench-export load clean
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))# each takes about 2 GB
+
+.PHONY: demo test test-all test-install coverage lint docs notebooks ablations weights weights-keypoints weights-emotion \
+	bench-export bench-compare load clean
 
 demo: $(READY)
 	$(BIN)/emotion-ai demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-install: $(READY) # the wheel in empty environments; downloads packages
+	$(BIN)/python -m pytest tests/packaging
+
+coverage: $(READY) # fails below the floor in pyproject.toml; build/coverage/index.html shows the lines
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html
 
 # trainings on processors: glibc keeps freed memory, whose pages would otherwise be fetched anew in every step
 ablations weights-keypoints weights-emotion: export MALLOC_MMAP_THRESHOLD_ ?= 33554432
@@ -57,6 +66,10 @@ weights-emotion: $(READY)
 bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed
 
+BASELINE ?= docs/benchmarks/speed.json
+bench-compare: $(READY) # fails where an export is slower than in the baseline
+	$(BIN)/python -m emotion_ai_export.bench.speed --baseline $(BASELINE)
+
 load: $(READY) # against the server that runs on 8501 and 8500; LOAD="--server ... --grpc ..." names another
 	$(BIN)/python -m emotion_ai_export.bench.load $(LOAD)
 
@@ -65,6 +78,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python .ci/prose.py
 
 docs: $(READY) # NO_MKDOCS_2_WARNING: the theme's advertisement
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
