@@ -14,14 +14,14 @@ JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))# each
 demo: $(READY)
 	$(BIN)/emotion-ai demo
 
-test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+test: $(READY) # TESTS=tests/data runs a part
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(TESTS)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
 
 test-install: $(READY) # the wheel in empty environments; downloads packages
-	$(BIN)/python -m pytest tests/packaging
+	$(BIN)/python -m pytest $(or $(TESTS),tests/packaging)
 
 coverage: $(READY) # fails below the floor in pyproject.toml; build/coverage/index.html shows the lines
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html

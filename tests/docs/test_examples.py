@@ -61,6 +61,7 @@ from emotion_ai.vision.photo import PORTRAITS, load_photo
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "src/emotion_ai/assets/weights").glob("*.md")),
 ]

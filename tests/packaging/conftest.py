@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from emotion_ai_export.registry.publish import publisher, put_in_place, write_config
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "conf", "export", "src")
 
@@ -37,3 +39,16 @@ def distributions(built_once: Callable[[str, Callable[[Path], object]], Path]) -
 def wheel(distributions: Path) -> Path:
     (wheel,) = distributions.glob("*.whl")
     return wheel
+
+
+@pytest.fixture
+def published(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """Three versions of small random networks."""
+    base = tmp_path / "models"
+    for number in (1, 2, 3):
+        with publisher(base) as staging:
+            for name, folder in folders.items():
+                shutil.copytree(folder, staging / name)
+            put_in_place(staging, base, number)
+            write_config(base, "host")
+    return base
