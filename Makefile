@@ -30,7 +30,7 @@ coverage: $(READY) # fails below the floor in pyproject.toml; build/coverage/ind
 ablations weights-keypoints weights-emotion: export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 ablations weights-keypoints weights-emotion: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-# BUDGET=quick proves the road in minutes, BUDGET=cpu takes hours; DATA is the folder of the datasets,
+# BUDGET=quick tries the pipeline in minutes, BUDGET=cpu takes hours; DATA is the folder of the datasets,
 # ABLATIONS="trainer=gpu" goes to every run
 BUDGET ?= full
 DATA ?= $(EMOTION_AI_DATA)
@@ -43,25 +43,25 @@ TRAINER ?= cpu_bf16
 OUT := runs/weights
 found = $(or $(firstword $(shell find -L "$(DATA)" -name '$(1)')),$(error no $(1) in "$(DATA)": give DATA=folder))
 TRAIN = $(BIN)/emotion-ai train trainer=$(TRAINER) resume=true
-POINTS = data.train=$(call found,training.csv*) data.val=$(call found,validation.csv*)
+POINTS = data.train=$(call found,training.csv*) data.test=$(call found,validation.csv*)
 FER = data.train=$(call found,fer2013.csv*)
 weights: weights-keypoints weights-emotion
 
 weights-keypoints: $(READY)
 	$(TRAIN) experiment=keypoints $(POINTS) out=$(OUT)/heatmap
 	$(TRAIN) experiment=keypoints_regression $(POINTS) out=$(OUT)/regression
-	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/first init=$(OUT)/heatmap/best.ckpt \
+	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/first init_from=$(OUT)/heatmap/best.ckpt \
 		'teachers=[$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
-	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/keypoints init=$(OUT)/first/best.ckpt \
+	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/keypoints init_from=$(OUT)/first/best.ckpt \
 		'teachers=[$(OUT)/first/best.ckpt,$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
 
 weights-emotion: $(READY)
 	$(TRAIN) experiment=emotion $(FER) out=$(OUT)/long
 	$(TRAIN) experiment=emotion_short $(FER) out=$(OUT)/short
-	$(TRAIN) experiment=emotion_votes $(FER) data.votes=$(call found,fer2013new.csv) out=$(OUT)/votes \
-		init=$(OUT)/long/best.ckpt 'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
-	$(TRAIN) experiment=emotion_distilled $(FER) data.votes=$(call found,fer2013new.csv) out=$(OUT)/emotion \
-		init=$(OUT)/votes/best.ckpt 'teachers=[$(OUT)/votes/best.ckpt,$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
+	$(TRAIN) experiment=emotion_votes $(FER) data.vote_file=$(call found,fer2013new.csv) out=$(OUT)/votes \
+		init_from=$(OUT)/long/best.ckpt 'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
+	$(TRAIN) experiment=emotion_distilled $(FER) data.vote_file=$(call found,fer2013new.csv) out=$(OUT)/emotion \
+		init_from=$(OUT)/votes/best.ckpt 'teachers=[$(OUT)/votes/best.ckpt,$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 
 bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed

@@ -31,13 +31,10 @@ SETTINGS = {
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<key>[\w./]+)(?P<rest>=.*|)", re.DOTALL)
 _SWEEP = re.compile(r"(choice|range|interval|shuffle)\(")
 _OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "adamw": {"_target_": "torch.optim.AdamW"},
+    "adamw": {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.999]},
     "sgd": {"_target_": "torch.optim.SGD", "momentum": 0.9, "nesterov": True},
 }
-_FIXED: dict[str, Any] = {
-    "scheduler": {"name": "one_cycle", "pct_start": 0.2, "div_factor": 10, "final_div_factor": 10000},
-    "compile": False,
-}
+_SCHEDULER = {"name": "one_cycle", "pct_start": 0.2, "div_factor": 10, "final_div_factor": 10000}
 """What older versions had in code; now settings."""
 
 
@@ -82,7 +79,10 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if optimizer := task.pop("optimizer", None):
         rates = {key: value for key, value in optimizer.items() if key != "name"}
         new["optimizer"] = _OPTIMIZERS.get(optimizer.get("name", "adamw"), {}) | rates
-        new = _FIXED | new
+        new |= {"scheduler": _SCHEDULER, "compile": False}
+        task["augment"] = dict(task.get("augment", {})) | {"erasing_size": [0.1, 0.4]}
+        if task.get("name") == "emotion":
+            task["confident_accuracy"] = 0.9
     if task.get("name") == "keypoints":
         model.pop("dropout", None)  # had no effect
     for old, current in SETTINGS.items():

@@ -3,26 +3,40 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 import emotion_ai_conf
-from emotion_ai.data.augment import Augmentation
 from emotion_ai.models import FaceNetwork
+from emotion_ai.training import config
+from emotion_ai.training.config import TrainConfig
+from emotion_ai.training.optim import build_optimizer, build_scheduler
 
 CONF = Path(emotion_ai_conf.__file__).parent
 ROOTS = sorted(path.stem for path in CONF.glob("*.yaml"))
 GROUPS = {
     group: sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    for group in ("task", "data", "model", "trainer", "experiment")
+    for group in (
+        *("task", "data", "model", "optimizer", "scheduler", "trainer", "logger", "callbacks", "debug", "experiment"),
+    )
 }
 CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in choices]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_of_training_composes_and_fits_its_code(group: str, choice: str) -> None:
+def test_every_choice_of_training_composes_and_fits_its_code(
+    group: str, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-        cfg = compose("train", [f"{group}={choice}"])
-    Augmentation(**cfg.task.augment)
-    FaceNetwork(cfg.task.name, dict(cfg.model.encoder), cfg.model.get("head"), cfg.model.get("dropout", 0.0))
+        cfg = compose("train", [f"{group}={choice}", "out=run"])
+    for key in OmegaConf.missing_keys(cfg):
+        OmegaConf.update(cfg, key, ["a"] if key == "teachers" else "a", merge=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "find_data", lambda path: path)
+        typed = TrainConfig.of(cfg)
+    network = FaceNetwork(typed.task.name, typed.model.encoder, typed.model.head)
+    optimizer = build_optimizer(network, typed.optimizer)
+    build_scheduler(optimizer, typed.scheduler, 10, "val/rmse", "min")
+    assert typed.patience is None or typed.patience < typed.epochs or typed.epochs == 1
 
 
 @pytest.mark.parametrize("root", ROOTS)

@@ -167,7 +167,7 @@ def test_figures_with_and_without_training_twins(tmp_path: Path, checkpoint: Any
     path.write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
     given = ["task=emotion", f"checkpoint={checkpoint('emotion')}", f"data.path={path}", "data.part=PublicTest"]
     evaluate(config(*given, f"out={tmp_path / 'both'}"))
-    without = evaluate(config(*given, f"out={tmp_path / 'without'}", "data.without_twins=true"))
+    without = evaluate(config(*given, f"out={tmp_path / 'without'}", "data.without_duplicates=true"))
     both, alone = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("both", "without"))
     assert (both["faces"], both["training_twins"], both["training_twins_removed"]) == (20, 6, 0)
     assert (alone["faces"], alone["training_twins"], alone["training_twins_removed"]) == (14, 0, 6)
@@ -181,7 +181,7 @@ def test_figures_with_and_without_training_twins(tmp_path: Path, checkpoint: Any
     ("overrides", "error", "message"),
     [
         (["data.part=PublicTest"], ConfigError, "no such faces"),
-        (["data.without_twins=true"], ConfigError, "give data.part=PublicTest"),
+        (["data.without_duplicates=true"], ConfigError, "give data.part=PublicTest"),
         (["data.path=none.csv"], DataError, "no such file"),
     ],
 )

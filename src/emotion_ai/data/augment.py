@@ -1,6 +1,6 @@
 """Augmentation of whole batches on the device: each sample draws its own parameters once, image and points share them.
 
-Images are float32 (B, 1, 96, 96), 0-255; points float32 (B, 15, 2) in pixels of the frame, NaN where unknown.
+Images are float32 (B, 1, 96, 96), 0-255; points float32 (B, 15, 2) in pixels of the crop, NaN where unknown.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch import Tensor
 from emotion_ai.contract import CROP_SIZE, FLIP
 from emotion_ai.data.keyed_random import uniform
 from emotion_ai.errors import ConfigError
+from emotion_ai.schema import Amount, Share, check
 
 _CENTRE = (CROP_SIZE - 1) / 2
 _BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # binomial, sigma 1 pixel
@@ -25,39 +26,39 @@ class Augmentation:
         flip: probability of a mirror image, left and right points exchanged.
         rotation: degrees, up to this either way.
         scale: factors between 1/(1+scale) and 1+scale.
-        shift: share of the frame, up to this either way on each axis.
+        shift: share of the crop's side, up to this either way on each axis.
         brightness: share of 255, up to this either way.
         contrast: factors between 1/(1+contrast) and 1+contrast, about the sample's mean.
         blur: up to this share of a two-fold binomial blur (sigma 1.4 pixels) mixed in.
         noise: standard deviation of up to this, 0-255.
-        erasing: probability of one gray rectangle of 10 to 40 % of each side.
+        erasing: probability of one gray rectangle (random erasing, Zhong et al. 2017, arXiv:1708.04896).
+        erasing_size: smallest and largest side of the rectangle, as shares of the crop's.
     """
 
-    flip: float = 0.0
-    rotation: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    blur: float = 0.0
-    noise: float = 0.0
-    erasing: float = 0.0
+    flip: Share = 0.0
+    rotation: Amount = 0.0
+    scale: Amount = 0.0
+    shift: Amount = 0.0
+    brightness: Amount = 0.0
+    contrast: Amount = 0.0
+    blur: Share = 0.0
+    noise: Amount = 0.0
+    erasing: Share = 0.0
+    erasing_size: tuple[Share, Share] = (0.1, 0.4)
 
     def __post_init__(self) -> None:
-        for name in ("flip", "blur", "erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"augment.{name}={getattr(self, name)}: wanted is a number from 0 to 1")
-        for name in ("rotation", "scale", "shift", "brightness", "contrast", "noise"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"augment.{name}={getattr(self, name)}: wanted is 0 or more")
+        check(self, "augment.")
+        small, large = self.erasing_size
+        if small > large:
+            raise ConfigError(f"augment.erasing_size must be [smallest, largest], got [{small}, {large}]")
 
     def __call__(self, images: Tensor, points: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The changed batch; points that left the frame become NaN.
+        """The changed batch; points that left the crop become NaN.
 
         Args:
             images: float32 (B, 1, 96, 96), 0-255.
             points: float32 (B, 15, 2), or None.
-            keys: int64 (B,), from `random.sample_keys`.
+            keys: int64 (B,), from `keyed_random.sample_keys`.
         """
         matrices, flipped = self.draw(keys)
         images = warp_images(images, matrices)
@@ -90,12 +91,12 @@ class Augmentation:
             triangular = (pixels[:, :1] - pixels[:, 1:]) * 6**0.5  # standard deviation 1
             images = images + triangular * u[:, 3] * self.noise
         if self.erasing:
-            images = erased(images, uniform(keys, 6, stream=3), self.erasing)
+            images = erase(images, uniform(keys, 6, stream=3), self.erasing, self.erasing_size)
         return images.clamp(0, 255)
 
 
 def affine(angle: Tensor, factor: Tensor, shift: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror, rotate, scale about the frame's centre, then shift: float32 (B, 2, 3), source to destination pixels."""
+    """Mirror, rotate, scale about the crop's centre, then shift: float32 (B, 2, 3), source to destination pixels."""
     cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
     sign = torch.where(flipped, -1.0, 1.0)
     linear = torch.stack([torch.stack([cos * sign, -sin], -1), torch.stack([sin * sign, cos], -1)], -2)
@@ -130,10 +131,11 @@ def blurred(images: Tensor) -> Tensor:
     return images
 
 
-def erased(images: Tensor, u: Tensor, probability: float) -> Tensor:
-    """With that probability one rectangle of one gray; u holds six numbers in [0, 1) for each sample."""
+def erase(images: Tensor, u: Tensor, probability: float, size_range: tuple[float, float]) -> Tensor:
+    """Covers one rectangle with one gray, with that probability; u holds six numbers in [0, 1) for each sample."""
     steps = torch.arange(CROP_SIZE, device=images.device)
-    size = (0.1 + 0.3 * u[:, 1:3]) * CROP_SIZE
+    small, large = size_range
+    size = (small + (large - small) * u[:, 1:3]) * CROP_SIZE
     start = u[:, 3:5] * (CROP_SIZE - size)
     inside = (steps >= start[..., None]) & (steps < (start + size)[..., None])
     mask = inside[:, 0, None, :] & inside[:, 1, :, None] & (u[:, 0] < probability)[:, None, None]

@@ -1,8 +1,8 @@
-"""From data settings to the three sets: what is trained on, what choices use, what is only reported."""
+"""From data settings to the three splits: train, val (for every choice) and test (reported, never chosen by)."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
@@ -12,103 +12,156 @@ from emotion_ai.data.duplicates import Rows, duplicate_groups, folds, grouped_sp
 from emotion_ai.data.loaders import load
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
+from emotion_ai.provenance import DataRecord, SplitRecord
+from emotion_ai.schema import Range, Share
 
 SYNTHETIC = "synthetic"
+VAL_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where faces come from and how they are split.
+
+    Attributes:
+        train: a file or folder, or "synthetic".
+        test: the same for the test split. None takes the source's own split, a fold, or a share.
+        val: share of the training rows; or, if `test` is given, a file or folder.
+        labels: "five", "fer7" or "auto": what the class ids mean.
+        vote_file: FER+'s votes for `train`.
+        count: number of synthetic training faces.
+        split: shares [train, val, test] where the source has no official split; None means [0.9 - val, val, 0.1].
+        folds: number of cross-validation folds, instead of `split`.
+        fold: which of them is the test split.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
+
+    train: str
+    test: str | None = None
+    val: Annotated[float, Range(gt=0, lt=1)] | str = VAL_SHARE
+    labels: str = "auto"
+    vote_file: str | None = None
+    count: Annotated[int, Range(ge=1)] = 3000
+    split: tuple[Share, Share, Share] | None = None
+    folds: Annotated[int, Range(ge=2)] | None = None
+    fold: Annotated[int, Range(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.split is not None and self.folds is not None:
+            raise ConfigError("data.split and data.folds contradict each other; give one of them")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ConfigError(f"data.fold must be an integer < {self.folds}, the number of folds, got {self.fold}")
+        if self.folds is None and self.fold:
+            raise ConfigError(f"data.fold={self.fold} needs the number of folds; give data.folds=...")
+        if self.split is not None and self.val != VAL_SHARE:
+            raise ConfigError(f"data.val={self.val} and data.split contradict each other; give the share in data.split")
+        if isinstance(self.val, str) and self.test is None:
+            raise ConfigError(f"data.val={self.val}: a validation file needs a test file; give data.test=FILE")
+        if self.test is not None and (self.split is not None or self.folds is not None):
+            name = "data.split" if self.folds is None else "data.folds"
+            raise ConfigError(f"data.test and {name} contradict each other; give one of them")
 
 
 @dataclass(frozen=True)
 class DataSplits:
-    """Disjoint faces: `train` to learn from, `select` for early stopping and every choice, `report` to report only."""
+    """Disjoint faces: `train` to fit weights, `val` for early stopping and every choice, `test` to report only."""
 
     train: FaceDataset
-    select: FaceDataset
-    report: FaceDataset
+    val: FaceDataset
+    test: FaceDataset
     how: str
-    duplicates_removed: int
+    duplicates_removed: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        sets = {"train": self.train, "select": self.select, "report": self.report}
-        return {
-            "how": self.how,
-            "training_twins_of_report_removed": self.duplicates_removed,
-            **{
-                n: {"faces": len(f), "source": Path(f.source).name, "fingerprint": f.fingerprint}
-                for n, f in sets.items()
-            },
-        }
+    def record(self) -> DataRecord:
+        """What a run record holds about the data."""
+        train, val, test = (
+            SplitRecord(len(faces), Path(faces.source).name, faces.fingerprint)
+            for faces in (self.train, self.val, self.test)
+        )
+        return DataRecord(self.how, train, val, test, self.duplicates_removed)
 
 
-def build_splits(
-    task: Task,
-    train: str,
-    val: str | None,
-    labels: str,
-    votes: str | None,
-    count: int,
-    select: float,
-    split: list[float] | None,
-    folds_count: int | None,
-    fold: int,
-    seed: int,
-) -> DataSplits:
-    """Loads and splits.
+def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
+    """Loads and splits; identical pixels never stand on both sides.
 
-    With a separate file `val`, or with a Usage column, that file or PublicTest is reported; otherwise a fold, or the
-    last part of `split`. `select` is a share of the training rows, twins grouped. Training rows whose pixels are also
-    in the reported set are left out.
-
-    Args:
-        train, val: files or folders, or "synthetic".
-        votes: FER+'s file for `train`; faces whose own label is none of the five are then learnt from, never judged.
-        count: number of synthetic training faces.
-        select: share of the training rows for choices.
-        split: three shares, [train, select, report]; only where no official split exists.
-        folds_count, fold: cross-validation instead of `split`.
+    The test split is the file `data.test`; else PublicTest, where the source has a Usage column; else a fold, or the
+    last share of `data.split`. `val` is a share of the training rows, duplicates kept together, or the file `data.val`.
+    Training faces with the pixels of a test face are left out.
 
     Raises:
         DataError: a file that cannot be used.
         ConfigError: settings that contradict each other.
     """
-    if votes is not None and (train == SYNTHETIC or task != "emotion"):
-        raise ConfigError(f"data.votes={votes}: FER+ votes belong to FER2013; give it as data.train, with task=emotion")
-    faces = synthetic_faces(count, seed).faces(task) if train == SYNTHETIC else load(train, task, labels, votes)
-    if task == "keypoints":
-        faces = faces[np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))]
-    parts = set(faces.part) - {""}
-    if val is not None:
-        # other synthetic faces come from another seed
-        report = (
-            synthetic_faces(max(count // 10, 1), seed + 1).faces(task) if val == SYNTHETIC else load(val, task, labels)
+    if data.vote_file is not None and (data.train == SYNTHETIC or task != "emotion"):
+        raise ConfigError(
+            f"data.vote_file={data.vote_file}: FER+ votes belong to FER2013; give it as data.train, with task=emotion"
         )
-        return _with_report(faces, report, select, seed, "separate file")
-    if parts and split is None and folds_count is None:
+    if data.train == SYNTHETIC:
+        faces = synthetic_faces(data.count, seed).faces(task)
+    else:
+        faces = load(data.train, task, data.labels, data.vote_file)
+    faces = _annotated(faces)
+    if data.test is not None:
+        test = _separate(data.test, task, data, seed + 1)
+        if isinstance(data.val, str):
+            return _from_files(faces, _separate(data.val, task, data, seed + 2), test)
+        return _with_test(faces, test, data.val, seed, "separate file")
+    assert not isinstance(data.val, str)  # DataConfig refuses it
+    parts = set(faces.part) - {""}
+    if parts and data.split is None and data.folds is None:
         if not {"Training", "PublicTest"} <= parts:
-            raise ConfigError(f"{train}: has the parts {', '.join(sorted(parts))} only; give data.val or data.split")
+            given = ", ".join(sorted(parts))
+            raise ConfigError(f"{data.train}: has the parts {given} only; give data.test or data.split")
         training, public = (np.flatnonzero(faces.part == part) for part in ("Training", "PublicTest"))
-        return _with_report(faces[training], faces[public], select, seed, "Usage: Training, PublicTest")
-    if folds_count is not None:
-        rows = folds(duplicate_groups(faces.images), folds_count, seed)
-        rest = np.concatenate([r for index, r in enumerate(rows) if index != fold])
-        return _with_report(faces[rest], faces[rows[fold]], select, seed, f"fold {fold} of {folds_count}")
-    fractions = split or [0.8, 0.1, 0.1]
-    first, second, third = _split(faces, fractions, seed)
-    return DataSplits(faces[first], faces[second], faces[third], f"random split {fractions}", 0)
+        return _with_test(faces[training], faces[public], data.val, seed, "Usage: Training, PublicTest")
+    if data.folds is not None:
+        rows = folds(duplicate_groups(faces.images), data.folds, seed)
+        rest = np.concatenate([r for index, r in enumerate(rows) if index != data.fold])
+        return _with_test(faces[rest], faces[rows[data.fold]], data.val, seed, f"fold {data.fold} of {data.folds}")
+    shares = list(data.split or (0.9 - data.val, data.val, 0.1))
+    first, second, third = _split(faces, shares, seed)
+    return DataSplits(faces[first], faces[second], faces[third], f"random split {shares}")
 
 
-def _split(faces: FaceDataset, fractions: list[float], seed: int) -> list[Rows]:
-    """Labelled faces are split as if alone; the others belong to the first part, where they have no twin outside."""
+def _separate(source: str, task: Task, data: DataConfig, seed: int) -> FaceDataset:
+    """The faces of a validation or test file; synthetic ones come from another seed than the training faces."""
+    if source == SYNTHETIC:
+        return _annotated(synthetic_faces(max(data.count // 10, 1), seed).faces(task))
+    return _labelled(load(source, task, data.labels))
+
+
+def _annotated(faces: FaceDataset) -> FaceDataset:
+    """Keypoint faces with at least one point."""
+    return faces[np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))] if faces.task == "keypoints" else faces
+
+
+def _labelled(faces: FaceDataset) -> FaceDataset:
+    """Emotion faces whose label is one of the five."""
+    return faces[faces.targets >= 0] if faces.task == "emotion" else faces
+
+
+def _split(faces: FaceDataset, shares: list[float], seed: int) -> list[Rows]:
+    """Labelled faces are split as if alone; the others join the first part unless they have a duplicate elsewhere."""
     labelled = faces.targets >= 0 if faces.task == "emotion" else np.ones(len(faces), bool)
     rows = np.flatnonzero(labelled)
-    first, *others = (rows[part] for part in grouped_split(duplicate_groups(faces.images[rows]), fractions, seed))
+    first, *others = (rows[part] for part in grouped_split(duplicate_groups(faces.images[rows]), shares, seed))
     rest = np.flatnonzero(~labelled)
     rest = rest[~seen_in(faces.images[rest], faces.images[np.concatenate(others)])]
     return [np.sort(np.concatenate([first, rest])), *others]
 
 
-def _with_report(faces: FaceDataset, report: FaceDataset, select: float, seed: int, how: str) -> DataSplits:
-    if report.task == "emotion":
-        report = report[report.targets >= 0]
-    twins = seen_in(faces.images, report.images)
-    faces = faces[~twins]
-    learn, choose = _split(faces, [1 - select, select], seed)
-    return DataSplits(faces[learn], faces[choose], report, how, int(twins.sum()))
+def _with_test(faces: FaceDataset, test: FaceDataset, val: float, seed: int, how: str) -> DataSplits:
+    test = _labelled(test)
+    duplicates = seen_in(faces.images, test.images)
+    faces = faces[~duplicates]
+    train_rows, val_rows = _split(faces, [1 - val, val], seed)
+    return DataSplits(faces[train_rows], faces[val_rows], test, how, int(duplicates.sum()))
+
+
+def _from_files(train: FaceDataset, val: FaceDataset, test: FaceDataset) -> DataSplits:
+    val = val[~seen_in(val.images, test.images)]
+    duplicates = seen_in(train.images, test.images)
+    train = train[~(duplicates | seen_in(train.images, val.images))]
+    return DataSplits(train, val, test, "separate files", int(duplicates.sum()))

@@ -54,7 +54,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     network, record = load_network(cfg.checkpoint, cfg.task.name)
     faces, twins = _faces(cfg)
     removed = 0
-    if cfg.data.without_twins:
+    if cfg.data.without_duplicates:
         faces, twins, removed = faces[~twins], twins[~twins], int(twins.sum())
     answers = predict(network, faces.images, cfg.flip)
     heads = summary_metrics(cfg.task.name, answers, faces.targets, cfg.seed)
@@ -150,8 +150,8 @@ def _faces(cfg: DictConfig) -> tuple[FaceDataset, NDArray[np.bool_]]:
         faces = faces[faces.part == cfg.data.part]
         if len(faces) == 0:
             raise ConfigError(f"data.part={cfg.data.part}: no such faces in {cfg.data.path}, which has {here}")
-    if cfg.data.without_twins and cfg.data.part in (None, "Training"):
-        raise ConfigError("data.without_twins=true compares a part with Training; give data.part=PublicTest")
+    if cfg.data.without_duplicates and cfg.data.part in (None, "Training"):
+        raise ConfigError("data.without_duplicates=true compares a part with Training; give data.part=PublicTest")
     if cfg.task.name == "keypoints":
         known = np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))
         if len(known) == 0:
@@ -255,7 +255,7 @@ def _command(cfg: DictConfig) -> str:
         "checkpoint": cfg.checkpoint,
         "data.path": Path(cfg.data.path).name,
         "data.part": cfg.data.part,
-        "data.without_twins": cfg.data.without_twins or None,
+        "data.without_duplicates": cfg.data.without_duplicates or None,
         "flip": cfg.flip or None,
         "robustness": cfg.robustness or None,
         "seed": cfg.seed or None,

@@ -1,4 +1,4 @@
-"""Ablations: one change at a time against a base, several seeds each, judged on the faces for choices alone."""
+"""Ablations: one change at a time against a base, several seeds each, compared on the validation split."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,27 +17,29 @@ from emotion_ai.contract import TASKS, Task
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation.plots import forest, save
 from emotion_ai.evaluation.statistics import Estimate, t_interval
-from emotion_ai.files import write_json
+from emotion_ai.files import write_json, write_text
+from emotion_ai.legacy import translate_overrides
 from emotion_ai.models import load_network
 from emotion_ai.provenance import environment
 from emotion_ai.studies.runs import run
 
 BASE = "base"
 BEGIN, END = "<!-- ablations: begin -->", "<!-- ablations: end -->"
-_FILES = {"emotion": {"train": "fer2013.csv*"}, "keypoints": {"train": "training.csv*", "val": "validation.csv*"}}
+_FILES = {"emotion": {"train": "fer2013.csv*"}, "keypoints": {"train": "training.csv*", "test": "validation.csv*"}}
 _METRICS = {"emotion": "val/accuracy", "keypoints": "val/rmse"}
 _VOTES = "fer2013new.csv"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The base or one change: its figure on the `select` faces, one value for each seed.
+    """The base or one change, with one validation value per seed.
 
     Attributes:
+        asks: the question behind the change.
         values: accuracy, or RMSE in pixels.
         mean: with the t interval over seeds.
         spread: standard deviation over seeds.
-        differences: to the base of the same seed.
+        differences: from the base of the same seed.
         difference: their mean with the paired t interval; None for the base.
         seconds: of training, mean over seeds.
     """
@@ -54,15 +56,15 @@ class Row:
 
 
 def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Row]]:
-    """Runs the changes of `conf/ablations.yaml`; leaves `ablations.json`, `.md` and a picture for each task in `out`.
+    """Runs the changes of `conf/ablations.yaml`; writes `ablations.json`, `.md` and one figure per task into `out`.
 
-    Runs lie in `out/<task>/<change>/seed-<seed>`; started again, finished ones are read and killed ones go on. A seed
-    decides split, first weights and order, for the base as for the changes. Nothing of the reported set is looked at.
+    Runs lie in `out/<task>/<change>/seed-<seed>`; started again, finished ones are read and killed ones resumed. A seed
+    decides split, initial weights and order, for the base as for the changes. The test split is not used.
 
     Args:
-        budget: "full"; "cpu", with smaller networks and fewer epochs; or "quick", which proves the road on few faces.
+        budget: "full"; "cpu", with smaller networks and fewer epochs; or "quick", a test of the pipeline on few faces.
         data: folder that holds, at any depth, fer2013.csv*, training.csv* with validation.csv*, fer2013new.csv; tasks
-            whose file it lacks are left out. None draws synthetic faces, for "quick" only.
+            whose file it lacks are left out. None generates synthetic faces, for "quick" only.
         overrides: of `emotion-ai train`, for every run.
 
     Returns:
@@ -80,11 +82,11 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
     document = Path(chosen.document) if chosen.document else None
     if document is not None:
         if data is None:
-            raise ConfigError(f"budget {budget}: figures of synthetic faces are not for quoting; give a folder of data")
+            raise ConfigError(f"budget {budget} needs real data, as its figures are quoted; give --data FOLDER")
         _with_table(document, "")  # an error now, not after the runs
     sources = {task: _sources(task, data) for task in TASKS}
     if data is not None and not any(sources.values()):
-        raise DataError(f"{data}: holds neither fer2013.csv nor training.csv; give the folder that they lie in")
+        raise DataError(f"{data}: holds neither fer2013.csv nor training.csv; give the folder that contains them")
     votes = next(data.rglob(_VOTES), None) if data is not None else None
     rows: dict[str, dict[str, Row]] = {}
     left_out = list(chosen.without)
@@ -92,20 +94,20 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
         if data is not None and not sources[task]:
             left_out.append(f"{task}, without {_FILES[task]['train']}")
             continue
-        changes = {BASE: {"asks": "the experiment as it is", "overrides": []}, **plan[task].changes}
+        changes = {BASE: {"asks": "the experiment unchanged", "overrides": []}, **plan[task].changes}
         changes = {name: change for name, change in changes.items() if name not in chosen.without}
         if votes is None:
             without = [name for name, change in changes.items() if "{votes}" in "".join(change["overrides"])]
             left_out += [f"{name}, without {_VOTES}" for name in without]
             changes = {name: change for name, change in changes.items() if name not in without}
-        shared = [*plan[task].base, *chosen[task], *sources[task], "report=false", *overrides]
+        shared = [*plan[task].base, *chosen[task], *sources[task], "test=false", *overrides]
         rows[task] = _rows(task, shared, changes, chosen.seeds, votes, out)
         save(_picture(task, rows[task]), out / f"{task}.png")
     table = _markdown(rows, chosen.note, len(chosen.seeds), left_out)
     content = {task: {name: asdict(row) for name, row in of.items()} for task, of in rows.items()}
     settings = {"budget": budget, "seeds": list(chosen.seeds), "overrides": list(overrides), "left_out": left_out}
     write_json(out / "ablations.json", {**settings, "rows": content, **environment()})
-    _write(out / "ablations.md", table)
+    write_text(out / "ablations.md", table)
     if document is not None:
         images = document.parent / "images"
         images.mkdir(exist_ok=True)
@@ -113,7 +115,7 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
             picture = images / f"ablations-{task}.png"
             save(_picture(task, rows[task]), picture)
             table += f"\n![{task}: each change against the base](images/{picture.name})\n"
-        _write(document, _with_table(document, table))
+        write_text(document, _with_table(document, table))
     console = Console()
     console.print(Markdown(table))
     console.print(f"[green]wrote[/] {document or out / 'ablations.md'}", highlight=False, soft_wrap=True)
@@ -136,7 +138,7 @@ def _rows(
         for index, seed in enumerate(seeds):
             number = place * len(seeds) + index + 1
             console.rule(f"{task}: {name}, seed {seed} (run {number} of {len(changes) * len(seeds)})")
-            # of the same seed: another one's split would show the teacher the faces for choices
+            # of the same seed: another seed's network has seen these validation faces
             teacher = out / task / BASE / f"seed-{seed}" / "network.safetensors"
             filled = [
                 text.replace("{base}", _quoted(teacher))
@@ -145,7 +147,7 @@ def _rows(
                 for text in change["overrides"]
             ]
             records.append(run(_config([*shared, *filled, f"seed={seed}", f"out={_quoted(folder / f'seed-{seed}')}"])))
-        values = [float(record["metrics"][_METRICS[task]]) for record in records]
+        values = [float(record.metrics[_METRICS[task]]) for record in records]
         base = base or values
         differences = [value - reference for value, reference in zip(values, base, strict=True)]
         network, _ = load_network(folder / f"seed-{seeds[0]}" / "network.safetensors", task)
@@ -157,7 +159,7 @@ def _rows(
             spread=float(np.std(values, ddof=1)),
             differences=differences,
             difference=None if name == BASE else t_interval(differences),
-            seconds=float(np.mean([record["seconds"] for record in records])),
+            seconds=float(np.mean([record.seconds or 0.0 for record in records])),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
         )
     return rows
@@ -166,7 +168,7 @@ def _rows(
 def _config(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-            return compose("train", overrides)
+            return compose("train", translate_overrides(overrides)[0])
     except HydraException as error:
         raise ConfigError(f"{error}; overrides are those of emotion-ai train") from error
 
@@ -186,9 +188,8 @@ def _quoted(path: Path | None) -> str:
 
 def _markdown(rows: dict[str, dict[str, Row]], note: str | None, seeds: int, left_out: list[str]) -> str:
     parts = [
-        f"Mean over {seeds} seeds (± their standard deviation) on the faces for choices, never on reported ones; "
-        "difference to the base of the same seed with Student's 95 % interval over these pairs, not corrected for the "
-        "number of rows."
+        f"Mean over {seeds} seeds (± their standard deviation) on the validation split; difference from the base of the "
+        "same seed with Student's 95 % interval over these pairs, not corrected for the number of rows."
     ]
     if note:
         parts = [note, *parts]
@@ -197,7 +198,7 @@ def _markdown(rows: dict[str, dict[str, Row]], note: str | None, seeds: int, lef
             ("RMSE in pixels, lower is better", 3) if task == "keypoints" else ("accuracy, higher is better", 4)
         )
         lines = [
-            f"| {task}: {unit} | value | difference (95 %) | seconds | parameters | asked |",
+            f"| {task}: {unit} | value | difference (95 %) | seconds | parameters | question |",
             "|---|---|---|---|---|---|",
         ]
         for name, row in of.items():
@@ -230,12 +231,5 @@ def _with_table(document: Path, table: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ConfigError(f"{document}: not a file with the markers {BEGIN} and {END}; run it in the repository's root")
+        raise ConfigError(f"{document}: has no markers {BEGIN} and {END}; run this in the root of the repository")
     return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
-
-
-def _write(path: Path, text: str) -> None:
-    """As a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -1,4 +1,4 @@
-"""K-fold cross-validation: every fold is reported once by a network that never saw it."""
+"""K-fold cross-validation: each fold is the test split once."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,45 +16,43 @@ from emotion_ai.evaluation.summary import summary_metrics
 from emotion_ai.files import write_json
 from emotion_ai.models import load_network
 from emotion_ai.studies.runs import run
-from emotion_ai.training.settings import check, settings_of
-from emotion_ai.training.train import sets_of
+from emotion_ai.training.config import TrainConfig, recorded_settings
+from emotion_ai.training.train import load_splits
 
 
 def cross_validate(cfg: DictConfig) -> dict[str, float]:
     """Trains `data.folds` networks into `out/fold-0`, …; leaves `cross_validation.json` and `.png` in `cfg.out`.
 
-    Started again with the same `out`, it takes up what is there. The mean has a t interval over folds, which is too
-    narrow: training sets of two folds overlap (Bengio and Grandvalet 2004, JMLR 5). The pooled figure is that of all
-    faces, each answered by the network that did not see it, with a bootstrap interval over faces.
+    Started again with the same `out`, it keeps finished folds and resumes a killed one. The mean has a t interval over
+    folds, which is too narrow: training sets of two folds overlap (Bengio and Grandvalet 2004, JMLR 5). Pooled metrics
+    are over all faces, each predicted by the network that did not see it, with a bootstrap interval over faces.
 
     Returns:
-        The pooled figures.
+        The pooled metrics.
 
     Raises:
         ConfigError: no `data.folds`, or another split beside it.
         EmotionAIError: as `train` does.
     """
-    check(cfg)
-    if cfg.data.folds is None:
+    config = TrainConfig.of(cfg)
+    if config.data.folds is None:
         raise ConfigError("cross-validate: give the number of folds, e.g. data.folds=5")
-    if cfg.data.val is not None:
-        raise ConfigError("data.val and data.folds contradict each other: every fold is reported in its turn")
-    if cfg.init is not None or cfg.teachers:
-        raise ConfigError("cross-validate: init and teachers may have seen the faces of a fold; leave them out")
-    task, out = cfg.task.name, Path(cfg.out)
+    if config.init_from is not None or config.teachers:
+        raise ConfigError("cross-validate: init_from and teachers may have seen the faces of a fold; leave them out")
+    task, out, count = config.task.name, Path(config.out), config.data.folds
     console = Console()
-    answers, targets, folds = [], [], []
-    for fold in range(cfg.data.folds):
-        console.rule(f"fold {fold + 1} of {cfg.data.folds}")
+    predictions, targets, folds = [], [], []
+    for fold in range(count):
+        console.rule(f"fold {fold + 1} of {count}")
         folder = out / f"fold-{fold}"
         one: DictConfig = OmegaConf.merge(cfg, {"out": str(folder), "data": {"fold": fold}})  # type: ignore[assignment]
         run(one)
-        held_out = sets_of(one).report
+        held_out = load_splits(TrainConfig.of(one)).test
         network, _ = load_network(folder / "network.safetensors", task)
-        answers.append(predict(network, held_out.images))
+        predictions.append(predict(network, held_out.images))
         targets.append(held_out.targets)
-        folds.append(summary_metrics(task, answers[-1], targets[-1], cfg.seed))
-    pooled = summary_metrics(task, np.concatenate(answers), np.concatenate(targets), cfg.seed)  # type: ignore[arg-type]
+        folds.append(summary_metrics(task, predictions[-1], targets[-1], config.seed))
+    pooled = summary_metrics(task, np.concatenate(predictions), np.concatenate(targets), config.seed)  # type: ignore[arg-type]
     values = {name: [fold[name].value for fold in folds] for name in pooled}
     result = {
         name: {
@@ -69,9 +67,9 @@ def cross_validate(cfg: DictConfig) -> dict[str, float]:
         name: {label: asdict(e) for label, e in rows.items()} | {"standard deviation over folds": spread[name]}
         for name, rows in result.items()
     }
-    write_json(out / "cross_validation.json", {"task": task, "config": settings_of(cfg), "figures": figures})
-    save(folds_plot(result, f"{task}: {cfg.data.folds} folds"), out / "cross_validation.png")
-    table = Table("figure", "mean of the folds (95 %, t)", "standard deviation", "pooled (95 %, bootstrap)", title=task)
+    write_json(out / "cross_validation.json", {"task": task, "config": recorded_settings(cfg), "figures": figures})
+    save(folds_plot(result, f"{task}: {count} folds"), out / "cross_validation.png")
+    table = Table("metric", "mean of the folds (95 %, t)", "standard deviation", "pooled (95 %, bootstrap)", title=task)
     for name, rows in result.items():
         table.add_row(name, str(rows["mean of the folds"]), f"{spread[name]:.4f}", str(rows["pooled"]))
     console.print(table)

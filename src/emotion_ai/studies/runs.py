@@ -1,18 +1,18 @@
-"""Training runs that belong to a series: each is finished once, however often the series is started."""
+"""Training runs of a series. Each is trained once, however often the series is started."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_ai.errors import ConfigError
-from emotion_ai.training.settings import settings_of
+from emotion_ai.provenance import RunRecord
+from emotion_ai.training.config import changed_settings, recorded_settings
 from emotion_ai.training.train import train
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
-    """The record of the training run in `cfg.out`: a finished one is read, a killed one goes on from its last epoch.
+def run(cfg: DictConfig) -> RunRecord:
+    """The record of the training run in `cfg.out`, which is read if it is finished, resumed if it was killed.
 
     Raises:
         ConfigError: the folder holds a run with other settings, or the trainer takes several processes.
@@ -23,8 +23,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError("trainer=ddp: a series of runs takes one process; give trainer=cpu or trainer=gpu")
     if not path.is_file():
         train(OmegaConf.merge(cfg, {"resume": True}))  # type: ignore[arg-type]
-    record: dict[str, Any] = json.loads(path.read_text())
-    settings = settings_of(cfg)
-    if changed := sorted(key for key in settings if settings[key] != record["config"].get(key)):
+    record = RunRecord.from_dict(json.loads(path.read_text()))
+    if changed := changed_settings(recorded_settings(cfg), record.config):
         raise ConfigError(f"{path}: was made with another {', '.join(changed)}; delete its folder or give another out")
     return record

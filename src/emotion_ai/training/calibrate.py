@@ -1,4 +1,4 @@
-"""After training: probabilities and deviations are made to mean what they say, on the faces that choices use."""
+"""Calibration of probabilities and standard deviations on the validation split, after training."""
 
 import numpy as np
 import torch
@@ -10,33 +10,34 @@ from emotion_ai.evaluation.calibration import cross_fitted_error, fit_deviation_
 from emotion_ai.evaluation.metrics import EmotionScores
 from emotion_ai.models import FaceNetwork
 
-_BATCH = 256
-SURE = 0.9
-"""Accuracy that the faces which are not called uncertain shall have."""
+_BATCH_SIZE = 256
 
 
-def calibrate(network: FaceNetwork, faces: FaceDataset) -> dict[str, float]:
-    """Folds the temperature, or the deviations' scale, into the network's weights; answers stay the same otherwise.
+def calibrate(network: FaceNetwork, val: FaceDataset, confident_accuracy: float = 0.9) -> dict[str, float]:
+    """Folds the temperature, or the factor of the standard deviations, into the network's weights.
+
+    Predicted classes and points do not change.
 
     Args:
         network: in evaluation mode.
-        faces: the `select` faces.
+        val: the validation split.
+        confident_accuracy: accuracy on `val` of the predictions that the abstention threshold keeps.
 
     Returns:
-        For the record: the fitted numbers; for emotion also the calibration error before and after (cross-fitted, so
-        that no face is judged by its own fit), and the confidence below which an emotion is called uncertain.
+        The fitted numbers, for the record. For emotion also the calibration error before and after (cross-fitted: each
+        face is evaluated with a temperature fitted to the others), and the abstention threshold, `uncertain_below`.
     """
-    batches = Batches(faces, _BATCH, next(network.parameters()).device, lambda: 0)
+    batches = Batches(val, _BATCH_SIZE, next(network.parameters()).device, lambda: 0)
     if network.task == "keypoints":
         with torch.inference_mode():
-            answers = [network.uncertainty(images) for images, _, _ in batches]
-        points, deviations = (torch.cat(part).cpu().numpy() for part in zip(*answers, strict=True))
-        factor = fit_deviation_scale(points - faces.targets, deviations)
+            outputs = [network.uncertainty(images) for images, _, _ in batches]
+        points, deviations = (torch.cat(part).cpu().numpy() for part in zip(*outputs, strict=True))
+        factor = fit_deviation_scale(points - val.targets, deviations)
         network.deviations.scale(factor)
         return {"deviation_scale": factor}
     with torch.inference_mode():
         logits = torch.cat([network.scores(images) for images, _, _ in batches]).cpu().numpy()
-    labels = faces.targets.astype(np.int64)
+    labels = val.targets.astype(np.int64)
     temperature = fit_temperature(logits, labels)
     network.head.apply_temperature(temperature)  # type: ignore[operator]
     probabilities, before = (torch.from_numpy(logits / t).softmax(1).numpy() for t in (temperature, 1.0))
@@ -44,5 +45,5 @@ def calibrate(network: FaceNetwork, faces: FaceDataset) -> dict[str, float]:
         "temperature": temperature,
         "calibration_error_before": EmotionScores(before, labels).calibration_error,
         "calibration_error_cross_fitted": cross_fitted_error(logits, labels),
-        "uncertain_below": choose_threshold(probabilities, labels, SURE),
+        "uncertain_below": choose_threshold(probabilities, labels, confident_accuracy),
     }

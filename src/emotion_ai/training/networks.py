@@ -1,0 +1,101 @@
+"""From settings and data to the module that is trained: a fresh or loaded network, and its teachers."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from emotion_ai.contract import EMOTIONS
+from emotion_ai.data.splits import DataSplits
+from emotion_ai.errors import ConfigError
+from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.provenance import RunRecord
+from emotion_ai.training.config import KeypointTask, TrainConfig, data_settings
+from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule, Teachers
+
+
+def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
+    """The task's LightningModule; its network is normalised by the training faces.
+
+    Raises:
+        CheckpointError: `init_from` or a teacher cannot be loaded.
+        ConfigError: one of them is another network, or has seen faces of the val or test split.
+    """
+    task = config.task
+    if task.name == "emotion" and len(splits.train) == 0:
+        raise ConfigError("no training faces are left; give more data")
+    arguments: dict[str, Any] = {
+        "task": task.name,
+        "encoder": config.model.encoder,
+        "head": config.model.head,
+        "dropout": 0.0 if isinstance(task, KeypointTask) else task.dropout,
+        "mean": round(float(splits.train.images.mean()), 2),
+        "std": round(float(splits.train.images.std()), 2),
+    }
+    if config.init_from is None:
+        network = FaceNetwork(**arguments)
+    else:
+        start = _load_unseen(config.init_from, "init_from", config, splits)
+        network = init_from_checkpoint(config.init_from, start, arguments)
+    network.to(memory_format=torch.channels_last)
+    teachers = tuple(_load_unseen(path, "teacher", config, splits) for path in config.teachers)
+    shared: dict[str, Any] = {
+        "network": network,
+        "augment": task.augment,
+        "seed": config.seed,
+        "optimizer": config.optimizer,
+        "scheduler": config.scheduler,
+        "teachers": Teachers(teachers, config.distill_weight, config.teacher_shift_px),
+    }
+    if isinstance(task, KeypointTask):
+        return KeypointModule(**shared, smooth_l1_beta=task.smooth_l1_beta)
+    labels = splits.train.targets
+    return EmotionModule(
+        **shared,
+        class_counts=np.bincount(labels[labels >= 0], minlength=len(EMOTIONS)).tolist(),
+        class_weight_power=task.class_weight_power,
+        label_smoothing=task.label_smoothing,
+        mixup=task.mixup,
+    )
+
+
+def _load_unseen(path: str, which: str, config: TrainConfig, splits: DataSplits) -> FaceNetwork:
+    network, record = load_network(path, config.task.name)
+    check_no_leakage(f"{which}={path}", RunRecord.from_dict(record), config, splits)
+    return network
+
+
+def check_no_leakage(which: str, record: RunRecord, config: TrainConfig, splits: DataSplits) -> None:
+    """Checks that a network was not trained on faces that are now in the val or test split.
+
+    Raises:
+        ConfigError: it was trained on the same files with another split.
+    """
+    if record.data is None or record.data.train.fingerprint not in (splits.train.fingerprint, splits.test.fingerprint):
+        return
+    before, now = record.config["data"], data_settings(config)
+    names = [name for name in ("val", "split", "folds", "fold") if before.get(name) != now[name]]
+    changed = [f"data.{name}={'null' if before.get(name) is None else before[name]}" for name in names]
+    if record.config["seed"] != config.seed:
+        changed.append(f"seed={record.config['seed']}")
+    test = record.data.test.fingerprint if record.data.test else None
+    if (record.data.train.fingerprint, test) != (splits.train.fingerprint, splits.test.fingerprint):
+        changed.append(f"data.test={before.get('test') or 'null'}")
+    if changed:
+        raise ConfigError(
+            f"{which}: trained on these files with another split, so it has seen faces of the val or test split; "
+            f"use the same settings: {', '.join(changed)}"
+        )
+
+
+def init_from_checkpoint(path: str, start: FaceNetwork, arguments: dict[str, Any]) -> FaceNetwork:
+    """A network with these arguments, and a checkpoint's weights and normalisation.
+
+    Raises:
+        ConfigError: the checkpoint has another encoder or head.
+    """
+    network = FaceNetwork(**(arguments | {"mean": start.mean, "std": start.std}))
+    if any(network.config[key] != start.config[key] for key in ("encoder", "head")):
+        raise ConfigError(f"init_from={path}: holds another network than model=; give the same model")
+    network.load_state_dict(start.state_dict())
+    return network

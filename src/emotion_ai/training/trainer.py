@@ -1,0 +1,111 @@
+"""Lightning's Trainer from settings: callbacks, loggers and the user's own arguments."""
+
+import inspect
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    ProgressBar,
+    Timer,
+)
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from emotion_ai.errors import ConfigError
+from emotion_ai.files import atomic_path
+from emotion_ai.schema import unknown_key
+from emotion_ai.training.config import TrainConfig
+from emotion_ai.training.optim import build
+
+_DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 1}
+_OURS = {
+    "max_epochs": "give epochs=",
+    "default_root_dir": "give out=",
+    "logger": "choose logger=csv, tensorboard, wandb, mlflow, default or none",
+    "callbacks": "choose callbacks=default, learning_rate or none, or add +callbacks.NAME._target_=CLASS",
+    "enable_checkpointing": "checkpoints are always written; debug=fast writes none",
+    "barebones": "use debug=fast, or logger=none callbacks=none",
+    "plugins": "checkpoints are written by a plugin of ours",
+    "use_distributed_sampler": "batches are always shared between processes",
+}
+"""Arguments of the Trainer that `train` sets itself, and what to use instead."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all: a killed run keeps the previous one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(Path(path)) as partial:
+            super().save_checkpoint(checkpoint, partial, storage_options)
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The callbacks that `train` needs again after fitting."""
+
+    ema: EMAWeightAveraging
+    timer: Timer
+    best: ModelCheckpoint
+
+
+def build_trainer(config: TrainConfig, monitor: str, mode: str) -> tuple[pl.Trainer, Callbacks]:
+    """The Trainer and its own callbacks.
+
+    Args:
+        monitor: the validation metric that chooses the best epoch.
+        mode: "min" or "max".
+
+    Raises:
+        ConfigError: an unknown argument, one that `train` sets itself, or a combination that Lightning refuses.
+    """
+    known = inspect.signature(pl.Trainer.__init__).parameters
+    for name in config.trainer:
+        if name in _OURS:
+            raise ConfigError(f"trainer.{name} is set by train; {_OURS[name]}")
+        if name not in known:
+            raise ConfigError(unknown_key(f"trainer.{name}", [f"trainer.{key}" for key in known if key != "self"]))
+    out = Path(config.out)
+    own = Callbacks(
+        EMAWeightAveraging(decay=config.ema_decay),
+        Timer(),
+        ModelCheckpoint(out, "best", monitor=monitor, mode=mode, save_on_train_epoch_end=True),
+    )
+    # save_last=True would only follow the best
+    last = ModelCheckpoint(out, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[Callback] = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
+    if config.trainer.get("enable_progress_bar") is False:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    callbacks += [own.ema, own.timer]
+    if config.patience is not None:
+        callbacks.append(EarlyStopping(monitor, mode=mode, patience=config.patience))
+    arguments = _DEFAULTS | {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks)} | config.trainer
+    try:
+        trainer = pl.Trainer(
+            **arguments,
+            max_epochs=config.epochs,
+            default_root_dir=out,
+            logger=_loggers(config) or False,
+            callbacks=[*callbacks, own.best, last],
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,  # Batches gives each process its own share
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        given = ", ".join(f"trainer.{name}={value}" for name, value in config.trainer.items())
+        raise ConfigError(f"Lightning refuses {given}: {error}") from error
+    return trainer, own
+
+
+def _loggers(config: TrainConfig) -> list[Logger]:
+    for package in ("wandb", "mlflow"):
+        if package in config.logger and find_spec(package) is None:
+            raise ConfigError(f"logger={package} needs the package {package}: pip install {package}")
+    return [build(node, f"logger.{name}") for name, node in config.logger.items()]
