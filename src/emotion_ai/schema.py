@@ -26,7 +26,7 @@ class Range:
 
     def __str__(self) -> str:
         bounds = ((">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+        return " and ".join(f"{sign} {bound}" for sign, bound in bounds if math.isfinite(bound))
 
 
 Share = Annotated[float, Range(ge=0, le=1)]

@@ -188,8 +188,8 @@ def _quoted(path: Path | None) -> str:
 
 def _markdown(rows: dict[str, dict[str, Row]], note: str | None, seeds: int, left_out: list[str]) -> str:
     parts = [
-        f"Mean over {seeds} seeds (± their standard deviation) on the validation split; difference from the base of the "
-        "same seed with Student's 95 % interval over these pairs, not corrected for the number of rows."
+        f"Mean over {seeds} seeds (± their standard deviation) on the validation split; difference from the base of "
+        "the same seed with Student's 95 % interval over these pairs, not corrected for the number of rows."
     ]
     if note:
         parts = [note, *parts]
