@@ -44,8 +44,8 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def write_json(path: Path, content: Any, *, sync: bool = False) -> None:
-    """Writes indented JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n", sync=sync)
+    """Writes indented JSON, keys in their order, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n", sync=sync)
 
 
 def sync_path(path: Path) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,13 +31,13 @@ def test_temperature_scales_with_the_logits(factor: float) -> None:
     assert fit_temperature(logits * factor, labels) == pytest.approx(factor * fit_temperature(logits, labels), rel=1e-3)
 
 
-def test_temperature_stays_finite_where_every_face_is_right_or_wrong() -> None:
+def test_temperature_stays_finite_if_every_face_is_right_or_wrong() -> None:
     labels = np.arange(50) % 5
     right = np.eye(5)[labels] * 10
     assert 0 < fit_temperature(right, labels) < 1 < fit_temperature(right, (labels + 1) % 5) <= 20
 
 
-def test_cross_fitted_error_is_that_of_scaled_probabilities_on_unseen_faces() -> None:
+def test_cross_fitted_error_is_that_of_calibrated_probabilities() -> None:
     logits, labels = faces(5000, 3)
     before = EmotionScores(softmax(logits, axis=1), labels).calibration_error
     after = cross_fitted_error(logits, labels)
@@ -44,7 +46,7 @@ def test_cross_fitted_error_is_that_of_scaled_probabilities_on_unseen_faces() ->
     assert after == cross_fitted_error(logits, labels)
 
 
-def test_deviations_hold_68_percent_after_scaling() -> None:
+def test_scaled_standard_deviations_cover_68_percent() -> None:
     rng = np.random.default_rng(0)
     deviations = rng.uniform(0.5, 3, (400, 15, 2))
     offsets = rng.normal(0, 1.7 * deviations)
@@ -57,12 +59,13 @@ def test_deviations_hold_68_percent_after_scaling() -> None:
 
 def test_bad_input_is_one_error() -> None:
     nothing = np.full((2, 15, 2), np.nan)
-    for call in (
+    calls: tuple[Callable[[], float], ...] = (
         lambda: fit_temperature(np.empty((0, 5)), np.empty(0, np.int64)),
         lambda: fit_temperature(np.full((2, 5), np.nan), np.zeros(2, np.int64)),
         lambda: cross_fitted_error(np.zeros((3, 5)), np.zeros(3, np.int64)),
         lambda: fit_deviation_scale(nothing, np.ones((2, 15, 2))),
         lambda: fit_deviation_scale(np.zeros((2, 15, 2)), np.zeros((2, 15, 2))),
-    ):
+    )
+    for call in calls:
         with pytest.raises(DataError):
             call()

@@ -1,7 +1,8 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -9,18 +10,28 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
+from emotion_ai.contract import FLIP, Task
 from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.evaluation.evaluated_faces import seen_in_training
 from emotion_ai.evaluation.predictions import predict
-from emotion_ai.evaluation.robustness import _LOOKS, robustness
-from emotion_ai.evaluation.stage import _seen, evaluate
-from emotion_ai.models import FaceNetwork, save_network
+from emotion_ai.evaluation.robustness import _APPEARANCE, robustness
+from emotion_ai.evaluation.stage import evaluate
+from emotion_ai.models import FaceNetwork, bundled, save_network
+from emotion_ai.provenance import DataRecord, RunRecord, SplitRecord
 
-TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
+FILES = ("predictions.npz", "report.json", "report.html")
+TINY: dict[str, Any] = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 
 
-def network(task: Any, seed: int = 0) -> FaceNetwork:
+class Save(Protocol):
+    """Saves a random network of a task; returns its path."""
+
+    def __call__(self, task: Task, seed: int = 0) -> Path: ...
+
+
+def network(task: Task, seed: int = 0) -> FaceNetwork:
     torch.manual_seed(seed)
     made = FaceNetwork(task, TINY)
     for parameter in made.head.parameters():
@@ -34,8 +45,8 @@ def config(*overrides: str) -> DictConfig:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Any:
-    def save(task: Any, seed: int = 0) -> Path:
+def checkpoint(tmp_path: Path) -> Save:
+    def save(task: Task, seed: int = 0) -> Path:
         path = tmp_path / f"{task}{seed}.safetensors"
         save_network(network(task, seed), path, {"seed": seed, "metrics": {"val/loss": 1.0}})
         return path
@@ -43,49 +54,63 @@ def checkpoint(tmp_path: Path) -> Any:
     return save
 
 
+def table(report: dict[str, Any], title: str) -> dict[str, Any]:
+    """The report's table whose title starts like this."""
+    tables: list[dict[str, Any]] = report["tables"]
+    return next(table for table in tables if table["title"].startswith(title))
+
+
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
-def test_a_report_holds_its_figures(task: Any, tmp_path: Path, checkpoint: Any) -> None:
+def test_a_report_holds_its_metrics(
+    task: Task, tmp_path: Path, checkpoint: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, card = tmp_path / "out", tmp_path / "card.md"
     arguments = [f"task={task}", f"checkpoint={checkpoint(task)}", f"against={checkpoint(task, 1)}", f"out={out}"]
-    figures = evaluate(config(*arguments, f"card={card}", "robustness=true"))
+    metrics = evaluate(config(*arguments, f"card={card}", "robustness=true"))
     report = json.loads((out / "report.json").read_text())
     page = (out / "report.html").read_text()
     key = "rmse" if task == "keypoints" else "accuracy"
-    headline = report["headlines"][key]
-    assert headline["value"] == pytest.approx(figures[key])
-    assert headline["low"] <= headline["value"] <= headline["high"]
-    assert headline["n"] == report["faces"] == 500
+    summary = report["summary"][key]
+    assert summary["value"] == pytest.approx(metrics[key])
+    assert summary["low"] <= summary["value"] <= summary["high"]
+    assert summary["n"] == report["faces"] == 500
     for text in (page, card.read_text()):
-        assert f"{figures[key]:.4f}" in text
+        assert f"{metrics[key]:.4f}" in text
         assert report["command"] in text
     assert page.count("data:image/png;base64,") >= 4
-    explained = "Where the network looked" if task == "emotion" else "Where the points may lie"
+    explained = "Activation maps" if task == "emotion" else "Predicted 95 % regions"
     assert f'alt="{explained}" src="data:image/png' in page
-    assert any(name.startswith("Abstention") for name in report["tables"]) == (task == "emotion")
-    assert any(name.startswith("Against") for name in report["tables"])
-    changes = next(rows for name, rows in report["tables"].items() if name.startswith("Robustness"))
-    assert changes["as it is"].endswith("(+0.0000)")
-    assert any(name.startswith("Deviations") for name in report["tables"]) == (task == "keypoints")
+    titles = [table["title"] for table in report["tables"]]
+    assert ("Abstention below a confidence threshold" in titles) == (task == "emotion")
+    assert ("Coverage of the predicted 68 % and 95 % regions" in titles) == (task == "keypoints")
+    difference = table(report, "Difference to")
+    assert difference["columns"][:3] == ["metric", "difference", "95 % interval"]
+    assert difference["rows"][0][2].keys() == {"low", "high"}
+    changes = table(report, "Robustness")
+    assert changes["columns"] == ["change to the faces", changes["columns"][1], "difference"]
+    assert changes["rows"][0][::2] == ["unchanged", 0.0]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-4:] == [f"wrote {path}" for path in (card, *(out / name for name in FILES))]
     with np.load(out / "predictions.npz") as saved:
-        assert saved["answers"].shape == ((500, 15, 2) if task == "keypoints" else (500, 5))
+        assert saved["predictions"].shape == ((500, 15, 2) if task == "keypoints" else (500, 5))
 
 
 @pytest.mark.parametrize(
-    ("judged", "part", "said"),
+    ("fingerprint", "part", "seen"),
     [
-        ("a", "PublicTest", "never trained or chosen on"),
-        ("a", "Training", "among which are faces that it was trained on"),
-        ("a", None, "among which are faces that it was trained on"),
-        ("b", None, "never trained or chosen on"),
+        ("a", "PublicTest", "not used for training or validation"),
+        ("a", "Training", "some of which the network was trained on"),
+        ("a", None, "some of which the network was trained on"),
+        ("b", None, "not used for training or validation"),
     ],
 )
-def test_a_report_says_whether_its_faces_were_learnt_from(judged: str, part: str | None, said: str) -> None:
-    record = {"data": {"how": "Usage: Training, PublicTest", "train": {"fingerprint": "a"}}}
-    assert _seen(judged, part, record) == said
-    assert "does not say" in _seen(judged, part, {})
+def test_a_report_states_whether_its_faces_were_trained_on(fingerprint: str, part: str | None, seen: str) -> None:
+    data = DataRecord("Usage: Training, PublicTest", SplitRecord(5, "fer2013.csv", "a"))
+    assert seen_in_training(fingerprint, part, RunRecord(data=data)) == seen
+    assert "no record" in seen_in_training(fingerprint, part, RunRecord())
 
 
-def test_a_card_speaks_of_what_was_judged(tmp_path: Path, checkpoint: Any) -> None:
+def test_a_card_describes_the_evaluated_network(tmp_path: Path, checkpoint: Save) -> None:
     face = {"faces": 7, "source": "mine.csv", "fingerprint": "m"}
     record = {"data": {"how": "separate file", "train": face, "select": face}, "calibration": {"temperature": 0.5}}
     save_network(network("emotion"), tmp_path / "mine.safetensors", record)
@@ -105,7 +130,7 @@ def test_a_card_speaks_of_what_was_judged(tmp_path: Path, checkpoint: Any) -> No
             evaluate(config(*arguments, "checkpoint=none", f"card={place}"))
 
 
-def test_a_batch_gives_what_single_faces_give_and_small_faces_are_resized() -> None:
+def test_batches_equal_single_faces_and_small_faces_are_resized() -> None:
     images = synthetic_faces(5, 0).images
     for faces in (images, images[:, ::2, ::2]):
         whole = predict(network("emotion"), faces)
@@ -114,48 +139,46 @@ def test_a_batch_gives_what_single_faces_give_and_small_faces_are_resized() -> N
 
 
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
-def test_flip_averaging_gives_mirrored_answers_for_mirrored_faces(task: Any) -> None:
+def test_flip_averaging_gives_mirrored_predictions_for_mirrored_faces(task: Task) -> None:
     images = synthetic_faces(3, 0).images
     straight = predict(network(task), images, flip=True)
     mirrored = predict(network(task), np.ascontiguousarray(images[..., ::-1]), flip=True)
     if task == "keypoints":
-        from emotion_ai.contract import FLIP
-
         mirrored = np.stack([95 - mirrored[..., 0], mirrored[..., 1]], -1)[:, list(FLIP)]
     np.testing.assert_allclose(straight, mirrored, atol=1e-3)
 
 
 def test_robustness_keeps_the_points_under_the_pixels() -> None:
     class Oracle(FaceNetwork):
-        """Answers with the brightest pixel, so that only a wrong warp of the points can cost anything."""
+        """Predicts the brightest pixel, so that errors can only come from a wrong warp of the points."""
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             flat = images.flatten(1).argmax(1)
             return torch.stack([flat % 96, flat // 96], -1).float()[:, None].expand(-1, 15, 2)
 
-    faces = synthetic_faces(4, 0).faces("keypoints")
     steps = np.arange(96)
     places = np.array([[40, 44], [55, 42], [47, 60], [52, 50]], np.float32)
     dots = np.exp(-((steps - places[:, 0, None, None]) ** 2 + (steps[:, None] - places[:, 1, None, None]) ** 2) / 18)
-    object.__setattr__(faces, "images", (dots * 255).astype(np.uint8))
-    object.__setattr__(faces, "targets", np.repeat(places[:, None], 15, 1))
-    table = robustness(Oracle("keypoints", TINY), faces)
-    moved = [value for name, value in table.items() if name.startswith(("shift", "scale", "rotation", "as it is"))]
+    targets = np.repeat(places[:, None], 15, 1)
+    faces = replace(synthetic_faces(4, 0).faces("keypoints"), images=(dots * 255).astype(np.uint8), targets=targets)
+    values = robustness(Oracle("keypoints", TINY), faces)
+    geometry = ("shift", "scale", "rotation", "unchanged")
+    moved = [value for name, value in values.items() if name.startswith(geometry)]
     assert max(moved) < 0.8
 
 
-def test_covers_and_files_change_only_what_they_say() -> None:
-    frames = resize_to_crops(torch.from_numpy(synthetic_faces(2, 0).images))
-    eyes = _LOOKS["eyes covered"](frames)
+def test_covers_and_jpeg_change_only_their_pixels() -> None:
+    crops = resize_to_crops(torch.from_numpy(synthetic_faces(2, 0).images))
+    eyes = _APPEARANCE["eyes covered"](crops)
     assert (eyes[..., 24:48, :] == 128).all()
-    assert torch.equal(eyes[..., :24, :], frames[..., :24, :])
-    assert torch.equal(eyes[..., 48:, :], frames[..., 48:, :])
-    jpeg = _LOOKS["JPEG, quality 20"](frames)
-    assert jpeg.shape == frames.shape
-    assert 1 < (jpeg - frames).abs().mean() < 8
+    assert torch.equal(eyes[..., :24, :], crops[..., :24, :])
+    assert torch.equal(eyes[..., 48:, :], crops[..., 48:, :])
+    jpeg = _APPEARANCE["JPEG, quality 20"](crops)
+    assert jpeg.shape == crops.shape
+    assert 1 < (jpeg - crops).abs().mean() < 8
 
 
-def test_figures_with_and_without_training_twins(tmp_path: Path, checkpoint: Any) -> None:
+def test_metrics_with_and_without_training_duplicates(tmp_path: Path, checkpoint: Save) -> None:
     faces = synthetic_faces(60, 0)
     pixels = [" ".join(map(str, image[::2, ::2].ravel())) for image in faces.images]
     pixels[40:46] = pixels[:6]
@@ -169,12 +192,11 @@ def test_figures_with_and_without_training_twins(tmp_path: Path, checkpoint: Any
     evaluate(config(*given, f"out={tmp_path / 'both'}"))
     without = evaluate(config(*given, f"out={tmp_path / 'without'}", "data.without_duplicates=true"))
     both, alone = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("both", "without"))
-    assert (both["faces"], both["training_twins"], both["training_twins_removed"]) == (20, 6, 0)
-    assert (alone["faces"], alone["training_twins"], alone["training_twins_removed"]) == (14, 0, 6)
-    assert both["tables"]["Without the 6 faces that have a twin in Training"]["accuracy"].startswith(
-        f"{without['accuracy']:.4f} ["
-    )
-    assert not any(name.startswith("Without") for name in alone["tables"])
+    assert (both["faces"], both["training_duplicates"], both["training_duplicates_removed"]) == (20, 6, 0)
+    assert (alone["faces"], alone["training_duplicates"], alone["training_duplicates_removed"]) == (14, 0, 6)
+    rest = table(both, "Without the 6 faces that have duplicates in Training")
+    assert rest["rows"][0][:2] == ["accuracy", without["accuracy"]]
+    assert not any(table["title"].startswith("Without") for table in alone["tables"])
 
 
 @pytest.mark.parametrize(
@@ -185,39 +207,37 @@ def test_figures_with_and_without_training_twins(tmp_path: Path, checkpoint: Any
         (["data.path=none.csv"], DataError, "no such file"),
     ],
 )
-def test_settings_that_do_not_fit(
-    overrides: list[str], error: type[Exception], message: str, checkpoint: Any, tmp_path: Path
+def test_conflicting_settings_are_errors(
+    overrides: list[str], error: type[Exception], message: str, checkpoint: Save, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
         evaluate(config("task=emotion", f"checkpoint={checkpoint('emotion')}", f"out={tmp_path}", *overrides))
 
 
-def test_faces_without_points_cannot_be_judged(checkpoint: Any, tmp_path: Path) -> None:
+def test_faces_without_points_cannot_be_evaluated(checkpoint: Save, tmp_path: Path) -> None:
     path = tmp_path / "test.csv"
     path.write_text("ImageId,Image\n1," + " ".join(["9"] * 96 * 96) + "\n")
-    with pytest.raises(DataError, match="can be predicted, not judged"):
+    with pytest.raises(DataError, match="can only be predicted"):
         evaluate(
             config("task=keypoints", f"checkpoint={checkpoint('keypoints')}", f"data.path={path}", f"out={tmp_path}")
         )
 
 
 @pytest.mark.parametrize(
-    ("task", "file", "part", "figure", "bound"),
+    ("task", "file", "part", "metric", "bound"),
     [
         ("keypoints", "facial-keypoints/validation.csv.xz", None, "rmse", 1.40),
         ("emotion", "fer2013/fer2013.csv.xz", "PublicTest", "accuracy", 0.82),
     ],
 )
-def test_the_bundled_weights_are_as_good_as_their_cards_say(
-    task: Any, file: str, part: str | None, figure: str, bound: float, real_data: Path, tmp_path: Path
+def test_the_bundled_weights_match_their_cards(
+    task: Task, file: str, part: str | None, metric: str, bound: float, real_data: Path, tmp_path: Path
 ) -> None:
     arguments = [f"task={task}", "checkpoint=bundled", f"data.path={real_data / file}", f"out={tmp_path}"]
-    value = evaluate(config(*arguments, *([f"data.part={part}"] if part else [])))[figure]
-    assert value <= bound if figure == "rmse" else value >= bound
-    from emotion_ai.models import bundled
-
+    value = evaluate(config(*arguments, *([f"data.part={part}"] if part else [])))[metric]
+    assert value <= bound if metric == "rmse" else value >= bound
     card = bundled(task).with_suffix(".md").read_text()
-    said = re.search(rf"^\| {figure} \| ([\d.]+) \|", card, re.MULTILINE)
-    assert said
-    assert value == pytest.approx(float(said[1]), abs=1e-3)
-    assert ("FER+ (MIT licence)" in card) == (task == "emotion")  # the data that it was trained on are all named
+    found = re.search(rf"^\| {metric} \| ([\d.]+) \|", card, re.MULTILINE)
+    assert found
+    assert value == pytest.approx(float(found[1]), abs=1e-3)
+    assert ("FER+ (MIT licence)" in card) == (task == "emotion")  # all training data are named

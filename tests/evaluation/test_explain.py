@@ -1,4 +1,4 @@
-"""Grad-CAM finds the place that a network was made to look at, and leaves the network as it was."""
+"""Activation maps find the evidence of a hand-made network, and leave the network unchanged."""
 
 from typing import Any
 
@@ -12,8 +12,14 @@ from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
 from emotion_ai.evaluation.explain import activation_maps
 from emotion_ai.models import FaceNetwork
+from emotion_ai.models.network import EmotionHead
 
 TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
+
+
+def head(network: FaceNetwork) -> EmotionHead:
+    assert isinstance(network.head, EmotionHead)
+    return network.head
 
 
 class Quadrants(nn.Module):
@@ -30,21 +36,22 @@ class Quadrants(nn.Module):
         return x * masks
 
 
-def looking() -> FaceNetwork:
-    """Anger is seen in the upper left, disgust in the upper right, sadness in the lower left, the others nowhere."""
+def quadrant_network() -> FaceNetwork:
+    """The evidence is in the upper left for anger, upper right for disgust, lower left for sadness."""
     network = FaceNetwork("emotion", TINY, mean=0, std=255).eval()
-    network.encoder = Quadrants()
-    network.head.linear = nn.Linear(4, 5)
+    network.encoder = Quadrants()  # type: ignore[assignment]
+    linear = nn.Linear(4, 5)
     with torch.no_grad():
-        network.head.linear.weight.zero_()
-        network.head.linear.weight[:3, :3] = torch.eye(3)
-        network.head.linear.bias.zero_()
+        linear.weight.zero_()
+        linear.weight[:3, :3] = torch.eye(3)
+        linear.bias.zero_()
+    head(network).linear = linear
     return network
 
 
-def test_the_map_lies_where_the_network_looks() -> None:
+def test_maps_lie_on_the_evidence() -> None:
     face = np.random.default_rng(0).integers(100, 256, (96, 96), dtype=np.uint8)
-    maps = activation_maps(looking(), [face] * 4, np.arange(4))
+    maps = activation_maps(quadrant_network(), [face] * 4, np.arange(4))
     assert maps.shape == (4, 96, 96)
     assert maps.dtype == np.float32
     assert maps.min() == 0
@@ -52,20 +59,20 @@ def test_the_map_lies_where_the_network_looks() -> None:
     for found, (rows, columns) in zip(maps, ((0, 0), (0, 48), (48, 0)), strict=False):
         assert found.max() > 0.9
         assert found[rows : rows + 48, columns : columns + 48].sum() > 0.85 * found.sum()
-    assert not maps[3].any(), "nothing speaks for happiness"
+    assert not maps[3].any(), "there is no evidence for happiness"
     bright = np.full((96, 96), 90, np.uint8)
     bright[48:, :48] = 250
     np.testing.assert_array_equal(
-        activation_maps(looking(), [bright]), activation_maps(looking(), [bright], np.array([2]))
+        activation_maps(quadrant_network(), [bright]), activation_maps(quadrant_network(), [bright], np.array([2]))
     )
 
 
 @pytest.mark.parametrize("kind", ["residual", "resnet18"])
-def test_any_encoder_any_size_and_no_network_is_changed(kind: str) -> None:
+def test_any_encoder_and_size_leaves_the_network_unchanged(kind: str) -> None:
     torch.manual_seed(0)
     network = FaceNetwork("emotion", TINY if kind == "residual" else {"name": kind}).train()
     network.encoder.requires_grad_(False)
-    network.head.linear.bias.grad = torch.ones(5)
+    head(network).linear.bias.grad = torch.ones(5)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     faces = [synthetic_faces(1, 0).images[0], np.zeros((48, 48), np.uint8), np.full((30, 70), 200.0, np.float32)]
     maps = activation_maps(network, faces)
@@ -77,14 +84,16 @@ def test_any_encoder_any_size_and_no_network_is_changed(kind: str) -> None:
     assert network.encoder.training
     assert not any(parameter.requires_grad for parameter in network.encoder.parameters())
     assert all(parameter.requires_grad for parameter in network.head.parameters())
-    assert torch.equal(network.head.linear.bias.grad, torch.ones(5))
-    assert network.head.linear.weight.grad is None
+    gradient = head(network).linear.bias.grad
+    assert gradient is not None
+    assert torch.equal(gradient, torch.ones(5))
+    assert head(network).linear.weight.grad is None
     assert not any(module._forward_hooks for module in network.modules())
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
-def test_classes_have_maps_of_their_own() -> None:
+def test_each_class_has_its_own_map() -> None:
     torch.manual_seed(0)
     face = synthetic_faces(1, 0).images
     maps = activation_maps(FaceNetwork("emotion", TINY), np.repeat(face, 5, 0), np.arange(len(EMOTIONS)))
@@ -92,7 +101,7 @@ def test_classes_have_maps_of_their_own() -> None:
     assert all(distinct)
 
 
-def test_batches_give_what_single_faces_give() -> None:
+def test_batches_equal_single_faces() -> None:
     torch.manual_seed(0)
     network, faces = FaceNetwork("emotion", TINY), synthetic_faces(70, 0).images
     maps = activation_maps(network, faces)
@@ -103,10 +112,10 @@ def test_batches_give_what_single_faces_give() -> None:
 
 @pytest.mark.parametrize("classes", [[0], [0, 5], [-1, 0], [0.5, 1]])
 def test_classes_that_do_not_exist(classes: Any) -> None:
-    with pytest.raises(ConfigError, match="give 0 to 4 for each of the faces"):
+    with pytest.raises(ConfigError, match="must be from 0 to 4, one for each face"):
         activation_maps(FaceNetwork("emotion", TINY), np.zeros((2, 96, 96), np.uint8), np.array(classes))
 
 
-def test_points_have_no_classes() -> None:
-    with pytest.raises(ConfigError, match="the network is for keypoints"):
+def test_keypoint_networks_have_no_maps() -> None:
+    with pytest.raises(ConfigError, match="need an emotion network, got one for keypoints"):
         activation_maps(FaceNetwork("keypoints", TINY), np.zeros((2, 96, 96), np.uint8))

@@ -1,5 +1,8 @@
+from functools import partial
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
@@ -49,7 +52,7 @@ def scores(n: int = 300) -> EmotionScores:
     return EmotionScores((shares / shares.sum(1, keepdims=True)).astype(np.float32), labels.astype(np.int64))
 
 
-def test_emotion_figures_against_scikit_learn() -> None:
+def test_emotion_scores_against_scikit_learn() -> None:
     s = scores()
     assert s.macro_f1 == pytest.approx(f1_score(s.labels, s.predicted, average="macro"))
     assert s.balanced_accuracy == pytest.approx(balanced_accuracy_score(s.labels, s.predicted))
@@ -60,29 +63,33 @@ def test_emotion_figures_against_scikit_learn() -> None:
     assert [c["recall"] for c in s.per_class.values()] == pytest.approx(recalls.tolist())
 
 
-def test_macro_f1_counts_a_class_that_never_comes_as_zero() -> None:
+def test_macro_f1_counts_an_absent_class_as_zero() -> None:
     labels = np.array([0, 0, 3, 3])
     assert macro_f1(labels, labels) == pytest.approx(2 / 5)
 
 
 def test_calibration_error_by_hand() -> None:
-    sure = np.array([[0.9, 0.1, 0, 0, 0]] * 10, np.float32)
+    confident = np.array([[0.9, 0.1, 0, 0, 0]] * 10, np.float32)
     labels = np.array([0] * 5 + [1] * 5)
-    assert EmotionScores(sure, labels).calibration_error == pytest.approx(0.4)
-    assert EmotionScores(sure, np.array([0] * 9 + [1])).calibration_error == pytest.approx(0, abs=1e-6)
+    assert EmotionScores(confident, labels).calibration_error == pytest.approx(0.4)
+    assert EmotionScores(confident, np.array([0] * 9 + [1])).calibration_error == pytest.approx(0, abs=1e-6)
 
 
-def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def mean_of(values: NDArray[np.bool_], rows: NDArray[np.int64]) -> float:
+    return float(values[rows].mean())
+
+
+def test_bootstrap_interval_has_its_coverage() -> None:
     hits = 0
     for seed in range(60):
         sample = np.random.default_rng(seed).random(150) < 0.7
-        e = bootstrap(lambda rows, sample=sample: float(sample[rows].mean()), 150, seed, resamples=300)
+        e = bootstrap(partial(mean_of, sample), 150, seed, resamples=300)
         assert e.low <= e.value <= e.high
         hits += e.low <= 0.7 <= e.high
     assert hits >= binom.ppf(0.001, 60, 0.93)
 
 
-def test_bootstrap_is_seeded_and_knows_its_n() -> None:
+def test_bootstrap_is_seeded_and_reports_n() -> None:
     values = RNG.normal(0, 1, 50)
     first, second = (bootstrap(lambda rows: float(values[rows].mean()), 50, 3) for _ in range(2))
     assert first == second

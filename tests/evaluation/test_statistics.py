@@ -17,8 +17,8 @@ def test_differences_have_the_interval_of_the_paired_t_test(pairs: list[tuple[fl
     first, second = np.array(pairs).T
     found = t_interval((first - second).tolist())
     if np.ptp(first - second) > 1e-6:
-        wanted = ttest_rel(first, second).confidence_interval(0.95)
-        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+        expected = ttest_rel(first, second).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
     assert found.n == len(pairs)
 
 
@@ -38,10 +38,10 @@ def test_one_run_has_no_interval() -> None:
         t_interval([1.0])
 
 
-def test_headlines_are_those_of_the_metrics() -> None:
+def test_summary_metrics_are_those_of_the_scores() -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(5), 200).astype(np.float32)
     labels = rng.integers(0, 5, 200)
     found, scores = summary_metrics("emotion", probabilities, labels, 0), EmotionScores(probabilities, labels)
-    wanted = {"accuracy": scores.accuracy, "macro F1": scores.macro_f1, "calibration error": scores.calibration_error}
-    assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(wanted)
+    expected = {"accuracy": scores.accuracy, "macro F1": scores.macro_f1, "calibration error": scores.calibration_error}
+    assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Probabilities and deviations that mean what they say: fitted on held-out faces, one number each."""
+"""Calibration of probabilities and standard deviations: one number each, fitted on held-out faces."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,15 @@ from emotion_ai.errors import DataError
 from emotion_ai.evaluation.metrics import EmotionScores
 
 FOLDS = 5
-"""In which cross-fitting parts the faces."""
+"""Folds of cross-fitting."""
 _WITHIN_ONE = 0.6827  # share of a normal distribution within one standard deviation
-_RANGE = (0.05, 20.0)  # of the temperature: where every face is right the likelihood has no minimum
+_RANGE = (0.05, 20.0)  # of the temperature: if every face is correct the likelihood has no minimum
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """The temperature T that minimises the mean negative log-likelihood of softmax(logits / T).
 
-    Temperature scaling of Guo et al. 2017 (arXiv:1706.04599), section 4.2; it never changes the class that is said.
+    Temperature scaling of Guo et al. 2017 (arXiv:1706.04599), section 4.2; it never changes the predicted class.
 
     Args:
         logits: float (N, 5).
@@ -28,7 +28,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
         DataError: no faces, or logits that are not finite.
     """
     if len(labels) == 0 or not np.isfinite(logits).all():
-        raise DataError("a temperature is fitted on faces with finite logits; there are none, or some are not finite")
+        raise DataError("fitting a temperature needs at least one face, and finite logits for all; give more data")
     wide, rows = np.asarray(logits, np.float64), np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
@@ -40,7 +40,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 def cross_fitted_error(
     logits: NDArray[np.floating], labels: NDArray[np.int64], folds: int = FOLDS, seed: int = 0
 ) -> float:
-    """Expected calibration error where each fold's probabilities have the temperature fitted on the other folds.
+    """Expected calibration error, each fold's temperature fitted on the other folds.
 
     Args:
         logits: float (N, 5).
@@ -50,7 +50,7 @@ def cross_fitted_error(
         DataError: fewer faces than folds, or logits that are not finite.
     """
     if len(labels) < folds:
-        raise DataError(f"{len(labels)} faces do not make {folds} folds; give more faces or fewer folds")
+        raise DataError(f"{folds} folds need at least {folds} faces, got {len(labels)}; give more faces or fewer folds")
     probabilities = np.empty(logits.shape, np.float32)
     for others, held_out in KFold(folds, shuffle=True, random_state=seed).split(logits):
         temperature = fit_temperature(logits[others], labels[others])
@@ -59,16 +59,16 @@ def cross_fitted_error(
 
 
 def fit_deviation_scale(offsets: NDArray[np.floating], deviations: NDArray[np.floating]) -> float:
-    """The factor for `deviations` with which 68.27 % of the coordinates lie within one of them.
+    """The factor for `deviations` so that 68.27 % of the errors lie within one standard deviation.
 
     Args:
-        offsets: float (N, 15, 2), predicted minus true, pixels; NaN where not annotated.
-        deviations: float (N, 15, 2), standard deviations, pixels, positive.
+        offsets: float (N, 15, 2), predicted minus true, in pixels; NaN where not annotated.
+        deviations: float (N, 15, 2), standard deviations in pixels, positive.
 
     Raises:
-        DataError: no annotated point, or a deviation there that is not positive.
+        DataError: no annotated point, or a standard deviation there that is not positive.
     """
     known = ~np.isnan(offsets)
     if not known.any() or not (deviations[known] > 0).all():
-        raise DataError("deviations are scaled on annotated points with positive deviations; there are none, or others")
+        raise DataError("scaling standard deviations needs annotated points, all with positive ones; give more data")
     return float(np.quantile(np.abs(offsets[known]) / deviations[known], _WITHIN_ONE))

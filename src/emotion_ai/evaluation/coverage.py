@@ -1,4 +1,4 @@
-"""Do the keypoints' standard deviations hold the errors that they say? Shares of the truth within their regions."""
+"""Coverage of the predicted keypoint regions: the share of true points within them."""
 
 from dataclasses import dataclass
 
@@ -15,15 +15,24 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """Errors in units of what the network says of them.
+class LevelCoverage:
+    """The share of coordinates or points ("kind") within their regions of a level."""
 
-    Intervals of a coordinate are those of a normal distribution; regions of a point are ellipses along x and y, within
-    which the squared Mahalanobis radius is at most the quantile of chi squared with two degrees of freedom.
+    kind: str
+    level: float
+    share: Estimate
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Errors relative to predicted standard deviations.
+
+    A coordinate's interval is that of a normal distribution. A point's region is an ellipse along x and y, in which the
+    squared Mahalanobis radius is at most the quantile of chi squared with two degrees of freedom.
 
     Attributes:
-        offsets: float (N, 15, 2), predicted minus true, pixels; NaN where not annotated.
-        deviations: float (N, 15, 2), standard deviations, pixels, positive.
+        offsets: float (N, 15, 2), predicted minus true, in pixels; NaN where not annotated.
+        deviations: float (N, 15, 2), standard deviations in pixels, positive.
     """
 
     offsets: NDArray[np.floating]
@@ -31,32 +40,36 @@ class Coverage:
 
     @property
     def coordinate_levels(self) -> Floats:
-        """The smallest level whose interval holds the truth, float (N, 30), NaN where not annotated."""
-        return 2 * norm.cdf(np.abs(self.offsets / self.deviations)).reshape(len(self.offsets), -1) - 1
+        """The smallest level whose interval covers the true coordinate, float (N, 30), NaN where not annotated."""
+        levels: Floats = 2 * norm.cdf(np.abs(self.offsets / self.deviations)).reshape(len(self.offsets), -1) - 1
+        return levels
 
     @property
     def point_levels(self) -> Floats:
-        """The smallest level whose ellipse holds the true point, float (N, 15), NaN where not annotated."""
-        return chi2.cdf(((self.offsets / self.deviations) ** 2).sum(2), 2)
+        """The smallest level whose ellipse covers the true point, float (N, 15), NaN where not annotated."""
+        levels: Floats = chi2.cdf(((self.offsets / self.deviations) ** 2).sum(2), 2)
+        return levels
 
-    def shares(self, seed: int) -> dict[str, Estimate]:
-        """Shares found within the regions meant to hold 68 % and 95 %, with bootstrap intervals over faces."""
-        levels = {"coordinates": self.coordinate_levels, "points": self.point_levels}
-        return {
-            f"{what} within {level:.0%}": _share(values, level, seed)
-            for what, values in levels.items()
+    def shares(self, seed: int) -> list[LevelCoverage]:
+        """The coverage of the 68 % and 95 % regions, with bootstrap intervals over faces."""
+        return [
+            LevelCoverage(kind, level, _share(values, level, seed))
+            for kind, values in self._levels.items()
             for level in LEVELS
-        }
+        ]
 
     def curves(self) -> dict[str, tuple[Floats, Floats]]:
-        """Shares meant and found, float (20,) each, of coordinates and points."""
-        levels = {"coordinates": self.coordinate_levels, "points": self.point_levels}
+        """Levels and the coverage of each, float (20,), for coordinates and points."""
         return {
-            what: (_CURVE, np.array([(values[~np.isnan(values)] <= level).mean() for level in _CURVE]))
-            for what, values in levels.items()
+            kind: (_CURVE, np.array([(values[~np.isnan(values)] <= level).mean() for level in _CURVE]))
+            for kind, values in self._levels.items()
         }
+
+    @property
+    def _levels(self) -> dict[str, Floats]:
+        return {"coordinates": self.coordinate_levels, "points": self.point_levels}
 
 
 def _share(values: Floats, level: float, seed: int) -> Estimate:
-    inside, known = (values <= level).sum(1), (~np.isnan(values)).sum(1)  # of each face: NaN is never within
+    inside, known = (values <= level).sum(1), (~np.isnan(values)).sum(1)  # for each face: NaN is never within
     return bootstrap(lambda rows: float(inside[rows].sum() / known[rows].sum()), len(values), seed)

@@ -1,6 +1,7 @@
-"""What is measured: NumPy in, plain numbers out."""
+"""Metrics: NumPy arrays in, plain numbers out."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class KeypointErrors:
-    """Squared errors, float64 (N, 15, 2), in pixels of the frame; NaN where a point is not annotated."""
+    """Errors of keypoints.
+
+    Attributes:
+        offsets: float64 (N, 15, 2), predicted minus true, in pixels of the crop; NaN where a point is not annotated.
+    """
 
     offsets: Floats
 
     @classmethod
-    def of(cls, predicted: NDArray[np.float32], true: NDArray[np.float32]) -> "KeypointErrors":
-        """Args are float (N, 15, 2); NaN in `true` means not annotated."""
+    def of(cls, predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Self:
+        """From points (N, 15, 2); NaN in `true` means not annotated."""
         return cls(predicted.astype(np.float64) - true)
 
     @property
@@ -29,12 +34,12 @@ class KeypointErrors:
 
     @property
     def rmse(self) -> float:
-        """Kaggle's: the root of the mean squared error over all annotated x and y together."""
+        """Root of the mean squared error over all annotated coordinates, as Kaggle computes it."""
         return float(np.sqrt(np.nanmean(self.offsets**2)))
 
     @property
     def per_point(self) -> dict[str, float]:
-        """The same for each point alone."""
+        """RMSE of each point that is annotated at least once."""
         squares = self.offsets**2
         known = np.asarray(~np.isnan(squares).all((0, 2)))
         return {n: float(np.sqrt(np.nanmean(squares[:, i]))) for i, n in enumerate(KEYPOINTS) if known[i]}
@@ -52,7 +57,7 @@ class KeypointErrors:
 
 @dataclass(frozen=True)
 class EmotionScores:
-    """Of N faces: probabilities float (N, 5) and true classes int64 (N,)."""
+    """Scores of N faces: probabilities float (N, 5) and true classes int64 (N,)."""
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -76,7 +81,7 @@ class EmotionScores:
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and number of faces of each class."""
+        """Precision, recall, f1 and number of faces for each class."""
         values = precision_recall_fscore_support(
             self.labels, self.predicted, labels=range(len(EMOTIONS)), zero_division=0.0
         )
@@ -98,12 +103,12 @@ class EmotionScores:
         return calibration_error(*self.gaps(15))
 
     def gaps(self, bins: int) -> tuple[NDArray[np.int64], Floats]:
-        """Each face's bin of confidence, and 1 or 0 for right or wrong minus its confidence, (N,) each."""
+        """Each face's confidence bin, and its correctness (1 or 0) minus its confidence, (N,) each."""
         confidence = self.probabilities.max(1).astype(np.float64)
         return np.minimum((confidence * bins).astype(np.int64), bins - 1), self.correct - confidence
 
     def reliability(self, bins: int) -> list[tuple[float, float, float]]:
-        """(mean confidence, accuracy, share of the faces) of each bin of confidence that is not empty."""
+        """(mean confidence, accuracy, share of the faces) of each non-empty confidence bin."""
         confidence = self.probabilities.max(1)
         which, _ = self.gaps(bins)
         found = [which == b for b in range(bins) if (which == b).any()]
@@ -116,7 +121,7 @@ def calibration_error(bins: NDArray[np.int64], gaps: Floats) -> float:
 
 
 def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Mean F1 over the five classes; a class that neither occurs nor is predicted counts 0."""
+    """Mean F1 over the five classes; a class that neither occurs nor is predicted counts as 0."""
     counts = np.bincount(labels * len(EMOTIONS) + predicted, minlength=len(EMOTIONS) ** 2)
     table = counts.reshape(len(EMOTIONS), len(EMOTIONS))
     hits = table.diagonal()

@@ -1,4 +1,4 @@
-"""Results as pictures. Each function returns a matplotlib figure; colours are safe for colour-blind readers."""
+"""Figures. Each function returns a matplotlib figure; colours are safe for colour-blind readers."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from emotion_ai.contract import EMOTIONS
 from emotion_ai.evaluation.abstention import RiskCoverage
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 from emotion_ai.evaluation.statistics import Estimate
+from emotion_ai.files import atomic_path
 from emotion_ai.inference.drawing import ELLIPSE_95
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
@@ -51,7 +52,7 @@ def points_grid(
     errors: KeypointErrors,
     title: str,
 ) -> Figure:
-    """Faces with true points (green circles) and predicted ones (orange crosses), with each face's mean distance."""
+    """Faces with true points (green circles), predicted ones (orange crosses) and their mean distance."""
     figure, axes = _grid(len(images), 6, title)
     for axis, image, guess, truth, distance in zip(axes, images, predicted, true, errors.distances, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
@@ -78,11 +79,11 @@ def deviations_grid(
     deviations: NDArray[np.float32],
     true: NDArray[np.float32],
 ) -> Figure:
-    """Faces with true points (green dots), the ellipses meant to hold 95 % of them, and the mean deviation.
+    """Faces with true points (green dots), predicted 95 % regions and the mean standard deviation.
 
-    Half of them are the surest, half the least sure.
+    The first half are the faces with the smallest standard deviations, the others those with the largest.
     """
-    figure, axes = _grid(len(images), 6, "The surest faces, the least sure below")
+    figure, axes = _grid(len(images), 6, "Smallest standard deviations, largest below")
     for axis, image, centres, widths, truth in zip(axes, images, points, deviations, true, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         for centre, (across, down) in zip(centres, 2 * ELLIPSE_95 * widths, strict=True):
@@ -93,7 +94,7 @@ def deviations_grid(
     figure.legend(
         handles=[
             Line2D([], [], marker="o", ls="", ms=4, color="#3ddc97", label="true"),
-            Line2D([], [], marker="o", ls="", ms=9, mfc="none", color="#ff8c42", label="95 % of the truth"),
+            Line2D([], [], marker="o", ls="", ms=9, mfc="none", color="#ff8c42", label="95 % region"),
         ],
         loc="upper right",
         frameon=False,
@@ -104,11 +105,11 @@ def deviations_grid(
 
 
 def cumulative_error(errors: KeypointErrors, mean_face: KeypointErrors) -> Figure:
-    """Share of the faces whose mean point distance is at most so many pixels."""
+    """Share of the faces up to each mean point distance."""
     figure, axis = _plain()
     for name, colour, values in (("network", BLUE, errors.distances), ("mean face", GRAY, mean_face.distances)):
         axis.plot(np.sort(values), np.arange(1, len(values) + 1) / len(values), color=colour, label=name)
-    axis.set(xlabel="mean point distance (pixels of the 96×96 frame)", ylabel="share of the faces", ylim=(0, 1))
+    axis.set(xlabel="mean point distance (pixels of the 96×96 crop)", ylabel="share of the faces", ylim=(0, 1))
     axis.set_xlim(0, float(np.percentile(mean_face.distances, 98)))
     axis.legend(frameon=False, loc="lower right")
     axis.set_title("Cumulative error")
@@ -123,24 +124,24 @@ def point_errors(errors: KeypointErrors) -> Figure:
     bars = axis.barh([name.replace("_", " ") for name in values], list(values.values()), color=BLUE)
     axis.invert_yaxis()
     axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
-    axis.set(xlabel="RMSE (pixels of the 96×96 frame)", title="Error of each point")
+    axis.set(xlabel="RMSE (pixels of the 96×96 crop)", title="RMSE of each point")
     return figure
 
 
 def coverage_curve(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Figure:
-    """Share found within the regions that the deviations give against the share meant; by name, (meant, found)."""
+    """Coverage of the predicted regions against their level; `curves` holds (levels, coverage) by name."""
     figure, axis = _plain(4.8, 4.6)
     axis.plot([0, 1], [0, 1], color=GRAY, ls="--", lw=1)
-    for colour, (name, (meant, found)) in zip((BLUE, ORANGE), curves.items(), strict=False):
-        axis.plot(meant, found, color=colour, marker="o", ms=3, label=name)
-    axis.set(xlabel="share meant to lie within", ylabel="share found within", xlim=(0, 1), ylim=(0, 1))
-    axis.set_title("Reliability of the deviations")
-    axis.legend(frameon=False, loc="lower right", title="above the line: too wide", title_fontsize=8)
+    for colour, (name, (levels, coverage)) in zip((BLUE, ORANGE), curves.items(), strict=False):
+        axis.plot(levels, coverage, color=colour, marker="o", ms=3, label=name)
+    axis.set(xlabel="level of the region", ylabel="share of true positions within", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title("Coverage of the predicted regions")
+    axis.legend(frameon=False, loc="lower right", title="above the line: regions too wide", title_fontsize=8)
     return figure
 
 
 def folds_plot(figures: dict[str, dict[str, Estimate]], title: str) -> Figure:
-    """A panel for each figure: its values by name (folds, their mean, pooled) with their intervals."""
+    """A panel for each metric: its values by name (folds, their mean, pooled) with intervals."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.2 * len(figures), 3.6), layout="constrained")
         axes = figure.subplots(1, len(figures))
@@ -156,9 +157,9 @@ def folds_plot(figures: dict[str, dict[str, Estimate]], title: str) -> Figure:
 def forest(
     differences: dict[str, Estimate], seeds: dict[str, list[float]], xlabel: str, title: str, lower_is_better: bool
 ) -> Figure:
-    """Differences to the base by change: the mean with its interval, and each seed's as a small dot.
+    """Differences to the baseline by change: the mean with its interval, and each seed as a small dot.
 
-    Blue is better than the base, orange worse, gray undecided: its interval holds 0.
+    Blue is better than the baseline, orange worse, gray undecided: its interval contains 0.
     """
     figure, axis = _plain(7.2, 1.5 + 0.38 * len(differences))
     for place, (name, e) in enumerate(differences.items()):
@@ -185,14 +186,13 @@ def _rows(axis: Axes, names: list[str]) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    """Writes a PNG file, atomically."""
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> Figure:
-    """Faces with what was said, how surely, and what is true where that differs."""
+    """Faces with predicted class and confidence, and the true class of wrong predictions."""
     figure, axes = _grid(len(images), 6, title)
     rows = zip(axes, images, scores.predicted, scores.labels, scores.probabilities.max(1), strict=False)
     for axis, image, guess, truth, confidence in rows:
@@ -204,24 +204,24 @@ def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> 
 
 
 def attention_grid(images: NDArray[np.uint8], maps: NDArray[np.float32], scores: EmotionScores, columns: int) -> Figure:
-    """Faces under where the network looked for what it said, float (N, 96, 96), 0 to 1; a row for each true class.
+    """Faces overlaid with activation maps of the predicted class, float (N, 96, 96), 0 to 1; a row per true class.
 
     Args:
-        columns: faces of a class, the rightly read ones first; a class has fewer where there are no more.
+        columns: faces in a row, correct predictions first; a row is shorter if there are not enough.
     """
-    figure, axes = _grid(len(EMOTIONS) * columns, columns, "Where the network looked: Grad-CAM of what it said")
+    figure, axes = _grid(len(EMOTIONS) * columns, columns, "Activation maps (Grad-CAM) of the predicted class")
     taken = [0] * len(EMOTIONS)
     half = columns // 2
     rows = zip(images, maps, scores.predicted, scores.labels, scores.probabilities.max(1), strict=True)
-    for image, seen, guess, truth, confidence in sorted(rows, key=lambda row: bool(row[2] != row[3])):
-        right = guess == truth
-        taken[truth] = taken[truth] + 1 if right else max(taken[truth], half) + 1
+    for image, activation, guess, truth, confidence in sorted(rows, key=lambda row: bool(row[2] != row[3])):
+        correct = guess == truth
+        taken[truth] = taken[truth] + 1 if correct else max(taken[truth], half) + 1
         axis = axes[truth * columns + taken[truth] - 1]
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
-        # light where it looked, the face's own gray elsewhere
-        axis.imshow(seen, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * seen, extent=(0, 1, 1, 0))
-        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if right else f"\ntrue: {EMOTIONS[truth]}")
-        axis.set_title(words, fontsize=8.5, color="black" if right else ORANGE)
+        # bright where the evidence is, plain gray elsewhere
+        axis.imshow(activation, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * activation, extent=(0, 1, 1, 0))
+        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if correct else f"\ntrue: {EMOTIONS[truth]}")
+        axis.set_title(words, fontsize=8.5, color="black" if correct else ORANGE)
     figure.tight_layout(h_pad=1.5)
     return figure
 
@@ -241,7 +241,7 @@ def confusion(scores: EmotionScores) -> Figure:
 
 
 def reliability(scores: EmotionScores) -> Figure:
-    """Accuracy against confidence; on the diagonal the confidence is the chance of being right."""
+    """Accuracy against confidence; on the diagonal, confidence equals accuracy."""
     figure, axis = _plain(4.8, 4.6)
     bins = scores.reliability(15)
     confidence, accuracy, share = (np.array(column) for column in zip(*bins, strict=True))
@@ -254,7 +254,7 @@ def reliability(scores: EmotionScores) -> Figure:
 
 
 def risk_coverage(kept: list[RiskCoverage], chosen: float | None) -> Figure:
-    """Share of wrong emotions among the faces that are kept; `chosen` is the threshold that the weights carry."""
+    """Error rate among the kept faces against their share; `chosen` is the network's own threshold."""
     figure, axis = _plain(6.4, 4.2)
     some = [k for k in kept if k.share > 0]
     axis.plot([k.share for k in some], [1 - k.accuracy for k in some], color=BLUE)
@@ -266,12 +266,12 @@ def risk_coverage(kept: list[RiskCoverage], chosen: float | None) -> Figure:
             )
     for k in some:
         if k.threshold == chosen:
-            label = f"below {k.threshold:.2f} uncertain: {k.share:.0%} kept, {k.accuracy:.1%} of them right"
+            label = f"threshold {k.threshold:.2f}: {k.share:.0%} kept, {k.accuracy:.1%} accuracy"
             axis.plot(k.share, 1 - k.accuracy, "D", color=ORANGE, label=label)
             axis.legend(frameon=False, loc="upper left")
-    axis.set(xlabel="share of the faces kept", ylabel="share of those that is wrong", xlim=(0, 1.02))
+    axis.set(xlabel="share of the faces kept", ylabel="error rate among them", xlim=(0, 1.02))
     axis.set_ylim(0, max(1 - k.accuracy for k in some) * 1.35 + 0.01)
-    axis.set_title("Abstention: kept from a confidence on (numbers at the curve)")
+    axis.set_title("Abstention (numbers are confidence thresholds)")
     axis.grid(alpha=0.3)
     return figure
 
@@ -284,7 +284,7 @@ def class_scores(scores: EmotionScores) -> Figure:
         axis.bar(place + offset, [c[name] for c in scores.per_class.values()], 0.25, label=name, color=colour)
     names = [f"{e}\n{int(c['faces'])} faces" for e, c in scores.per_class.items()]
     axis.set_xticks(place, names)
-    axis.set(ylim=(0, 1), title="Each class")
+    axis.set(ylim=(0, 1), title="Scores of each class")
     axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     axis.grid(axis="y", alpha=0.3)
     return figure

@@ -1,4 +1,4 @@
-"""A network's answers for a whole dataset."""
+"""A network's predictions for a whole dataset."""
 
 from collections.abc import Iterable, Iterator
 
@@ -19,24 +19,36 @@ def predict(
     """Keypoints float32 (N, 15, 2) or probabilities float32 (N, 5) of images uint8 (N, H, W).
 
     Args:
-        flip: averages the answers for the face and its mirror image.
+        flip: averages the predictions for the face and its mirror image.
+        title: of the progress bar.
     """
     with torch.inference_mode():
         return np.concatenate(
             [
-                ((network(f) + network.mirrored(f)) / 2 if flip else network(f)).cpu().numpy()
-                for f in _batches(network, images, batch, title)
+                ((network(crops) + network.mirrored(crops)) / 2 if flip else network(crops)).cpu().numpy()
+                for crops in _batches(network, images, batch, title)
             ]
+        )
+
+
+def predict_mirrored(network: FaceNetwork, images: NDArray[np.uint8], batch: int = 256) -> NDArray[np.float32]:
+    """The predictions for the mirror images, in the coordinates of the original images."""
+    with torch.inference_mode():
+        return np.concatenate(
+            [network.mirrored(crops).cpu().numpy() for crops in _batches(network, images, batch, "mirror images")]
         )
 
 
 def predict_uncertainty(
     network: FaceNetwork, images: NDArray[np.uint8], batch: int = 256
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A keypoint network's points and their standard deviations, float32 (N, 15, 2) each, pixels of the frame."""
+    """Keypoints and their standard deviations, float32 (N, 15, 2) each, in pixels of the crop.
+
+    The keypoints are those of `predict` without `flip`.
+    """
     with torch.inference_mode():
-        answers = [network.uncertainty(frames) for frames in _batches(network, images, batch, "deviations")]
-    points, deviations = (torch.cat(part).cpu().numpy() for part in zip(*answers, strict=True))
+        outputs = [network.uncertainty(crops) for crops in _batches(network, images, batch, "predicting")]
+    points, deviations = (torch.cat(part).cpu().numpy() for part in zip(*outputs, strict=True))
     return points, deviations
 
 

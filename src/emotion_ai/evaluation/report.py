@@ -1,85 +1,131 @@
-"""One HTML file that holds everything, and the same numbers as JSON."""
+"""The result of an evaluation, and its files: `report.json` and `report.html`."""
 
 import base64
 import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #1b1d24; --paper: #fff; --line: #d8dbe2; --soft: #f4f5f8; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #e8eaf0; --paper: #15171d; --line: #343843; --soft: #1e2129; }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-        margin: 0 auto; padding: 1.5rem; max-width: 64rem; }}
-h1 {{ font-size: 1.6rem; margin: 0 0 .25rem; }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; }}
-.heads {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }}
-.head {{ background: var(--soft); border-radius: .6rem; padding: .8rem 1.1rem; flex: 1 1 12rem; }}
-.head b {{ font-size: 1.2rem; display: block; white-space: nowrap; }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
-td, th {{ border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums; white-space: pre; }}
-img {{ max-width: 100%; height: auto; background: #fff; border-radius: .4rem; margin: .5rem 0; }}
-pre {{ background: var(--soft); padding: .8rem; border-radius: .4rem; overflow-x: auto; font-size: .85rem; }}
-</style>
-<h1>{title}</h1><p>{subtitle}</p>
-<div class="heads">{heads}</div>
-{tables}
-{pictures}
-<h2>How to repeat it</h2><pre>{command}</pre>
-<h2>The checkpoint's own record</h2><pre>{record}</pre>
-</html>
+from emotion_ai.contract import Task
+from emotion_ai.evaluation.statistics import Estimate
+from emotion_ai.evaluation.tables import ReportTable
+from emotion_ai.files import write_text
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Everything that an evaluation found, except for the figures.
+
+    Attributes:
+        checkpoint: its file name, or "bundled".
+        source, part, fingerprint: of the faces.
+        faces: their number.
+        seen: whether the network may have been trained on them, in words.
+        training_duplicates: faces whose pixels also occur in the Training part.
+        training_duplicates_removed: such faces that were left out.
+        flip: predictions are the mean over each face and its mirror image.
+        summary: the task's summary metrics by name, with intervals.
+        command: repeats the evaluation.
+    """
+
+    task: Task
+    checkpoint: str
+    source: str
+    part: str | None
+    fingerprint: str
+    faces: int
+    seen: str
+    training_duplicates: int
+    training_duplicates_removed: int
+    flip: bool
+    seed: int
+    summary: dict[str, Estimate]
+    tables: tuple[ReportTable, ...]
+    command: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}: {self.checkpoint}"
+
+    @property
+    def subtitle(self) -> str:
+        part = f", {self.part}" if self.part else ""
+        return f"{self.faces} faces of {self.source}{part}, {self.seen}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"tables": [table.as_dict() for table in self.tables]}
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1d24; --paper: #fff; --line: #d8dbe2; --soft: #f4f5f8; --dim: #5b6070; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8eaf0; --paper: #15171d; --line: #343843; --soft: #1e2129; --dim: #a2a8b8; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       margin: 0 auto; padding: 1.5rem; max-width: 104rem; }
+h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 0 0 .5rem; } header p { color: var(--dim); margin: .25rem 0 1rem; }
+.summary { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 1rem; }
+.summary div { background: var(--soft); border-radius: .6rem; padding: .8rem 1.1rem; }
+.summary b { font-size: 1.5rem; line-height: 1.3; display: block; } .summary small { color: var(--dim); }
+.tables, .figures { column-gap: 2.5rem; }
+.tables { columns: 24rem; } .figures { columns: 30rem; }
+section { break-inside: avoid; margin: 0 0 1.8rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+td, th { border-bottom: 1px solid var(--line); padding: .25rem 0 .25rem 1rem; text-align: left; vertical-align: top; }
+td:first-child, th:first-child { padding-left: 0; } th { color: var(--dim); font-weight: 600; }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+img { width: 100%; height: auto; background: #fff; border-radius: .4rem; display: block; }
+pre { background: var(--soft); padding: .8rem; border-radius: .4rem; overflow-x: auto; font-size: .85rem; }
+summary { cursor: pointer; }
 """
 
 
-def write_report(
-    path: Path,
-    title: str,
-    subtitle: str,
-    heads: dict[str, str],
-    tables: dict[str, dict[str, Any]],
-    pictures: dict[str, Figure],
-    command: str,
-    record: str,
-) -> None:
-    """Writes the page; the figures are embedded and closed.
+def write_page(path: Path, report: EvaluationReport, figures: Mapping[str, Figure], record: Mapping[str, Any]) -> None:
+    """Writes the report as one HTML file.
 
     Args:
-        heads: headline figures by name, as text.
-        tables: by heading, rows of name and value.
-        pictures: by heading.
-        command: what repeats the evaluation.
-        record: what the checkpoint says of itself.
+        figures: by name; they are embedded.
+        record: the checkpoint's training record.
     """
-    page = _PAGE.format(
-        title=escape(title),
-        subtitle=escape(subtitle),
-        heads="".join(f'<div class="head">{escape(n)}<b>{escape(v)}</b></div>' for n, v in heads.items()),
-        tables="".join(f"<h2>{escape(name)}</h2>{_table(rows)}" for name, rows in tables.items()),
-        pictures="".join(f"<h2>{escape(name)}</h2>{_image(figure, name)}" for name, figure in pictures.items()),
-        command=escape(command),
-        record=escape(record),
-    )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page)
-    partial.replace(path)
+    page = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(report.title)}</title>
+<style>{_STYLE}</style>
+<header>
+<h1>{escape(report.title)}</h1>
+<p>{escape(report.subtitle)}. Intervals are 95 % bootstrap intervals.</p>
+</header>
+<div class="summary">{"".join(_tile(name, estimate) for name, estimate in report.summary.items())}</div>
+<h2>Tables</h2>
+<div class="tables">{"".join(map(_table, report.tables))}</div>
+<h2>Figures</h2>
+<div class="figures">{"".join(_image(name, figure) for name, figure in figures.items())}</div>
+<h2>Repeat this evaluation</h2>
+<pre>{escape(report.command)}</pre>
+<details><summary>Training record of the checkpoint</summary><pre>{escape(json.dumps(record, indent=2))}</pre></details>
+</html>
+"""
+    write_text(path, page)
 
 
-def _table(rows: dict[str, Any]) -> str:
-    cells = "".join(f'<tr><td>{escape(str(n))}<td class="n">{escape(_shown(v))}' for n, v in rows.items())
-    return f"<table>{cells}</table>"
+def _tile(name: str, e: Estimate) -> str:
+    return f"<div>{escape(name)}<b>{e.value:.4f}</b><small>{e.low:.4f} to {e.high:.4f}</small></div>"
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _table(table: ReportTable) -> str:
+    return f'<section><h3>{escape(table.title)}</h3><div class="scroll">{table.as_html()}</div></section>'
 
 
-def _image(figure: Figure, name: str) -> str:
+def _image(name: str, figure: Figure) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
-    return f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+    source = base64.b64encode(stream.getvalue()).decode()
+    return f'<section><img alt="{escape(name)}" src="data:image/png;base64,{source}"></section>'

@@ -1,4 +1,4 @@
-"""How sure the figures are: bootstrap intervals over faces, t intervals over runs, and paired tests."""
+"""Statistics: bootstrap intervals over faces, t intervals over runs, and paired tests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval over `n` faces, or over `n` runs."""
+    """A value with its 95 % interval over `n` faces, or over `n` runs."""
 
     value: float
     low: float
@@ -27,10 +27,10 @@ class Estimate:
 
 
 def bootstrap(measure: Callable[[NDArray[np.int64]], float], n: int, seed: int, resamples: int = RESAMPLES) -> Estimate:
-    """Percentile interval (Efron 1979) of faces resampled with replacement.
+    """Percentile interval (Efron 1979) over faces resampled with replacement.
 
     Args:
-        measure: takes row numbers, int64 (n,), and gives the figure.
+        measure: computes the value from row numbers, int64 (n,).
     """
     rng = np.random.default_rng(seed)
     draws = [measure(rng.integers(0, n, n)) for _ in range(resamples)]
@@ -39,14 +39,14 @@ def bootstrap(measure: Callable[[NDArray[np.int64]], float], n: int, seed: int, 
 
 
 def t_interval(values: Sequence[float]) -> Estimate:
-    """Mean of independent runs with Student's t interval; of differences paired by seed it is the paired t interval.
+    """Mean of independent runs with Student's t interval; for differences paired by seed, the paired t interval.
 
     Raises:
         ConfigError: fewer than two values.
     """
     n = len(values)
     if n < 2:
-        raise ConfigError(f"an interval over {n} run says nothing; give at least two seeds or folds")
+        raise ConfigError(f"an interval needs at least two seeds or folds, got {n}")
     mean = float(np.mean(values))
     half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     return Estimate(mean, mean - half, mean + half, n)
@@ -54,7 +54,7 @@ def t_interval(values: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """The difference `first - second` on the same faces, its interval, and a p-value where the test gives one."""
+    """The difference `first - second` on the same faces, its interval, and the p-value if the test has one."""
 
     name: str
     difference: Estimate
@@ -62,7 +62,7 @@ class PairedTest:
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], seed: int) -> PairedTest:
-    """Exact McNemar test (1947) of two runs' right answers, bool (N,), with the accuracy difference's interval."""
+    """Exact McNemar test (1947) of two runs' correct predictions, bool (N,), with the interval of the difference."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     disagreements = only_first + only_second
     p = float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
@@ -75,7 +75,10 @@ def paired_rmse(
     second: tuple[NDArray[np.float64], NDArray[np.float64]],
     seed: int,
 ) -> PairedTest:
-    """Paired bootstrap of two runs' RMSE; each is (sums of squares, counts) by face. Significant without 0 inside."""
+    """Paired bootstrap of two runs' RMSE, each given as (sums of squares, counts) by face.
+
+    The difference is significant if its interval does not contain 0.
+    """
 
     def difference(rows: NDArray[np.int64]) -> float:
         return float(np.subtract(*(np.sqrt(s[rows].sum() / c[rows].sum()) for s, c in (first, second))))

@@ -1,32 +1,38 @@
-"""The headline figures of a task, each with its bootstrap interval over faces."""
+"""The summary metrics of a task, with bootstrap intervals over faces."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.contract import Task
+from emotion_ai.data.dataset import Targets
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors, calibration_error, macro_f1
 from emotion_ai.evaluation.statistics import Estimate, bootstrap
 
 
-def summary_metrics(
-    task: Task, answers: NDArray[np.float32], targets: NDArray[np.float32] | NDArray[np.int64], seed: int
-) -> dict[str, Estimate]:
-    """RMSE and mean distance in pixels, or accuracy, macro F1 and calibration error; the first is the task's own.
+def summary_metrics(task: Task, predictions: NDArray[np.float32], targets: Targets, seed: int) -> dict[str, Estimate]:
+    """RMSE and mean distance in pixels, or accuracy, macro F1 and calibration error; the first is the main one.
 
     Args:
-        answers: keypoints float32 (N, 15, 2) or probabilities float32 (N, 5).
+        predictions: keypoints float32 (N, 15, 2) or probabilities float32 (N, 5).
         targets: as in `FaceDataset`.
+        seed: of the bootstrap.
     """
-    n = len(answers)
     if task == "keypoints":
-        errors = KeypointErrors.of(answers, targets)  # type: ignore[arg-type]
-        (squares, counts), distances = errors.per_face, errors.distances
-        return {
-            "rmse": bootstrap(lambda rows: float(np.sqrt(squares[rows].sum() / counts[rows].sum())), n, seed),
-            "mean distance": bootstrap(lambda rows: float(distances[rows].mean()), n, seed),
-        }
-    labels: NDArray[np.int64] = targets  # type: ignore[assignment]
-    scores = EmotionScores(answers, labels)
+        return _keypoint_metrics(predictions, targets.astype(np.float32, copy=False), seed)
+    return _emotion_metrics(predictions, targets.astype(np.int64, copy=False), seed)
+
+
+def _keypoint_metrics(points: NDArray[np.float32], true: NDArray[np.float32], seed: int) -> dict[str, Estimate]:
+    errors, n = KeypointErrors.of(points, true), len(points)
+    (squares, counts), distances = errors.per_face, errors.distances
+    return {
+        "rmse": bootstrap(lambda rows: float(np.sqrt(squares[rows].sum() / counts[rows].sum())), n, seed),
+        "mean distance": bootstrap(lambda rows: float(distances[rows].mean()), n, seed),
+    }
+
+
+def _emotion_metrics(probabilities: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> dict[str, Estimate]:
+    scores, n = EmotionScores(probabilities, labels), len(probabilities)
     correct, predicted, (bins, gaps) = scores.correct, scores.predicted, scores.gaps(15)
     return {
         "accuracy": bootstrap(lambda rows: float(correct[rows].mean()), n, seed),
