@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from emotion_ai.benchmarks.detection import FRAMES
+from emotion_ai.vision.blazeface import _decode, _merge
 from emotion_ai.vision.crops import Box, box_from_detection
-from emotion_ai.vision.detector import _decode, _merge, _starts, find_faces
+from emotion_ai.vision.detector import _starts, find_faces
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 
 # by eye: where the eyes of the subject's right and left, nose and mouth are
@@ -26,46 +27,46 @@ def test_portraits(which: int, scale: float) -> None:
     portrait = Image.open(PORTRAITS[which]).convert("RGB")
     rgb = np.asarray(portrait.resize((round(portrait.width * scale), round(portrait.height * scale))))
     (face,) = find_faces(rgb)
-    frame = FRAMES[which]
+    true = FRAMES[which]
     assert face.score > 0.7
-    np.testing.assert_allclose(face.points[:4] / scale, POINTS[which], atol=frame.size * 0.08)
+    np.testing.assert_allclose(face.points[:4] / scale, POINTS[which], atol=true.size * 0.08)
     box = box_from_detection(face.points)
-    assert box.size / scale == pytest.approx(frame.size, rel=0.08)
-    assert box.left / scale == pytest.approx(frame.left, abs=frame.size * 0.06)
-    assert box.top / scale == pytest.approx(frame.top, abs=frame.size * 0.06)
+    assert box.size / scale == pytest.approx(true.size, rel=0.08)
+    assert box.left / scale == pytest.approx(true.left, abs=true.size * 0.06)
+    assert box.top / scale == pytest.approx(true.top, abs=true.size * 0.06)
 
 
 def group(width: int, face: int, count: int) -> tuple[Image.Image, list[Box]]:
     """Portraits in a row on a wall, the faces so many pixels large."""
-    wall, frames = Image.new("RGB", (width, width * 2 // 3), (126, 138, 132)), []
+    wall, expected = Image.new("RGB", (width, width * 2 // 3), (126, 138, 132)), []
     for i in range(count):
-        portrait, frame = Image.open(PORTRAITS[i % 2]).convert("RGB"), FRAMES[i % 2]
-        scale = face / frame.size
+        portrait, true = Image.open(PORTRAITS[i % 2]).convert("RGB"), FRAMES[i % 2]
+        scale = face / true.size
         small = portrait.resize(
             (round(portrait.width * scale), round(portrait.height * scale)), Image.Resampling.LANCZOS
         )
         left, top = 10 + i * (width - 20) // count, 30 + 37 * (i % 3)
         wall.paste(small, (left, top))
-        frames.append(Box(frame.left * scale + left, frame.top * scale + top, face))
-    return wall, frames
+        expected.append(Box(true.left * scale + left, true.top * scale + top, face))
+    return wall, expected
 
 
 @pytest.mark.parametrize(("width", "face", "count"), [(1200, 45, 6), (1200, 90, 3), (3000, 130, 5)])
 def test_small_faces_of_a_group_are_all_found_from_left_to_right(width: int, face: int, count: int) -> None:
-    wall, frames = group(width, face, count)
+    wall, expected = group(width, face, count)
     boxes = [box_from_detection(found.points) for found in find_faces(np.asarray(wall))]
     assert len(boxes) == count
-    for box, frame in zip(boxes, frames, strict=True):
-        assert box.size == pytest.approx(frame.size, rel=0.15)
-        assert box.left + box.size / 2 == pytest.approx(frame.left + frame.size / 2, abs=face * 0.1)
-        assert box.top + box.size / 2 == pytest.approx(frame.top + frame.size / 2, abs=face * 0.1)
+    for box, true in zip(boxes, expected, strict=True):
+        assert box.size == pytest.approx(true.size, rel=0.15)
+        assert box.left + box.size / 2 == pytest.approx(true.left + true.size / 2, abs=face * 0.1)
+        assert box.top + box.size / 2 == pytest.approx(true.top + true.size / 2, abs=face * 0.1)
 
 
 def test_a_face_that_fills_the_picture_is_found() -> None:
-    photo, frame = load_photo(PORTRAITS[1]).rgb, FRAMES[1]
-    top, left, size = int(frame.top), int(frame.left), int(frame.size)
+    photo, true = load_photo(PORTRAITS[1]).rgb, FRAMES[1]
+    top, left, size = int(true.top), int(true.left), int(true.size)
     (face,) = find_faces(photo[top : top + size, left : left + size])
-    assert box_from_detection(face.points).size == pytest.approx(frame.size, rel=0.15)
+    assert box_from_detection(face.points).size == pytest.approx(true.size, rel=0.15)
 
 
 @pytest.mark.parametrize("kind", ["black", "white", "noise", "blurred", "ramp", "headless"])
@@ -85,7 +86,7 @@ def test_no_face_where_there_is_none(kind: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (17, 4000)])
-def test_odd_shapes_are_taken(size: tuple[int, int]) -> None:
+def test_odd_shapes_are_accepted(size: tuple[int, int]) -> None:
     assert find_faces(np.zeros((*size, 3), np.uint8)) == []
 
 
@@ -107,7 +108,7 @@ def test_threads_share_the_detector() -> None:
         np.testing.assert_array_equal(points, results[0])
 
 
-def test_finding_faces_says_nothing_on_stderr() -> None:
+def test_finding_faces_prints_nothing() -> None:
     code = (
         "import numpy as np; from emotion_ai.vision.detector import find_faces; "
         "find_faces(np.zeros((64, 64, 3), np.uint8))"
@@ -137,7 +138,7 @@ def test_overlapping_detections_are_averaged_by_their_scores() -> None:
 
 
 @pytest.mark.parametrize(("length", "tile"), [(1000, 500), (750, 500), (1000, 250), (200, 500), (500, 500)])
-def test_tiles_cover_the_photograph_and_overlap_by_a_quarter(length: int, tile: float) -> None:
+def test_tiles_cover_the_photo_and_overlap_by_a_quarter(length: int, tile: float) -> None:
     starts = _starts(length, tile)
     assert starts[0] <= 0
     assert starts[-1] + tile >= length - 1e-6

@@ -1,4 +1,4 @@
-"""Photographs of every kind come upright, in 8 bits; what is no photograph is one clear line."""
+"""Photos of every kind are decoded upright, in 8 bits; anything else is one clear line."""
 
 import contextlib
 import io
@@ -124,8 +124,8 @@ BAD = {
     "half a jpeg": (JPEG[: len(JPEG) // 2], "truncated"),
     "half a png": (PNG[: len(PNG) // 2], "truncated"),
     "a jpeg's first bytes": (JPEG[:20], r"not a readable picture|truncated"),
-    "one pixel": (encoded(Image.new("L", (1, 1)), "PNG"), "1x1 pixels, too small"),
-    "a thin line": (encoded(Image.new("L", (500, 3)), "PNG"), "500x3 pixels, too small"),
+    "one pixel": (encoded(Image.new("L", (1, 1)), "PNG"), "1x1 pixels; it must have"),
+    "a thin line": (encoded(Image.new("L", (500, 3)), "PNG"), "500x3 pixels; it must have"),
     "20,000 x 20,000": (huge_png(20000, 20000), "64 megapixels"),
     "9,000 x 9,000": (huge_png(9000, 9000), "9000x9000 pixels, more than 64 megapixels"),
     "13,000 x 13,000": (huge_png(13000, 13000), "64 megapixels"),
@@ -168,7 +168,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_of_another_form(array: np.ndarray) -> None:
-    with pytest.raises(ImageError, match="wanted is"):
+    with pytest.raises(ImageError, match="must"):
         load_photo(array)
 
 

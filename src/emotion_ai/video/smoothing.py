@@ -1,4 +1,4 @@
-"""Readings of a video or webcam without jitter, and with little lag."""
+"""Smoothing of readings over the frames of a video: little jitter at rest, little lag in motion."""
 
 from dataclasses import dataclass, field, replace
 
@@ -14,22 +14,22 @@ Floats = NDArray[np.float64]
 
 
 class OneEuroFilter:
-    """A low-pass filter that smooths what rests and follows what moves: Casiez, Roussel and Vogel 2012, section 3
-    (doi:10.1145/2207676.2208639), for each number of an array on its own.
+    """The One-Euro filter (Casiez, Roussel and Vogel 2012, section 3, doi:10.1145/2207676.2208639): a low-pass filter
+    with a cut-off frequency that rises with speed. Each number of an array is filtered on its own.
 
     Args:
-        min_cutoff: cut-off frequency at rest, in hertz; a lower one jitters less.
-        beta: hertz by which each unit of speed raises it; a higher one lags less.
+        min_cutoff: cut-off frequency at rest, in hertz; lower means less jitter.
+        beta: hertz added to it per unit of speed; higher means less lag.
         d_cutoff: cut-off frequency of the speed, in hertz.
 
     Raises:
-        ConfigError: a frequency that is not positive, or a negative `beta`.
+        ConfigError: a cut-off frequency is not positive, or `beta` is negative.
     """
 
     def __init__(self, min_cutoff: float = 1.0, beta: float = 0.0, d_cutoff: float = 1.0) -> None:
         if not (min_cutoff > 0 and d_cutoff > 0 and beta >= 0):
             raise ConfigError(
-                f"min_cutoff={min_cutoff}, beta={beta}, d_cutoff={d_cutoff}: only beta may be 0, none below it"
+                f"`min_cutoff` and `d_cutoff` must be > 0 and `beta` >= 0, got {min_cutoff}, {d_cutoff} and {beta}"
             )
         self.min_cutoff, self.beta, self.d_cutoff = min_cutoff, beta, d_cutoff
         self._seconds = -np.inf
@@ -37,22 +37,22 @@ class OneEuroFilter:
         self._speed: Floats
 
     def __call__(self, values: ArrayLike, seconds: float, unit: float = 1.0) -> Floats:
-        """The smoothed values; the first ones, and those after NaN, are as they come.
+        """The smoothed values; the first values, and those after NaN, are returned unchanged.
 
         Args:
-            values: float, of the same shape each time; NaN stays NaN.
-            seconds: when they were seen; the steps may differ.
-            unit: what counts as 1 for the speed that `beta` multiplies.
+            values: float, of the same shape in every call; NaN stays NaN.
+            seconds: their time; the steps may differ.
+            unit: length of one unit in the speed that `beta` multiplies.
 
         Raises:
-            ConfigError: the time does not go on, or the shape changes.
+            ConfigError: the time does not increase, or the shape changes.
         """
         raw = np.asarray(values, np.float64)
         step = _step(self._seconds, seconds)
         if self._values is None:
             self._values, self._speed = np.full(raw.shape, np.nan), np.zeros(raw.shape)
         if raw.shape != self._values.shape:
-            raise ConfigError(f"values of the shape {raw.shape} come after {self._values.shape}; use another filter")
+            raise ConfigError(f"the shape must stay {self._values.shape}, got {raw.shape}; use another filter")
         self._seconds = seconds
         last = np.where(np.isnan(self._values), raw, self._values)
         speed = np.nan_to_num((raw - last) / (step * unit))
@@ -64,7 +64,7 @@ class OneEuroFilter:
 
 @dataclass
 class _Track:
-    box: Box  # as it was found: the smoothed one lags
+    box: Box  # not smoothed: the smoothed one lags
     seconds: float
     places: OneEuroFilter
     probabilities: OneEuroFilter
@@ -72,17 +72,17 @@ class _Track:
 
 @dataclass
 class Smoother:
-    """Smooths the readings of a stream, face by face; the cut-off does not depend on the photographs' resolution.
+    """Smooths the readings of a video, face by face, independently of its resolution.
 
-    A face is that of the frame before whose box overlaps its own most, intersection over union, greedily. Deviations
-    stay those of the single photograph.
+    Faces are matched from frame to frame by the overlap of their boxes (intersection over union), best first. Standard
+    deviations are not smoothed.
 
     Attributes:
         min_cutoff: of points and boxes, in hertz, as in `OneEuroFilter`.
-        beta: likewise; its speeds are sizes of the face's box a second.
+        beta: likewise; speeds are in box sides per second.
         emotion_cutoff: `min_cutoff` of the probabilities.
-        emotion_beta: their `beta`.
-        overlap: below it two boxes are of two faces, 0 to 1.
+        emotion_beta: `beta` of the probabilities.
+        overlap: least overlap of one face's boxes in two frames, 0 to 1.
         memory: seconds after which a face that is gone is forgotten.
     """
 
@@ -96,14 +96,14 @@ class Smoother:
     _seconds: float = field(default=-np.inf, init=False, repr=False)
 
     def __call__(self, faces: list[FaceReading], seconds: float) -> list[FaceReading]:
-        """The faces of one photograph, in the same order, smoothed; one that was not seen before is as it comes.
+        """The faces of one frame, smoothed, in the same order; a new face is returned unchanged.
 
         Args:
-            faces: of one photograph.
-            seconds: when it was taken; the steps may differ.
+            faces: of one frame.
+            seconds: the frame's time; the steps may differ.
 
         Raises:
-            ConfigError: the time does not go on.
+            ConfigError: the time does not increase.
         """
         _step(self._seconds, seconds)
         self._seconds = seconds
@@ -120,7 +120,7 @@ class Smoother:
         return smoothed
 
     def _match(self, faces: list[FaceReading]) -> dict[int, _Track]:
-        """Of each face that was there before, by its position."""
+        """The tracks of the faces seen before, by their index in `faces`."""
         overlaps = np.array([[iou(track.box, face.box) for face in faces] for track in self._tracks])
         known = {}
         while overlaps.size and overlaps.max() >= self.overlap:
@@ -140,9 +140,9 @@ def _smoothed(face: FaceReading, track: _Track, seconds: float) -> FaceReading:
 
 
 def _step(before: float, seconds: float) -> float:
-    """Seconds from one reading to the next."""
+    """Seconds from one frame to the next."""
     if not before < seconds < np.inf:
-        raise ConfigError(f"{seconds} s comes after {before} s; give readings in the order of their times")
+        raise ConfigError(f"times must increase, got {seconds} s after {before} s")
     return seconds - before
 
 
