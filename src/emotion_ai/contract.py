@@ -1,6 +1,6 @@
-"""What every part agrees on: the frame, the points, the classes, the servables and their signatures.
+"""What all parts share: the crop, the points, the classes, the servables and their signatures.
 
-Coordinates are pixels of the 96x96 frame, x right, y down, pixel centres at integers. *Left* is the subject's left.
+Coordinates are pixels of the 96x96 crop, x right, y down, pixel centres at integers. *Left* is the subject's left.
 """
 
 from typing import Literal
@@ -69,7 +69,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 """Names of each servable's outputs, in `serving_default` and `serving_bytes`."""
 
 DEVIATIONS = "deviations"
-"""Standard deviations of the keypoints' coordinates, float32 (N, 15, 2), pixels of the frame."""
+"""Standard deviations of the keypoints' coordinates, float32 (N, 15, 2), pixels of the crop."""
 
 IMAGES_SIGNATURE, BYTES_SIGNATURE, UNCERTAINTY_SIGNATURE = "serving_default", "serving_bytes", "serving_uncertainty"
 IMAGES_INPUT, BYTES_INPUT = "images", "image_bytes"
@@ -78,7 +78,7 @@ INPUTS = {IMAGES_SIGNATURE: IMAGES_INPUT, BYTES_SIGNATURE: BYTES_INPUT, UNCERTAI
 
 
 def outputs(servable: str, signature: str) -> tuple[str, ...]:
-    """Names of a servable's outputs in a signature; none where it has no such signature."""
+    """Names of a servable's outputs in a signature; empty if it has no such signature."""
     if signature != UNCERTAINTY_SIGNATURE:
         return OUTPUTS[servable]
     return (*OUTPUTS[servable], DEVIATIONS) if "keypoints" in OUTPUTS[servable] else ()

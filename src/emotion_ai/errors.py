@@ -1,25 +1,25 @@
-"""Errors that a user can mend: each is one line saying what was wrong, where, and what to do.
+"""Errors that a user can fix: one line each, with what was wrong, where, and what to do.
 
 EmotionAIError
  ├─ DataError              a dataset file or folder
- ├─ ImageError             a photograph or crop
+ ├─ ImageError             a photo or crop
  │   └─ NoFaceError
  ├─ CheckpointError        a weights file
- ├─ ConfigError            a choice, or choices that do not fit together
+ ├─ ConfigError            an invalid setting, or settings that contradict each other
  ├─ MissingExtraError      an optional dependency
  ├─ ExportError            conversion or publishing
  │   └─ ParityError        an export differs from its checkpoint
- └─ ClientError            asking a server
+ └─ ClientError            a request to a server
      ├─ ServerUnreachableError
      ├─ ServerTimeoutError
      ├─ ModelNotFoundError     404: no such model, version or label
      ├─ RequestRejectedError   other 4xx: the server's own text is kept
-     └─ ServerFailureError     5xx, or an answer that is not the contract's
+     └─ ServerFailureError     5xx, or a response that breaks the contract
 """
 
 
 class EmotionAIError(Exception):
-    """Base of all errors that the command line shows as one line, ending with exit code 2."""
+    """Base of all errors that the command line prints as one line, with exit code 2."""
 
 
 class DataError(EmotionAIError):

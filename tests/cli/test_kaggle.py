@@ -67,13 +67,13 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def test_the_file_is_exactly_this(files: tuple[Path, Path, Path]) -> None:
-    """Rows in the table's order, ids that are no positions, and 200 and more clipped to the frame's 96."""
+    """Rows in the table's order, ids that are no positions, and 200 and more clipped to 96."""
     assert write_submission(*files[:2], Reader(ramp), files[2]) == 5
     assert files[2].read_bytes() == WANTED.encode()
     assert [path.name for path in files[2].parent.iterdir()] == ["submission.csv"]
 
 
-def test_locations_below_the_frame_are_clipped(files: tuple[Path, Path, Path]) -> None:
+def test_negative_locations_are_clipped(files: tuple[Path, Path, Path]) -> None:
     def below(crops: Crops) -> CropReadings:
         readings = ramp(crops)
         return CropReadings(readings.keypoints - 1000, readings.probabilities)
@@ -100,14 +100,14 @@ def test_more_faces_than_a_batch(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ImageId,Image\n" + "".join(row(i, i % 60) for i in range(1, count + 1)))
     lines = "".join(f"{i},{i},left_eye_center_y,\n" for i in range(count, 0, -1))
     (tmp_path / "l.csv").write_text("RowId,ImageId,FeatureName,Location\n" + lines)
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def batched(crops: Crops) -> CropReadings:
-        asked.append(len(crops))
+        sizes.append(len(crops))
         return ramp(crops)
 
     write_submission(tmp_path / "t.csv", tmp_path / "l.csv", Reader(batched), tmp_path / "s.csv")
-    assert asked == [64, 64, 22]
+    assert sizes == [64, 64, 22]
     found = (tmp_path / "s.csv").read_text().splitlines()[1:]
     assert found == [f"{i},{i % 60 + 1:.4f}" for i in range(count, 0, -1)]
 
@@ -175,7 +175,7 @@ def test_a_failure_leaves_the_earlier_file_as_it_was(files: tuple[Path, Path, Pa
 def test_the_command_writes_into_the_folder_it_is_called_in(
     files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the bundled weights: a featureless face gets points, one for each row, within the frame."""
+    """With the bundled weights: a featureless face gets points, one for each row, within the image."""
     monkeypatch.chdir(files[0].parent)
     assert predict_command(PredictOptions(files[:2], kaggle=True)) == 0
     assert capsys.readouterr().out == "wrote submission.csv: 5 rows\n"

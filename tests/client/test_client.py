@@ -1,4 +1,4 @@
-"""The client against a small HTTP server that plays TensorFlow Serving's recorded answers."""
+"""The client against a small HTTP server that replays TensorFlow Serving's recorded responses."""
 
 import base64
 import io
@@ -31,44 +31,44 @@ RECORDED = {
 
 
 @dataclass
-class Played:
-    """What the server answers next (the last one again and again), and what it was asked."""
+class FakeServer:
+    """A server's next responses, of which the last repeats, and the requests that it got."""
 
     url: str
-    answers: list[tuple[int, bytes]] = field(default_factory=list)
-    asked: list[tuple[str, str, Any]] = field(default_factory=list)
+    responses: list[tuple[int, bytes]] = field(default_factory=list)
+    requests: list[tuple[str, str, Any]] = field(default_factory=list)
     connections: int = 0
-    answer: Callable[[Any], Any] | None = None
+    handler: Callable[[Any], Any] | None = None
     delay: float = 0.0
 
-    def say(self, *answers: tuple[int, Any]) -> None:
-        self.answers = [
-            (status, body if isinstance(body, bytes) else json.dumps(body).encode()) for status, body in answers
+    def respond(self, *responses: tuple[int, Any]) -> None:
+        self.responses = [
+            (status, body if isinstance(body, bytes) else json.dumps(body).encode()) for status, body in responses
         ]
 
-    def play(self, label: str) -> None:
-        self.answers = [(RECORDED[label]["status"], RECORDED[label]["body"].encode())]
+    def replay(self, label: str) -> None:
+        self.responses = [(RECORDED[label]["status"], RECORDED[label]["body"].encode())]
 
 
 @pytest.fixture
-def server() -> Iterator[Played]:
+def server() -> Iterator[FakeServer]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # headers and body are two writes: without it each answer waits 40 ms
+        disable_nagle_algorithm = True  # headers and body are two writes: without it each response waits 40 ms
 
         def setup(self) -> None:
             super().setup()
-            played.connections += 1
+            fake.connections += 1
 
         def do_GET(self) -> None:
             length = int(self.headers.get("content-length", 0))
             body = json.loads(self.rfile.read(length)) if length else None
-            played.asked.append((self.command, self.path, body))
-            time.sleep(played.delay)
-            if played.answer is not None:
-                status, content = 200, json.dumps(played.answer(body)).encode()
+            fake.requests.append((self.command, self.path, body))
+            time.sleep(fake.delay)
+            if fake.handler is not None:
+                status, content = 200, json.dumps(fake.handler(body)).encode()
             else:
-                status, content = played.answers.pop(0) if len(played.answers) > 1 else played.answers[0]
+                status, content = fake.responses.pop(0) if len(fake.responses) > 1 else fake.responses[0]
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))
@@ -82,10 +82,10 @@ def server() -> Iterator[Played]:
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
-    played = Played(f"http://127.0.0.1:{http.server_port}")
+    fake = FakeServer(f"http://127.0.0.1:{http.server_port}")
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield played
+    yield fake
     http.shutdown()
     thread.join()
     http.server_close()
@@ -103,68 +103,68 @@ def decoded(body: Any) -> list[np.ndarray]:
 
 
 def by_mean(body: Any) -> Any:
-    """Tells which crop an answer belongs to."""
+    """Responses that tell which crop they belong to."""
     return {"predictions": [reading(float(image.mean())) for image in decoded(body)]}
 
 
-def test_a_submission_for_kaggle_by_a_server(server: Played, tmp_path: Path) -> None:
+def test_a_submission_for_kaggle_by_a_server(server: FakeServer, tmp_path: Path) -> None:
     faces = "".join(f"{i},{' '.join([str(10 * i)] * 9216)}\n" for i in (1, 2, 3))
     (tmp_path / "test.csv").write_text("ImageId,Image\n" + faces)
     (tmp_path / "lookup.csv").write_text("RowId,ImageId,FeatureName\n5,3,nose_tip_x\n6,1,nose_tip_y\n")
-    server.answer = by_mean
+    server.handler = by_mean
     files = (tmp_path / "test.csv", tmp_path / "lookup.csv")
     options = PredictOptions(files, server.url, version=3, kaggle=True, csv=tmp_path / "s.csv")
     assert predict_command(options) == 0
     assert (tmp_path / "s.csv").read_text() == "RowId,Location\n5,30.0000\n6,2.0000\n"
-    assert [path for _, path, _ in server.asked] == ["/v1/models/face/versions/3:predict"]
+    assert [path for _, path, _ in server.requests] == ["/v1/models/face/versions/3:predict"]
 
 
-def test_crops_travel_without_loss_and_come_back_in_order(server: Played) -> None:
+def test_crops_are_sent_without_loss_and_results_keep_their_order(server: FakeServer) -> None:
     rng = np.random.default_rng(0)
     crops = [rng.integers(0, 256, (h, w), np.uint8) for h, w in rng.integers(1, 60, (70, 2))]
-    server.answer = by_mean
+    server.handler = by_mean
     with FaceClient(server.url) as client:
         readings = client.read_crops(crops)
-    sent = [image for _, _, body in server.asked for image in decoded(body)]
-    assert [len(body["instances"]) for _, _, body in server.asked] == [32, 32, 6]
+    sent = [image for _, _, body in server.requests for image in decoded(body)]
+    assert [len(body["instances"]) for _, _, body in server.requests] == [32, 32, 6]
     assert all(np.array_equal(a, b) for a, b in zip(sent, crops, strict=True))
     assert readings.keypoints.shape == (70, 15, 2)
     assert readings.keypoints.dtype == readings.probabilities.dtype == np.float32
     np.testing.assert_allclose(readings.keypoints[:, 0, 0], [c.mean() for c in crops], rtol=1e-6)
     np.testing.assert_array_equal(readings.probabilities[69], np.array([0.1, 0.2, 0.3, 0.25, 0.15], np.float32))
-    assert server.asked[0][:2] == ("POST", "/v1/models/face:predict")
-    assert server.asked[0][2]["signature_name"] == "serving_bytes"
+    assert server.requests[0][:2] == ("POST", "/v1/models/face:predict")
+    assert server.requests[0][2]["signature_name"] == "serving_bytes"
     assert server.connections == 1
 
 
-def test_no_crops_ask_nothing(server: Played) -> None:
+def test_no_crops_send_nothing(server: FakeServer) -> None:
     readings = FaceClient(server.url).read_crops([])
     assert readings.keypoints.shape == (0, 15, 2)
     assert readings.probabilities.shape == (0, 5)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_an_array_of_crops_is_read_like_a_list(server: Played) -> None:
-    server.answer = by_mean
+def test_an_array_of_crops_is_read_like_a_list(server: FakeServer) -> None:
+    server.handler = by_mean
     crops = np.random.default_rng(1).integers(0, 256, (3, 48, 48), np.uint8)
     np.testing.assert_array_equal(
         FaceClient(server.url).read_crops(crops).keypoints, FaceClient(server.url).read_crops(list(crops)).keypoints
     )
 
 
-def test_pixels_are_sent_in_the_frame_for_the_default_signature(server: Played) -> None:
-    server.say((200, {"predictions": [reading(1.0)]}))
+def test_the_default_signature_sends_96x96_pixels(server: FakeServer) -> None:
+    server.respond((200, {"predictions": [reading(1.0)]}))
     crop = np.full((20, 30), 77, np.uint8)
     FaceClient(server.url, signature="serving_default").read_crops([crop])
-    (_, _, body) = server.asked[0]
+    (_, _, body) = server.requests[0]
     assert body["signature_name"] == "serving_default"
     assert np.array_equal(np.array(body["instances"]), np.full((1, 96, 96, 1), 77.0))
 
 
 @pytest.mark.parametrize(("model", "missing"), [("keypoints", "probabilities"), ("emotion", "keypoints")])
-def test_a_model_of_one_output_leaves_the_other_nan(server: Played, model: Any, missing: str) -> None:
+def test_a_model_of_one_output_leaves_the_other_nan(server: FakeServer, model: Any, missing: str) -> None:
     row = reading(1.0)["keypoints" if model == "keypoints" else "probabilities"]
-    server.say((200, {"predictions": [row]}))
+    server.respond((200, {"predictions": [row]}))
     readings = FaceClient(server.url, model=model).read_crops(np.zeros((1, 96, 96), np.uint8))
     assert np.isnan(getattr(readings, missing)).all()
     assert np.isfinite(readings.keypoints).all() != np.isfinite(readings.probabilities).all()
@@ -173,37 +173,37 @@ def test_a_model_of_one_output_leaves_the_other_nan(server: Played, model: Any, 
 @pytest.mark.parametrize(
     ("choice", "path"), [({"version": 3}, "versions/3"), ({"label": "stable"}, "labels/stable")], ids=str
 )
-def test_versions_and_labels_are_asked_for(server: Played, choice: Any, path: str) -> None:
-    server.say((200, {"predictions": [reading(1.0)]}))
+def test_versions_and_labels_are_in_the_path(server: FakeServer, choice: Any, path: str) -> None:
+    server.respond((200, {"predictions": [reading(1.0)]}))
     FaceClient(server.url, **choice).read_crops(np.zeros((1, 9, 9), np.uint8))
-    assert server.asked[0][1] == f"/v1/models/face/{path}:predict"
+    assert server.requests[0][1] == f"/v1/models/face/{path}:predict"
 
 
-def test_status_is_parsed_not_taken_from_the_status_code(server: Played) -> None:
-    server.play("status m")
+def test_status_is_parsed_not_taken_from_the_status_code(server: FakeServer) -> None:
+    server.replay("status m")
     client = FaceClient(server.url)
     assert client.versions() == {2: "AVAILABLE", 1: "AVAILABLE"}
     assert client.ready()
     assert not FaceClient(server.url, version=7).ready()
-    server.say((200, {"model_version_status": [{"version": "1", "state": "LOADING", "status": {}}]}))
+    server.respond((200, {"model_version_status": [{"version": "1", "state": "LOADING", "status": {}}]}))
     assert not client.ready()
-    server.play("status unknown model")
+    server.replay("status unknown model")
     assert not client.ready()
     with pytest.raises(errors.ModelNotFoundError, match="Could not find any versions of model nope"):
         client.status()
 
 
-def test_metadata_and_single_requests(server: Played) -> None:
-    server.play("metadata m")
+def test_metadata_and_single_requests(server: FakeServer) -> None:
+    server.replay("metadata m")
     client = FaceClient(server.url)
     assert "serving_default" in client.metadata()["metadata"]["signature_def"]["signature_def"]
-    server.say((200, {"predictions": [reading(1.0), reading(2.0)]}))
-    answer = client.predict([b"first", b"second"])
-    assert {name: value.shape for name, value in answer.items()} == {"keypoints": (2, 15, 2), "probabilities": (2, 5)}
-    assert all(value.dtype == np.float32 for value in answer.values())
-    assert server.asked[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
+    server.respond((200, {"predictions": [reading(1.0), reading(2.0)]}))
+    outputs = client.predict([b"first", b"second"])
+    assert {name: value.shape for name, value in outputs.items()} == {"keypoints": (2, 15, 2), "probabilities": (2, 5)}
+    assert all(value.dtype == np.float32 for value in outputs.values())
+    assert server.requests[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
     client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
-    assert np.array(server.asked[-1][2]["instances"]).shape == (2, 96, 96, 1)
+    assert np.array(server.requests[-1][2]["instances"]).shape == (2, 96, 96, 1)
     with pytest.raises(errors.ConfigError, match="must be one of serving_default, serving_bytes, serving_unc"):
         client.predict([b""], "serving")
 
@@ -221,37 +221,42 @@ def test_metadata_and_single_requests(server: Played) -> None:
         ("types overflow", errors.ServerFailureError, "the response of face lacks keypoints and probabilities"),
     ],
 )
-def test_errors_keep_the_servers_text(server: Played, label: str, error: type[Exception], text: str) -> None:
-    server.play(label)
+def test_errors_keep_the_servers_text(server: FakeServer, label: str, error: type[Exception], text: str) -> None:
+    server.replay(label)
     with pytest.raises(error) as caught:
         FaceClient(server.url).read_crops(np.zeros((1, 9, 9), np.uint8))
     assert text in str(caught.value)
     assert "\n" not in text
-    assert len(server.asked) == 1  # a rejected request is not repeated
+    assert len(server.requests) == 1  # a rejected request is not repeated
 
 
-def test_a_busy_server_is_asked_again(server: Played) -> None:
-    server.say((503, {"error": "busy"}), (503, {"error": "busy"}), (200, {"predictions": [reading(1.0)]}))
+def test_a_busy_server_is_retried(server: FakeServer) -> None:
+    server.respond((503, {"error": "busy"}), (503, {"error": "busy"}), (200, {"predictions": [reading(1.0)]}))
     assert len(FaceClient(server.url).read_crops(np.zeros((1, 9, 9), np.uint8)).keypoints) == 1
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
 
 
-def test_a_server_that_stays_busy_fails_with_its_text(server: Played) -> None:
-    server.say((503, {"error": "too many requests are pending"}))
+def test_a_server_that_stays_busy_fails_with_its_text(server: FakeServer) -> None:
+    server.respond((503, {"error": "too many requests are pending"}))
     with pytest.raises(errors.ServerFailureError, match="503, too many requests are pending"):
         FaceClient(server.url, retries=1).read_crops(np.zeros((1, 9, 9), np.uint8))
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
-def test_a_slow_server_is_a_timeout_and_is_not_asked_again(server: Played) -> None:
+def test_a_slow_server_is_a_timeout_and_is_not_retried(server: FakeServer) -> None:
     server.delay = 1.0
-    server.say((200, {}))
+    server.respond((200, {}))
     with pytest.raises(errors.ServerTimeoutError, match=r"no answer within 0\.2 s"):
         FaceClient(server.url, timeout=(1.0, 0.2)).metadata()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_no_server_is_said_in_one_line(server: Played) -> None:
+def test_one_timeout_is_for_connecting_and_reading() -> None:
+    assert FaceClient(timeout=5).connection.timeout == (5, 5)
+    assert FaceClient(timeout=(1, 2)).connection.timeout == (1, 2)
+
+
+def test_no_server_is_one_line(server: FakeServer) -> None:
     with pytest.raises(errors.ServerUnreachableError, match="no server answers; start one with: emotion-ai serve"):
         FaceClient("http://127.0.0.1:1", retries=0).metadata()
     assert not FaceClient("http://127.0.0.1:1", retries=0).ready()
@@ -282,8 +287,8 @@ def test_no_server_is_said_in_one_line(server: Played) -> None:
         ({"predictions": [reading(float("nan"))]}, "keypoints contains NaN or infinite values"),
     ],
 )
-def test_an_answer_that_is_not_the_contracts_is_a_server_failure(server: Played, body: Any, text: str) -> None:
-    server.say((200, body))
+def test_a_response_that_breaks_the_contract_is_a_server_failure(server: FakeServer, body: Any, text: str) -> None:
+    server.respond((200, body))
     with pytest.raises(errors.ServerFailureError, match=text):
         FaceClient(server.url).read_crops(np.zeros((1, 9, 9), np.uint8))
 
@@ -300,10 +305,10 @@ def test_an_answer_that_is_not_the_contracts_is_a_server_failure(server: Played,
     ],
     ids=str,
 )
-def test_what_is_no_gray_crop_is_refused_before_it_is_sent(server: Played, crop: Any) -> None:
+def test_a_crop_that_is_not_gray_is_an_error_before_anything_is_sent(server: FakeServer, crop: Any) -> None:
     with pytest.raises(errors.ImageError, match=r"crop 1 must be gray, uint8 \(H, W\), got"):
         FaceClient(server.url).read_crops([np.zeros((9, 9), np.uint8), crop])
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -318,16 +323,21 @@ def test_what_is_no_gray_crop_is_refused_before_it_is_sent(server: Played, crop:
         {"version": 1, "label": "stable"},
         {"label": "a/b"},
         {"signature": "nosig"},
+        {"timeout": 0},
+        {"timeout": (3.0, -1.0)},
+        {"timeout": (1.0, float("inf"))},
+        {"retries": -1},
+        {"uncertain_below": 1.5},
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_meant_are_refused(settings: Any) -> None:
+def test_invalid_settings_are_errors(settings: Any) -> None:
     with pytest.raises(errors.ConfigError):
         FaceClient(**settings)
 
 
-def test_a_session_that_is_given_is_used_as_it_is_and_left_open(server: Played) -> None:
-    server.say((200, {"predictions": [reading(1.0)]}))
+def test_a_given_session_is_used_unchanged_and_left_open(server: FakeServer) -> None:
+    server.respond((200, {"predictions": [reading(1.0)]}))
     with requests.Session() as session:
         session.headers["x-who"] = "me"
         adapters = dict(session.adapters)
@@ -349,7 +359,7 @@ def test_a_session_that_is_given_is_used_as_it_is_and_left_open(server: Played) 
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_every_requests_error_becomes_one_of_ours(error: Exception) -> None:
+def test_errors_of_requests_become_ours(error: Exception) -> None:
     class Failing(requests.Session):
         def request(self, *_: Any, **__: Any) -> Any:
             raise error

@@ -39,7 +39,7 @@ def test_dots_lie_on_their_points(size: tuple[int, int]) -> None:
         assert np.abs(ink - _point_colour(name)).max() < 20, name
 
 
-def test_small_photographs_are_enlarged_and_points_with_them() -> None:
+def test_small_photos_are_enlarged_and_points_with_them() -> None:
     face = reading(2, 3, 90)
     drawn = np.asarray(annotate(np.full((100, 100, 3), 120, np.uint8), [face]))
     assert drawn.shape == (640, 640, 3)
@@ -81,7 +81,7 @@ def test_captions_of_neighbours_do_not_cover_each_other() -> None:
         assert (drawn[:, middle] == colour).all(-1).sum() > 300, i
 
 
-def test_no_readings_give_the_photograph() -> None:
+def test_no_readings_give_the_photo() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(annotate(photo, [])), photo)
 

@@ -47,7 +47,7 @@ def side_by_side(*portraits: Image.Image) -> Image.Image:
     return canvas
 
 
-def test_faces_come_from_left_to_right_with_points_in_the_photograph() -> None:
+def test_faces_come_from_left_to_right_with_points_in_the_photo() -> None:
     first, second = (Image.open(path).convert("RGB") for path in PORTRAITS)
     faces = read_photo(side_by_side(first, second), Reader())
     assert [face.emotion for face in faces] == list(EMOTIONS[:2])

@@ -50,8 +50,8 @@ def test_the_reader_readings_as_its_networks_do(tmp_path: Path) -> None:
     assert none.keypoints.shape == none.deviations.shape == (0, 15, 2)
     (face,) = reader.read(PORTRAITS[0])
     assert face.uncertain_below == 0.55, "the checkpoint's own"
-    sure = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors", uncertain_below=0)
-    assert not sure.read(PORTRAITS[0])[0].uncertain
+    certain = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors", uncertain_below=0)
+    assert not certain.read(PORTRAITS[0])[0].uncertain
     with pytest.raises(ConfigError, match="must be between 0 and 1, got nan"):
         FaceReader(networks["keypoints"], networks["emotion"], float("nan"))
 

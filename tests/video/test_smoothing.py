@@ -59,9 +59,9 @@ def test_results_lie_between_the_values_so_far(
 ) -> None:
     smooth = OneEuroFilter(cutoff, beta)
     for i, seconds in enumerate(np.cumsum(gaps)):
-        answer, seen = smooth(values[i], seconds), values[: i + 1]
-        assert (answer >= seen.min(0) - 1e-9).all()
-        assert (answer <= seen.max(0) + 1e-9).all()
+        result, seen = smooth(values[i], seconds), values[: i + 1]
+        assert (result >= seen.min(0) - 1e-9).all()
+        assert (result <= seen.max(0) + 1e-9).all()
 
 
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3), cutoffs, betas)
@@ -69,8 +69,8 @@ def test_units_do_not_matter(seed: int, scale: float, cutoff: float, beta: float
     values = np.random.default_rng(seed).normal(size=(20, 3))
     plain, scaled = OneEuroFilter(cutoff, beta), OneEuroFilter(cutoff, beta)
     for i, row in enumerate(values):
-        answer = scaled(row * scale, i / FPS, unit=scale)
-        np.testing.assert_allclose(answer, plain(row, i / FPS) * scale, rtol=1e-9, atol=1e-9 * scale)
+        result = scaled(row * scale, i / FPS, unit=scale)
+        np.testing.assert_allclose(result, plain(row, i / FPS) * scale, rtol=1e-9, atol=1e-9 * scale)
 
 
 @given(st.floats(0.01, 10), cutoffs, st.floats(0.5, 20), st.sampled_from([10, 25, 60]))

@@ -74,7 +74,7 @@ def test_maps_are_each_others_inverse(left: float, top: float, size: float, poin
     box, face = Box(left, top, size), np.array(points, np.float32)
     photo = box.to_photo(face)
     back = box.to_crop(photo)
-    # float32 holds the photograph's pixels to about 1e-7 of the largest number on the way
+    # float32 holds the photo's pixels to about 1e-7 of the largest number on the way
     largest = max(np.abs(photo).max(), abs(left), abs(top), 1)
     assert np.abs(back - face).max() <= 4e-7 * (largest * CROP_SIZE / size + np.abs(face).max() + 1)
 

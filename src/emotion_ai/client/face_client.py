@@ -42,7 +42,8 @@ class FaceClient:
         label: a version's label, such as "stable", instead of its number.
         signature: "serving_bytes" sends PNG files, "serving_default" pixels; "serving_uncertainty" sends PNG files and
             returns standard deviations of the keypoints as well.
-        timeout: seconds to connect, and between bytes of a response; over gRPC the second is the deadline.
+        timeout: seconds to connect, and between bytes of a response, as one number or a pair. Over gRPC the second is
+            the deadline of a request.
         retries: attempts after a failed connection or a 503 (UNAVAILABLE); time-outs and rejected requests are not
             retried.
         uncertain_below: confidence below which an emotion counts as uncertain; the model card lists thresholds.
@@ -61,12 +62,13 @@ class FaceClient:
         version: int | None = None,
         label: str | None = None,
         signature: str = BYTES_SIGNATURE,
-        timeout: tuple[float, float] = (3.05, 30.0),
+        timeout: float | tuple[float, float] = (3.05, 30.0),
         retries: int = 2,
         uncertain_below: float = 0.0,
         session: requests.Session | None = None,
     ) -> None:
-        self.connection = Connection(url, model, version, label, timeout, retries)
+        pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        self.connection = Connection(url, model, version, label, pair, retries)
         _check_signature(model, signature)
         self.signature = signature
         self.uncertain_below = check_threshold(uncertain_below)

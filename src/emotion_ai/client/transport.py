@@ -1,5 +1,6 @@
 """Which model a client reads with, and what a transport does for it."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -48,6 +49,10 @@ class Connection:
             raise ConfigError(f"give `version` or `label`, not both (got {self.version} and {self.label!r})")
         if self.label is not None and not re.fullmatch(r"[A-Za-z0-9_]+", self.label):
             raise ConfigError(f"`label` may contain letters, digits and _ only, got {self.label!r}")
+        if len(self.timeout) != 2 or not all(0 < seconds < math.inf for seconds in self.timeout):
+            raise ConfigError(f"`timeout` must be finite and > 0 seconds, got {self.timeout}")
+        if self.retries < 0:
+            raise ConfigError(f"`retries` must be >= 0, got {self.retries}")
 
     @property
     def scheme(self) -> str:
