@@ -1,8 +1,7 @@
-"""A face goes in; its 15 keypoints and its emotion come out."""
+"""Finds 15 keypoints and the emotion of every face in a photo."""
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 
@@ -14,10 +13,15 @@ __all__ = ["EMOTIONS", "KEYPOINTS", "FaceClient", "FaceReader", "__version__"]
 
 __version__ = version("emotion-ai")
 
-_LAZY = {"FaceClient": "emotion_ai.client", "FaceReader": "emotion_ai.inference.reader"}
 
+def __getattr__(name: str) -> object:
+    """Imports the readers on first use; `FaceReader` needs PyTorch, which `FaceClient` does without."""
+    if name == "FaceClient":
+        from emotion_ai.client import FaceClient
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:  # FaceReader brings PyTorch, which a client does without
-        return getattr(import_module(_LAZY[name]), name)
+        return FaceClient
+    if name == "FaceReader":
+        from emotion_ai.inference.reader import FaceReader
+
+        return FaceReader
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

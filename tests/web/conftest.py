@@ -1,4 +1,4 @@
-"""The bundled weights published as two versions, a server, the page as a process of its own, and a browser."""
+"""The bundled weights published as two versions, a server, the page in its own process, and a browser."""
 
 import os
 import re
@@ -11,14 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+import requests
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from emotion_ai.contract import TASKS
+from emotion_ai.vision.photo import PORTRAITS
 from emotion_ai_export.convert.graph import to_graph, to_onnx
 from emotion_ai_export.convert.parity import Comparison, ParityReport
 from emotion_ai_export.convert.saved_model import save_servable
@@ -27,7 +31,7 @@ from emotion_ai_export.registry.model_config import ModelConfig, render
 from emotion_ai_export.serving.launch import Addresses, running
 
 BROWSER = shutil.which("chromium")
-SECONDS = 120.0
+SECONDS = 60.0
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -41,7 +45,7 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`face` alone, without the proof that an export makes: stable is version 1, canary and newest 2."""
+    """`face` without its export's parity check: stable is version 1, canary and newest are version 2."""
     base = tmp_path_factory.mktemp("models")
     sources = {task: SourceNetwork.load("bundled", task) for task in TASKS}
     graphs = {task: to_graph(to_onnx(source.network)) for task, source in sources.items()}
@@ -66,20 +70,20 @@ def server(models: Path) -> Iterator[Addresses]:
 
 
 @dataclass
-class Line:
-    """Between the page and the server: it can be cut and mended."""
+class Proxy:
+    """Forwards TCP connections to the server; can be stopped and started again on the same port."""
 
     target: tuple[str, int]
     port: int = 0
     _sockets: list[socket.socket] = field(default_factory=list)
     _listener: socket.socket | None = None
 
-    def mend(self) -> None:
+    def start(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
 
-    def cut(self) -> None:
+    def stop(self) -> None:
         assert self._listener
         self._listener.shutdown(socket.SHUT_RDWR)
         for each in [self._listener, *self._sockets]:
@@ -89,18 +93,18 @@ class Line:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                ours = listener.accept()[0]
-                theirs = socket.create_connection(self.target)
+                client = listener.accept()[0]
+                server = socket.create_connection(self.target)
             except OSError:
                 return
-            self._sockets += [ours, theirs]
-            threading.Thread(target=self._carry, args=[ours, theirs], daemon=True).start()
+            self._sockets += [client, server]
+            threading.Thread(target=self._forward, args=[client, server], daemon=True).start()
 
-    def _carry(self, ours: socket.socket, theirs: socket.socket) -> None:
-        other = {ours: theirs, theirs: ours}
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        other = {client: server, server: client}
         try:
             while True:
-                for ready in select.select([ours, theirs], [], [])[0]:
+                for ready in select.select([client, server], [], [])[0]:
                     content = ready.recv(65536)
                     if not content:
                         return
@@ -108,68 +112,82 @@ class Line:
         except (OSError, ValueError):
             return
         finally:
-            ours.close()
-            theirs.close()
+            client.close()
+            server.close()
 
 
 @pytest.fixture(scope="session")
-def line(server: Addresses) -> Iterator[Line]:
+def proxy(server: Addresses) -> Iterator[Proxy]:
     host, port = server.rest.removeprefix("http://").split(":")
-    line = Line((host, int(port)))
-    line.mend()
-    yield line
-    line.cut()
+    proxy = Proxy((host, int(port)))
+    proxy.start()
+    yield proxy
+    proxy.stop()
 
 
 @dataclass(frozen=True)
 class Site:
-    """A page that runs; `folder` is where its uploads lie."""
+    """A running page.
+
+    Attributes:
+        url: its address.
+        folder: where its uploads lie.
+        process: of `emotion-ai web`.
+        upload: a file that was uploaded when it started.
+        uploaded: the time of that.
+    """
 
     url: str
     folder: Path
     process: "subprocess.Popen[str]"
+    upload: Path
+    uploaded: float
 
 
 def start(*arguments: str, timeout: float = 200) -> Site:
-    """`emotion-ai web` as people start it."""
+    """Runs `emotion-ai web`."""
     before = set(Path("/dev/shm").glob("emotion-ai-web-*"))
     command = [sys.executable, "-m", "emotion_ai.cli", "web", *arguments, "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr
-    said = []
+    lines = []
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and (line := process.stderr.readline()):
-        said.append(line)
+        lines.append(line)
         if found := re.search(r"the page is at (http://127\.0\.0\.1:\d+)", line):
             (folder,) = set(Path("/dev/shm").glob("emotion-ai-web-*")) - before
-            return Site(found[1], folder, process)
+            return Site(found[1], folder, process, *_upload(found[1], timeout))
     process.kill()
-    raise AssertionError("".join(said))
+    raise AssertionError("".join(lines))
 
 
-def end(site: Site) -> None:
+def _upload(url: str, timeout: float) -> tuple[Path, float]:
+    """Uploads a file as soon as the page accepts it: its path and time."""
+    response = requests.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"no picture")}, timeout=timeout)
+    (path,) = response.json()
+    return Path(path), time.time()
+
+
+def stop(site: Site) -> None:
+    """Ends `emotion-ai web` as a service manager would."""
     site.process.send_signal(signal.SIGTERM)
-    said = site.process.communicate(timeout=60)[1]
-    assert site.process.returncode == 0, said
+    stderr = site.process.communicate(timeout=60)[1]
+    assert site.process.returncode == 0, stderr
 
 
 @pytest.fixture(scope="session")
-def site(models: Path, line: Line) -> Iterator[Site]:
+def site(models: Path, proxy: Proxy) -> Iterator[Site]:
     if not os.access("/dev/shm", os.W_OK):
         pytest.skip("no /dev/shm to look for uploads in")
-    site = start(str(models), "--server", f"http://127.0.0.1:{line.port}")
+    site = start(str(models), "--server", f"http://127.0.0.1:{proxy.port}")
     yield site
-    end(site)
+    stop(site)
     assert not site.folder.exists()
 
 
 @pytest.fixture(scope="session")
 def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Chromium's fake video device shows: a portrait, as Motion JPEG."""
-    from PIL import Image
-
-    from emotion_ai.vision.photo import PORTRAITS
-
+    """The picture of Chromium's fake camera: a portrait as Motion JPEG."""
     file = tmp_path_factory.mktemp("camera") / "face.mjpeg"
     Image.open(PORTRAITS[0]).convert("RGB").resize((480, 480)).save(file, "JPEG", quality=92)
     return file
@@ -178,7 +196,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser(camera: Path) -> Iterator[Browser]:
     if not BROWSER:
-        pytest.skip("chromium is not installed: no browser to test with")
+        pytest.skip("chromium is not installed")
     video = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
         arguments = [*ARGUMENTS, *video, f"--use-file-for-fake-video-capture={camera}"]
@@ -187,29 +205,46 @@ def browser(camera: Path) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def open_page(browser: Browser, site: Site) -> Iterator[Any]:
-    """Opens the page in a window of its own; whatever it asks must lie on this machine."""
-    asked: list[str] = []
-    contexts = []
+class OpenPage(Protocol):
+    """Opens the page in a new context of the browser."""
 
-    def opened(width: int = 1280, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True, **options)
-        contexts.append(context)
-        context.set_default_timeout(SECONDS * 1000)
-        page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(site.url)
-        page.get_by_role("button", name="A group").first.wait_for()
-        return page
+    def __call__(self, width: int = 1280, **options: Any) -> Page: ...
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert asked
-    assert not [url for url in asked if not url.startswith((site.url, "data:", "blob:"))]
+
+@pytest.fixture(scope="session")
+def desktop(browser: Browser) -> Iterator[BrowserContext]:
+    """Shared by the tests that need no other window, so that the page's scripts are loaded once."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True) as context:
+        yield context
 
 
 @pytest.fixture
-def page(open_page: Any) -> Page:
-    return open_page()
+def open_page(browser: Browser, site: Site) -> Iterator[OpenPage]:
+    with ExitStack() as stack:
+
+        def open_in_context(width: int = 1280, **options: Any) -> Page:
+            context = stack.enter_context(browser.new_context(viewport={"width": width, "height": 900}, **options))
+            return stack.enter_context(_opened(context, site))
+
+        yield open_in_context
+
+
+@pytest.fixture
+def page(desktop: BrowserContext, site: Site) -> Iterator[Page]:
+    with _opened(desktop, site) as page:
+        yield page
+
+
+@contextmanager
+def _opened(context: BrowserContext, site: Site) -> Iterator[Page]:
+    """A window with the page, which may not request anything from another host."""
+    requested: list[str] = []
+    context.set_default_timeout(SECONDS * 1000)
+    page = context.new_page()
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(site.url)
+    page.get_by_role("button", name="A group").first.wait_for()
+    yield page
+    page.close()
+    assert requested
+    assert not [url for url in requested if not url.startswith((site.url, "data:", "blob:"))]

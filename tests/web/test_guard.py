@@ -1,4 +1,4 @@
-"""Requests that a stranger may send to the page: only uploads are ever read."""
+"""Hostile requests to the page: nothing but uploads is ever read."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Site, end, start
+from conftest import Site, start, stop
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -36,7 +36,7 @@ def forged(path: Any) -> dict[str, Any]:
 
 
 def outside(folder: Path) -> list[Any]:
-    """Files that are no uploads, by every way to name them."""
+    """Paths that are not uploads, in every spelling."""
     secret = folder.parent / "secret.txt"
     secret.write_text("secret")
     secret.chmod(0o600)
@@ -71,7 +71,7 @@ def test_only_uploads_may_be_named_in_a_request(guarded: TestClient, folder: Pat
             assert guarded.post(JOIN, json={"data": place(file)}).status_code == 403, path
 
 
-def test_files_are_handed_out_only_where_they_are_uploads(guarded: TestClient, folder: Path) -> None:
+def test_only_uploads_are_served(guarded: TestClient, folder: Path) -> None:
     assert guarded.get(f"/gradio_api/file={folder}/abc/face.png").status_code == 200
     for path in outside(folder):
         assert guarded.get(f"/gradio_api/file={str(path).replace(chr(0), '%00')}").status_code in (403, 404), path
@@ -79,7 +79,7 @@ def test_files_are_handed_out_only_where_they_are_uploads(guarded: TestClient, f
         assert guarded.get(f"/gradio_api/{path}").status_code == 404
 
 
-def test_what_the_page_does_not_post_itself_is_not_answered(guarded: TestClient) -> None:
+def test_other_posts_than_those_of_the_page_are_refused(guarded: TestClient) -> None:
     for path in ("run/predict", "api/predict", "call/read", "call/v2/read", "process_recording", "vibe-edit"):
         assert guarded.post(f"/gradio_api/{path}", json={"data": []}).status_code == 404
     assert guarded.post(JOIN, content=b"[" * 100_000).status_code == 400
@@ -89,7 +89,7 @@ def test_what_the_page_does_not_post_itself_is_not_answered(guarded: TestClient)
     assert refused.value.code == 1008
 
 
-def test_other_pages_cannot_make_a_browser_ask(guarded: TestClient) -> None:
+def test_requests_from_other_origins_are_refused(guarded: TestClient) -> None:
     own = {"origin": "http://testserver"}
     assert guarded.post(JOIN, json={}, headers=own).status_code == 200
     for origin in ("http://testserver:8000", "http://127.0.0.1:3000", "https://example.com", "null"):
@@ -98,12 +98,12 @@ def test_other_pages_cannot_make_a_browser_ask(guarded: TestClient) -> None:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Site]:
-    """The page as people start it, beside a server that is gone."""
+    """The page without a reachable server."""
     if not os.access("/dev/shm", os.W_OK):
         pytest.skip("no /dev/shm to look for uploads in")
     site = start("--server", "http://127.0.0.1:9")
     yield site
-    end(site)
+    stop(site)
 
 
 def handlers(site: Site) -> list[dict[str, Any]]:
@@ -126,11 +126,11 @@ def test_no_input_of_the_page_reads_a_file_that_was_not_uploaded(page: Site, tmp
                 assert answer.status_code == 403, (handler["id"], position)
                 tried += 1
     assert tried > 60
-    assert [file for file in page.folder.rglob("*") if file.is_file()] == []
+    assert [file for file in page.folder.rglob("*") if file.is_file() and file != page.upload] == []
 
 
 def test_an_upload_is_read(page: Site) -> None:
-    sent = requests.post(f"{page.url}/gradio_api/upload", files={"files": ("a.png", b"no picture")}, timeout=30)
+    sent = requests.post(f"{page.url}/gradio_api/upload", files={"files": ("b.png", b"no picture")}, timeout=30)
     (path,) = sent.json()
     assert Path(path).is_relative_to(page.folder)
     assert requests.get(f"{page.url}/gradio_api/file={path}", timeout=30).content == b"no picture"

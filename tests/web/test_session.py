@@ -1,8 +1,9 @@
-"""What the page computes and says, without a browser and without TensorFlow."""
+"""What the page computes and shows, without a browser and without TensorFlow."""
 
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
+from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE, TASKS
 from emotion_ai.errors import (
     CheckpointError,
     ConfigError,
@@ -27,59 +28,84 @@ from emotion_ai.errors import (
     ServerUnreachableError,
 )
 from emotion_ai.models import bundled
-from emotion_ai.web import command, show
+from emotion_ai.web import backend, render
+from emotion_ai.web.backend import ModelSource
 from emotion_ai.web.examples import examples
 from emotion_ai.web.session import (
-    SHOWN,
-    Answer,
+    MAX_SHOWN_PX,
+    REFRESH_SECONDS,
     ModelSession,
+    VersionReadings,
+    activation_maps,
+    detect,
     differences,
     in_shown_pixels,
-    judged,
-    look,
-    maps_of,
-    published,
-    published_versions,
+    with_threshold,
 )
+from emotion_ai.web.version_info import Parity, read_version_info
 
-LABELS = {"stable": 1}
+PASSES = 2
+"""Requests for predictions per photo: faces are read, cropped again where their keypoints lie, and read again."""
+
 PROBABILITIES = {1: [0.1, 0.1, 0.1, 0.6, 0.1], 2: [0.1, 0.1, 0.4, 0.3, 0.1]}
 
 
-class Serving(BaseHTTPRequestHandler):
-    """As TensorFlow Serving answers: version 1 without deviations, version 2 with them and other points."""
+class StubServer(ThreadingHTTPServer):
+    """Responds as TensorFlow Serving does: version 1 without deviations, version 2 with them and other keypoints.
+
+    Attributes:
+        served: the versions, oldest first.
+        labels: may be changed.
+        requests: what was requested, such as "GET /v1/models/face/metadata".
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.served, self.labels, self.requests = [1, 2], {"stable": 1}, list[str]()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StubServer
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        self.server.requests.append(f"GET {self.path}")
         if self.path == "/v1/models/face":
-            states = [{"version": str(n), "state": "AVAILABLE", "status": {}} for n in (2, 1)]
-            self._say(200, {"model_version_status": states})
-        elif (number := self._number()) is None:
-            self._say(400, {"error": "Unrecognized servable version label: canary"})
-        elif number not in PROBABILITIES:
-            self._say(404, {"error": f"Specific(face, {number}) not found"})
-        else:
+            states = [{"version": str(n), "state": "AVAILABLE", "status": {}} for n in reversed(self.server.served)]
+            self._respond(200, {"model_version_status": states})
+        elif (number := self._number()) is not None:
             names = ["serving_default", "serving_bytes", *["serving_uncertainty"] * (number == 2)]
-            signatures = {"signature_def": {name: {} for name in names}}
+            signatures = {"signature_def": {name: dict[str, str]() for name in names}}
             spec = {"name": "face", "signature_name": "", "version": str(number)}
-            self._say(200, {"model_spec": spec, "metadata": {"signature_def": signatures}})
+            self._respond(200, {"model_spec": spec, "metadata": {"signature_def": signatures}})
 
     def do_POST(self) -> None:
-        number = self._number() or 0
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.requests.append(f"POST {self.path}")
+        if (number := self._number()) is None:
+            return
         points = np.array(MEAN_FACE)
         points[10] += number
         row = {"keypoints": points.tolist(), "probabilities": PROBABILITIES[number]}
         if body["signature_name"] == "serving_uncertainty":
             row["deviations"] = np.ones((15, 2)).tolist()
-        self._say(200, {"predictions": [row] * len(body["instances"])})
+        self._respond(200, {"predictions": [row] * len(body["instances"])})
 
     def _number(self) -> int | None:
+        """The requested version; None, with an error sent, if the server does not have it."""
         parts = self.path.partition(":")[0].split("/")[4:]
         if parts[:1] == ["labels"]:
-            return LABELS.get(parts[1])
-        return int(parts[1]) if parts[:1] == ["versions"] else 2
+            number = self.server.labels.get(parts[1])
+            if number is None:
+                self._respond(400, {"error": f"Unrecognized servable version label: {parts[1]}"})
+            return number
+        number = int(parts[1]) if parts[:1] == ["versions"] else self.server.served[-1]
+        if number not in self.server.served:
+            self._respond(404, {"error": f"Specific(face, {number}) not found"})
+            return None
+        return number
 
-    def _say(self, code: int, content: Any) -> None:
+    def _respond(self, code: int, content: Any) -> None:
         body = json.dumps(content).encode()
         self.send_response(code)
         self.send_header("content-length", str(len(body)))
@@ -90,149 +116,214 @@ class Serving(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def asker() -> Iterator[ModelSession]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Serving) as server:
+@pytest.fixture
+def stub() -> Iterator[StubServer]:
+    with StubServer() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        asker = ModelSession(f"http://127.0.0.1:{server.server_port}")
-        yield asker
-        asker.close()
+        yield server
         server.shutdown()
 
 
+@pytest.fixture
+def session(stub: StubServer) -> Iterator[ModelSession]:
+    session = ModelSession(f"http://127.0.0.1:{stub.server_port}")
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The session's clock, in seconds; its one item may be changed."""
+    now = [100.0]
+    monkeypatch.setattr("emotion_ai.web.session.time.monotonic", lambda: now[0])
+    return now
+
+
 def test_every_example_shows_faces_and_is_small_enough() -> None:
-    counts = {name: len(look(content).faces) for name, content in examples().items()}
-    assert counts == {"Eileen Collins": 1, "Grace Hopper": 1, "A drawn face": 1, "A group": 4}
-    sighting = look(examples()["A group"])
-    assert max(sighting.rgb.shape) == SHOWN
-    assert sighting.scale < 1
+    counts = {name: len(detect(content).faces) for name, content in examples().items()}
+    assert counts == {"Eileen Collins": 1, "Grace Hopper": 1, "Synthetic face": 1, "A group": 4}
+    detected = detect(examples()["A group"])
+    assert max(detected.rgb.shape) == MAX_SHOWN_PX
+    assert detected.scale < 1
 
 
-def test_what_shows_no_face_or_is_no_picture_is_refused() -> None:
+def test_a_picture_without_a_face_or_a_damaged_one_is_refused() -> None:
     with pytest.raises(NoFaceError):
-        look(_png(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)))
+        detect(_png(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)))
     for content in (b"", b"no picture", examples()["A group"][:2000]):
         with pytest.raises(ImageError):
-            look(content)
+            detect(content)
 
 
-def test_versions_and_labels_can_be_chosen(asker: ModelSession) -> None:
-    choices = asker.choices()
+def test_versions_and_labels_can_be_chosen(session: ModelSession) -> None:
+    choices = session.choices()
     assert choices == [("newest", "newest"), ("stable (version 1)", "stable"), ("version 2", "2"), ("version 1", "1")]
-    sighting = look(examples()["Grace Hopper"])
-    assert [asker.ask(sighting, choice).version for _, choice in choices] == [2, 1, 2, 1]
-    assert asker.ask(sighting, "1").faces[0].deviations is None, "its version has no such signature"
-    deviations = asker.ask(sighting, "2").faces[0].deviations
+    detected = detect(examples()["Grace Hopper"])
+    assert [session.read(detected, choice).version for _, choice in choices] == [2, 1, 2, 1]
+    assert session.read(detected, "1").faces[0].deviations is None, "its version has no such signature"
+    deviations = session.read(detected, "2").faces[0].deviations
     assert deviations is not None
     with pytest.raises(ModelNotFoundError):
-        asker.ask(sighting, "canary")
+        session.read(detected, "canary")
     with pytest.raises(ModelNotFoundError):
-        asker.ask(sighting, "7")
+        session.read(detected, "7")
 
 
-def test_nothing_there_is_said_so() -> None:
+def test_live_frames_request_predictions_only(session: ModelSession, stub: StubServer, clock: list[float]) -> None:
+    detected = detect(examples()["Grace Hopper"])
+    for choice in ("newest", "stable", "2"):
+        session.read(detected, choice)
+        stub.requests.clear()
+        for _ in range(3):
+            session.read(detected, choice)
+        assert {path.partition(":")[2] for path in stub.requests} == {"predict"}
+        assert len(stub.requests) == 3 * PASSES
+
+
+def test_labels_and_the_newest_version_are_followed(
+    session: ModelSession, stub: StubServer, clock: list[float]
+) -> None:
+    detected = detect(examples()["Grace Hopper"])
+    stub.served = [1]
+    assert [session.read(detected, choice).version for choice in ("newest", "stable")] == [1, 1]
+    stub.served, stub.labels = [1, 2], {"stable": 2}
+    clock[0] += REFRESH_SECONDS + 0.01
+    assert [session.read(detected, choice).version for choice in ("newest", "stable")] == [2, 2]
+
+
+def test_a_version_that_was_unloaded_is_replaced_at_once(
+    session: ModelSession, stub: StubServer, clock: list[float]
+) -> None:
+    detected = detect(examples()["Grace Hopper"])
+    assert session.read(detected, "stable").version == 1
+    assert session.read(detected, "1").version == 1
+    stub.served, stub.labels = [2], {"stable": 2}
+    assert session.read(detected, "stable").version == 2
+    with pytest.raises(ModelNotFoundError):
+        session.read(detected, "1")
+
+
+def test_an_unreachable_server_and_a_wrong_address_are_errors() -> None:
     with pytest.raises(ServerUnreachableError) as caught:
         ModelSession("http://127.0.0.1:9").choices()
-    assert "The server is gone" in show.error(caught.value)
+    assert "The server cannot be reached" in render.error_notice(caught.value)
     with pytest.raises(ConfigError):
         ModelSession("nowhere")
 
 
-def test_differences_are_of_the_photographs_pixels(asker: ModelSession) -> None:
-    sighting = look(examples()["Grace Hopper"])
-    first, second = asker.ask(sighting, "1"), asker.ask(sighting, "2")
+def test_differences_are_of_the_photographs_pixels(session: ModelSession) -> None:
+    detected = detect(examples()["Grace Hopper"])
+    first, second = session.read(detected, "1"), session.read(detected, "2")
     moved = first.faces[0].points.copy()
     moved[KEYPOINTS.index("nose_tip")] += (3, 4)
     (found,) = differences(first, replace(second, faces=[replace(second.faces[0], points=moved)]))
-    assert found.farthest == "nose_tip"
+    assert found.keypoint == "nose_tip"
     assert found.distance == pytest.approx(5, rel=1e-4)
-    assert found.mean == pytest.approx(5 / 15, rel=1e-4)
-    assert (found.emotion, found.agree) == ("Sad", False) or (found.emotion, found.agree) == ("Happy", False)
-    assert abs(found.probability) == pytest.approx(0.3, abs=1e-6)
-    shown = show.comparison(sighting, first, second, [found])
+    assert found.mean_distance == pytest.approx(5 / 15, rel=1e-4)
+    assert found.emotion in ("Sad", "Happy")
+    assert not found.same_emotion
+    assert abs(found.probability_change) == pytest.approx(0.3, abs=1e-6)
+    shown = render.comparison(detected, first, second, [found])
     assert "nose tip" in shown
-    assert "another emotion" in shown
-    assert "nothing differs" in show.comparison(sighting, first, first, differences(first, first))
+    assert "(differs)" in shown
+    assert "A and B are both version 1" in render.comparison(detected, first, first, differences(first, first))
 
 
-def test_a_reading_is_drawn_where_it_is_shown(asker: ModelSession) -> None:
-    sighting = look(examples()["A group"])
-    faces = asker.ask(sighting).faces
-    for face, shown in zip(faces, in_shown_pixels(faces, sighting.scale), strict=True):
+def test_a_reading_is_drawn_where_it_is_shown(session: ModelSession) -> None:
+    detected = detect(examples()["A group"])
+    faces = session.read(detected).faces
+    for face, shown in zip(faces, in_shown_pixels(faces, detected.scale), strict=True):
         np.testing.assert_allclose(shown.box.to_photo(face.keypoints), shown.points, atol=1e-3)
-        np.testing.assert_allclose(shown.deviations, face.deviations * sighting.scale, rtol=1e-6)
+        assert shown.deviations is not None
+        assert face.deviations is not None
+        np.testing.assert_allclose(shown.deviations, face.deviations * detected.scale, rtol=1e-6)
 
 
-def test_the_table_holds_what_was_answered(asker: ModelSession) -> None:
-    answer = asker.ask(look(examples()["A group"]))
-    rows = list(csv.DictReader(io.StringIO(show.table(answer.faces))))
+def test_the_table_has_one_row_per_face(session: ModelSession) -> None:
+    readings = session.read(detect(examples()["A group"]))
+    rows = list(csv.DictReader(io.StringIO(render.table(readings.faces))))
     assert [row["face"] for row in rows] == ["1", "2", "3", "4"]
-    assert float(rows[2]["nose_tip_x"]) == pytest.approx(answer.faces[2].points[KEYPOINTS.index("nose_tip"), 0])
-    assert float(rows[0]["nose_tip_y_deviation"]) == pytest.approx(answer.faces[0].deviations[10, 1])
-    assert show.table([]).startswith("face,emotion")
+    assert float(rows[2]["nose_tip_x"]) == pytest.approx(readings.faces[2].points[KEYPOINTS.index("nose_tip"), 0])
+    deviations = readings.faces[0].deviations
+    assert deviations is not None
+    assert float(rows[0]["nose_tip_y_deviation"]) == pytest.approx(deviations[10, 1])
+    assert render.table([]).startswith("face,emotion")
 
 
-def test_what_is_uncertain_is_called_so(asker: ModelSession) -> None:
-    sighting = look(examples()["Grace Hopper"])
-    answer = asker.ask(sighting, "1")
-    sure, unsure = (Answer(judged(answer.faces, threshold), 1, 0.1) for threshold in (0.5, 0.7))
-    assert "Face 1: Happy 60%" in show.result(sighting, sure)
-    said = show.result(sighting, unsure, names=True, ellipses=True)
-    assert "Face 1: uncertain" in said
-    assert "60% for Happy is below the threshold" in said
-    points_only = replace(answer.faces[0], probabilities=np.full(len(EMOTIONS), np.nan, np.float32))
-    assert "Face 1: points" in show.result(sighting, Answer([points_only], 1, 0.1))
+def test_an_emotion_below_the_threshold_is_uncertain(session: ModelSession) -> None:
+    detected = detect(examples()["Grace Hopper"])
+    readings = session.read(detected, "1")
+    certain, uncertain = (replace(readings, faces=with_threshold(readings.faces, below)) for below in (0.5, 0.7))
+    assert "Face 1: Happy 60%" in render.result(detected, certain)
+    shown = render.result(detected, uncertain, names=True, ellipses=True)
+    assert "Face 1: uncertain" in shown
+    assert "Happy 60% is below the threshold" in shown
+    points_only = replace(readings.faces[0], probabilities=np.full(len(EMOTIONS), np.nan, np.float32))
+    assert "Face 1: points" in render.result(detected, VersionReadings([points_only], 1, 0.1))
 
 
-def test_where_a_version_looked_is_told_by_its_own_checkpoint(asker: ModelSession, tmp_path: Path) -> None:
-    sighting = look(examples()["A group"])
-    answer = asker.ask(sighting, "2")
+def test_activation_maps_come_from_the_checkpoint_of_the_version(session: ModelSession, tmp_path: Path) -> None:
+    detected = detect(examples()["A group"])
+    readings = session.read(detected, "2")
     extra = tmp_path / "face" / "2" / "assets.extra"
     with pytest.raises(CheckpointError, match=r"emotion\.safetensors"):
-        maps_of(tmp_path, sighting, answer)
+        activation_maps(tmp_path, detected, readings)
     extra.mkdir(parents=True)
     shutil.copy(bundled("emotion"), extra / "emotion.safetensors")
-    maps = maps_of(tmp_path, sighting, answer)
+    maps = activation_maps(tmp_path, detected, readings)
     assert maps.shape == (4, 96, 96)
     assert (maps.max((1, 2)) > 0.9).all()
-    assert show.result(sighting, answer, maps=maps).count("where the network looked for Sad") == 4
-    assert "looked" not in show.result(sighting, answer)
+    assert render.result(detected, readings, maps=maps).count("<figcaption>Activation map for Sad") == 4
+    assert "Activation map" not in render.result(detected, readings)
 
 
-def test_words_of_others_are_not_taken_for_html() -> None:
-    assert "<script>" not in show.error(ConfigError("<script>alert(1)</script>"))
+def test_messages_are_escaped() -> None:
+    assert "<script>" not in render.error_notice(ConfigError("<script>alert(1)</script>"))
 
 
-def test_a_published_version_is_described_and_damage_is_not_shown(tmp_path: Path) -> None:
+def test_damaged_parts_of_a_published_version_are_not_shown(tmp_path: Path) -> None:
     extra = tmp_path / "face" / "3" / "assets.extra"
     extra.mkdir(parents=True)
     (tmp_path / "face" / ".staging").mkdir()
-    assert published_versions(tmp_path) == [3]
-    assert published_versions(tmp_path / "none") == []
-    empty = published(tmp_path, 3)
+    assert ModelSource("", tmp_path).versions == [3]
+    assert ModelSource("", tmp_path / "none").versions == []
+    empty = read_version_info(tmp_path, 3)
     assert (empty.card, empty.parity, empty.metrics, empty.uncertain_below) == ("", [], {}, 0.0)
-    assert "No parity proof" in show.proof(empty, 3)
+    assert "No parity report" in render.version_report(empty, 3)
     row = {"path": "SavedModel", "servable": "face", "output": "keypoints", "difference": 2e-5, "tolerance": 1e-4}
     (extra / "parity.json").write_text(json.dumps({"rows": [row, {**row, "difference": 3e-5}]}))
     (extra / "MODEL_CARD.md").write_text("# A card")
-    entry = published(tmp_path, 3)
-    assert entry.parity == [("SavedModel", "face", "keypoints", 3e-5, 1e-4)]
-    assert entry.card == "# A card"
-    assert "✓ Proven: 2 comparisons" in show.proof(entry, 3)
+    info = read_version_info(tmp_path, 3)
+    assert info.parity == [Parity("SavedModel", "face", "keypoints", 3e-5, 1e-4)]
+    assert info.card == "# A card"
+    assert "✓ Parity passed: 2 comparisons" in render.version_report(info, 3)
     (extra / "parity.json").write_text(json.dumps({"rows": [{**row, "difference": 1.0}]}))
-    assert "✗ Not proven" in show.proof(published(tmp_path, 3), 3)
+    assert "✗ Parity failed" in render.version_report(read_version_info(tmp_path, 3), 3)
     for content in ("[]", "{", '{"rows": 3}', '{"rows": [{"path": "x"}]}'):
         (extra / "parity.json").write_text(content)
-        assert published(tmp_path, 3).parity == []
+        assert read_version_info(tmp_path, 3).parity == []
+    (extra / "emotion.safetensors").write_bytes(b"damaged")
+    assert read_version_info(tmp_path, 3).metrics == {}
 
 
-def test_the_folder_for_uploads_is_private_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_and_threshold_come_from_the_checkpoints(tmp_path: Path) -> None:
+    extra = tmp_path / "face" / "1" / "assets.extra"
+    extra.mkdir(parents=True)
+    for task in TASKS:
+        shutil.copy(bundled(task), extra / f"{task}.safetensors")
+    info = read_version_info(tmp_path, 1)
+    assert 1 < info.metrics["keypoints rmse"] < 2
+    assert 0.5 < info.metrics["emotion accuracy"] < 1
+    assert 0 < info.uncertain_below < 1
+
+
+def test_the_upload_folder_is_private_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", "before")
-    with command.private_folder() as folder:
+    with backend.private_folder() as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "left").write_text("behind")
     assert not folder.exists()
-    assert command.os.environ["GRADIO_TEMP_DIR"] == "before"
+    assert os.environ["GRADIO_TEMP_DIR"] == "before"
 
 
 def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
@@ -246,20 +337,20 @@ def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch,
         (folder / "face" / "1").mkdir(parents=True)
         return subprocess.CompletedProcess(arguments, 0, "", "")
 
-    monkeypatch.setattr(command.subprocess, "run", export)
+    monkeypatch.setattr(subprocess, "run", export)
     console = Console(file=io.StringIO())
     with pytest.raises(ExportError, match="no space"):
-        command.bundled_models(console)
-    folder = command.bundled_models(console)
-    assert command.bundled_models(console) == folder
+        backend.bundled_models(console)
+    folder = backend.bundled_models(console)
+    assert backend.bundled_models(console) == folder
     assert folder.parent == own_cache
     assert len(calls) == 2
 
 
-def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_versions_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(ConfigError, match="holds no published versions"),
-        command.serving(tmp_path, None, Console(file=io.StringIO())),
+        pytest.raises(ConfigError, match="no published versions"),
+        backend.model_source(tmp_path, None, Console(file=io.StringIO())),
     ):
         pass
 

@@ -1,1 +1,1 @@
-"""The page that `emotion-ai web` shows; needs the extra [web]."""
+"""The web page of `emotion-ai web`; needs the extra [web]."""

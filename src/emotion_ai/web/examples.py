@@ -1,4 +1,4 @@
-"""Pictures that anybody may be shown: public-domain portraits, a drawn face, and a group made of them."""
+"""Example pictures: public-domain portraits, a synthetic face, and a group composed of the portraits."""
 
 import io
 from functools import cache
@@ -13,20 +13,20 @@ _HEIGHT, _GAP = 620, 12  # pixels of the group
 
 @cache
 def examples() -> dict[str, bytes]:
-    """Encoded pictures by the words that name them."""
+    """Encoded pictures by name."""
     collins, hopper = (path.read_bytes() for path in PORTRAITS)
     face = Image.fromarray(synthetic_faces(5, 3).images[1]).resize((384, 384), Image.Resampling.BICUBIC)
-    drawn = ImageOps.expand(face, 40, 128)
+    synthetic = ImageOps.expand(face, 40, 128)
     return {
         "Eileen Collins": collins,
         "Grace Hopper": hopper,
-        "A drawn face": _encoded(drawn),
+        "Synthetic face": _encoded(synthetic),
         "A group": _encoded(_group(collins, hopper)),
     }
 
 
 def _group(collins: bytes, hopper: bytes) -> Image.Image:
-    """Four portraits side by side, their faces of different sizes."""
+    """Four portraits side by side, with faces of different sizes."""
     one, two = (Image.open(io.BytesIO(content)).convert("RGB") for content in (collins, hopper))
     parts = [
         two.crop((60, 20, 480, 600)),
@@ -50,6 +50,6 @@ def _encoded(picture: Image.Image) -> bytes:
 
 
 def thumbnail(content: bytes, side: int = 96) -> bytes:
-    """A small JPEG of a picture's middle, (side, side) pixels."""
+    """A square JPEG of the middle of a picture."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     return _encoded(ImageOps.fit(picture, (side, side), centering=(0.5, 0.3)))

@@ -1,7 +1,7 @@
-"""What keeps the page to itself: which requests reach Gradio, limits for each address, and strict response headers.
+"""The guard in front of Gradio: which requests reach it, limits per address, and strict response headers.
 
-Gradio checks that a file named in a request is an upload only when it runs its own server. Mounted into another
-application, as here, it would read any path, so every path is checked here, before Gradio sees the request.
+Gradio checks that a file named in a request is an upload only if it runs its own server. Mounted into another
+application, as here, it would read any path, so the guard checks every path before Gradio sees the request.
 """
 
 import json
@@ -16,10 +16,14 @@ from urllib.parse import urlsplit
 
 from starlette.responses import PlainTextResponse
 
-MAX_BYTES = 10 * 2**20  # of one picture
-UPLOADS = 30  # a minute, from one address
+MAX_BYTES = 10 * 2**20
+"""Of one picture."""
+
+UPLOADS_PER_MINUTE = 30
+"""From one address."""
+
 _API = "/gradio_api"
-_POSTS = ("/queue/join", "/upload", "/cancel", "/reset", "/stream/")  # all that the page itself posts to
+_POSTS = ("/queue/join", "/upload", "/cancel", "/reset", "/stream/")  # all that the page posts to
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
@@ -30,7 +34,7 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-_OURS = (*_HEADERS, "cache-control")
+_REPLACED = (*_HEADERS, "cache-control")
 
 
 class _RefusedError(Exception):
@@ -41,32 +45,32 @@ class _RefusedError(Exception):
 
 @dataclass
 class Guard:
-    """ASGI middleware; the limits are on top of those of Gradio's queue, which has none per address.
+    """ASGI middleware that refuses every request that the page does not make.
 
     Attributes:
-        app: the application that is guarded.
-        folder: where uploads lie; a request that names any other file is refused.
-        uploads: pictures a minute from one address.
+        app: the guarded application.
+        folder: for uploads; a request that names any other file is refused.
+        uploads: allowed per minute from one address.
     """
 
     app: Any
     folder: Path
-    uploads: int = UPLOADS
+    uploads: int = UPLOADS_PER_MINUTE
     _seen: dict[str, deque[float]] = field(default_factory=dict)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # the page opens no web socket
+        if scope["type"] != "http":  # the page uses no web sockets
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
 
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in _OURS]
-                if scope["path"].startswith(("/assets/", "/static/")):  # not pictures, and many
+                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in _REPLACED]
+                if scope["path"].startswith(("/assets/", "/static/")):  # scripts and styles, no pictures
                     kept.append((b"cache-control", b"max-age=3600"))
                 else:
                     kept.append((b"cache-control", b"no-store"))
@@ -84,7 +88,7 @@ class Guard:
         await self.app(scope, receive, send_guarded)
 
     def _check_path(self, path: str) -> None:
-        """Refuses everything that reads a file but uploads, and everything that asks another host."""
+        """Refuses paths that read a file other than an upload, or that request something from another host."""
         inside = path.removeprefix(_API)
         if inside.startswith("/file="):
             self._check_upload(inside.removeprefix("/file="))
@@ -92,7 +96,7 @@ class Guard:
             raise _RefusedError("Not found.", 404)
 
     async def _checked_post(self, scope: Any, receive: Any) -> Any:
-        """What gives the request's body once more, after it was checked."""
+        """Checks a POST request; returns a `receive` that yields its body again."""
         path, headers = scope["path"].removeprefix(_API), dict(scope["headers"])
         if not path.startswith(_POSTS):
             raise _RefusedError("Not found.", 404)
@@ -104,7 +108,7 @@ class Guard:
             raise _RefusedError(f"At most {MAX_BYTES // 2**20} MB can be sent.", 413)
         if path.startswith("/upload"):
             if self._too_many(scope["client"][0], time.monotonic()):
-                raise _RefusedError("Too many pictures in a minute; wait a little.", 429)
+                raise _RefusedError("Too many pictures in a minute; wait a moment.", 429)
             return receive
         body = await _read(receive, int(length))
         for named in _paths(_parsed(body)):
@@ -122,14 +126,14 @@ class Guard:
         return again
 
     def _check_origin(self, headers: dict[bytes, bytes]) -> None:
-        """Refuses what a page of another origin makes a browser send, another port of this machine included."""
+        """Refuses requests that a page of another origin, such as another port, makes a browser send."""
         origin = headers.get(b"origin")
         host = headers.get(b"host", b"").decode("latin-1")
         if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
             raise _RefusedError("Requests from other pages are refused.", 403)
 
     def _check_upload(self, named: Any) -> None:
-        """Refuses every path but those of regular files below the folder of uploads, before anything is opened."""
+        """Refuses every path except regular files in the upload folder, before anything is opened."""
         try:
             path = Path(named)
             inside = path.is_absolute() and path.resolve().is_relative_to(self.folder.resolve())
@@ -137,7 +141,7 @@ class Guard:
                 return
         except (OSError, TypeError, ValueError):
             pass
-        raise _RefusedError("This is not an upload, or it is deleted already: give the picture once more.", 403)
+        raise _RefusedError("This is not an upload, or it has been deleted; add the picture again.", 403)
 
     def _too_many(self, address: str, now: float) -> bool:
         self._seen = {a: times for a, times in self._seen.items() if times[-1] > now - 60}
@@ -155,10 +159,10 @@ async def _read(receive: Any, length: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise _RefusedError("The request was not sent whole.", 400)
+            raise _RefusedError("The request is incomplete.", 400)
         body += message.get("body", b"")
         if len(body) > length:
-            raise _RefusedError("The request is longer than it says.", 400)
+            raise _RefusedError("The request is longer than its Content-Length.", 400)
         if not message.get("more_body"):
             return body
 
@@ -171,7 +175,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _paths(value: Any) -> Iterator[Any]:
-    """Every `path` that objects in a JSON value name; an empty one names nothing."""
+    """The `path` of every object in a JSON value, unless it is empty."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

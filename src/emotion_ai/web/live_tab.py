@@ -1,0 +1,63 @@
+"""The tab that reads the webcam."""
+
+import time
+from typing import Any
+
+import gradio as gr
+
+from emotion_ai.errors import EmotionAIError
+from emotion_ai.video.smoothing import Smoother
+from emotion_ai.web import render
+from emotion_ai.web.components import PRIVATE, STATE_SECONDS, PageContext, picture_input, version_dropdown
+from emotion_ai.web.session import detect, with_threshold
+
+FRAME_SECONDS = 0.15
+"""Shortest time between two frames."""
+
+LIMIT_SECONDS = 600
+"""Longest time that the webcam runs without a new start."""
+
+
+class LiveTab:
+    """Reads the frames of the webcam and smooths them over time; built inside a `gr.Tab`.
+
+    Args:
+        context: of the page.
+        threshold: the slider of the abstention threshold.
+    """
+
+    def __init__(self, context: PageContext, threshold: gr.Slider) -> None:
+        self._context = context
+        smoother = gr.State(None, time_to_live=STATE_SECONDS)
+        with gr.Column(scale=2, min_width=300):
+            camera = picture_input("Webcam", streaming=True)
+            self.choice = version_dropdown("Version or label", context.choices)
+        with gr.Column(scale=3, min_width=300):
+            hint = render.hint("Start the webcam. Its frames are read several times a second and smoothed over time.")
+            result = gr.HTML(hint, elem_id="live")
+        camera.stream(
+            self.read,
+            [camera, smoother, self.choice, threshold],
+            [result, smoother],
+            show_progress="hidden",
+            stream_every=FRAME_SECONDS,
+            time_limit=LIMIT_SECONDS,
+            concurrency_limit=4,
+            **PRIVATE,
+        )
+
+    def read(
+        self, content: bytes | None, smoother: Smoother | None, choice: str, threshold: float
+    ) -> tuple[Any, Smoother]:
+        """Reads one frame."""
+        smoother = smoother or Smoother()
+        if content is None:
+            return gr.skip(), smoother
+        started = time.perf_counter()
+        try:
+            detected = detect(content)
+            readings = self._context.session.read(detected, choice)
+        except EmotionAIError as error:
+            return render.error_notice(error), smoother
+        faces = smoother(with_threshold(readings.faces, threshold), time.monotonic())
+        return render.frame(detected, faces, readings.version, time.perf_counter() - started), smoother
