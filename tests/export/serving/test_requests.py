@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import ONES, asker, put, served
 
-from emotion_ai.vision.png import encode_png
+from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
 from emotion_ai_export.serving.embedded.store import ModelStore
