@@ -1,4 +1,4 @@
-"""Pages that MkDocs takes from the program itself: command line, configuration, model cards."""
+"""Pages generated from the program: command line, configuration, model cards."""
 
 import html
 import re
@@ -13,7 +13,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 STAGES = ("train", "evaluate", "export")
-GROUPS = ("task", "model", "trainer", "data", "experiment")
+GROUPS = (
+    *("task", "data", "model", "optimizer", "scheduler", "trainer", "logger", "callbacks", "debug", "experiment"),
+)
 HYDRA = ("train", "cross-validate", "evaluate", "export")
 AUGMENT = """::: emotion_ai.data.augment.Augmentation
     options: {members: false, show_root_heading: false, show_root_toc_entry: false}"""
@@ -21,7 +23,7 @@ CARDS = ROOT / "src" / "emotion_ai" / "assets" / "weights"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that no file of `docs` holds."""
+    """Adds the generated pages."""
     files.append(File.generated(config, "reference/command-line.md", content=command_line()))
     files.append(File.generated(config, "reference/configuration.md", content=configuration()))
     for card in sorted(CARDS.glob("*.md")):
@@ -30,39 +32,40 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def command_line() -> str:
-    """What every command takes, as Typer's own tool writes it from the application."""
+    """Arguments and options of every command, from Typer's documentation tool."""
     command = [sys.executable, "-m", "typer", "emotion_ai.cli", "utils", "docs", "--name", "emotion-ai"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout.replace("&#x27;", "'")
     head, _, rest = text.partition("\n**Usage**")
-    commands = rest[rest.index("\n## ") :]  # the list before them is the outline once more
-    body = re.sub(r"```console\n\$ (.*?)\n```", r"```text\n\1\n```", commands)  # a form, not an example
+    commands = rest[rest.index("\n## ") :]  # after the list of commands, which the outline repeats
+    body = re.sub(r"```console\n\$ (.*?)\n```", r"```text\n\1\n```", commands)  # usage, not an example
     for stage in HYDRA:
         page = "configuration.md#" + ("train" if stage == "cross-validate" else stage)
-        taken = f"Takes `key=value`; `emotion-ai {stage} --help` and [Configuration]({page}) list the keys.\n"
+        taken = f"Settings are `key=value`; see `emotion-ai {stage} --help` and [Configuration]({page}).\n"
         body = re.sub(rf"(## `emotion-ai {stage}`\n\n.*?\n\n).*?(?=\n## |\Z)", rf"\g<1>{taken}", body, flags=re.DOTALL)
     return head.replace("# `emotion-ai`", "# Command line", 1) + body
 
 
 def configuration() -> str:
-    """Every key of `conf`, its default and the comment beside it."""
+    """Every key of `conf` with its default and its comment."""
     parts = [
         "# Configuration",
-        "`train`, `cross-validate`, `evaluate` and `export` take every key of their table as `key=value`; a group is "
-        "chosen by its name, as in `trainer=gpu`, and its keys are written `group.key=value`. `null` means that "
-        "nothing is chosen, `???` that it must be given. An unknown key is an error. `emotion-ai train --help` shows "
-        "the whole as one file.",
+        "`train`, `cross-validate`, `evaluate` and `export` take every key below as `key=value`. Select an option of a "
+        "group by its name (`trainer=gpu`) and override its keys as `group.key=value`. `null` means not set, `???` "
+        "mandatory. Unknown keys are errors. `emotion-ai train --help` prints the composed config. The "
+        "[configuration guide](../guides/configuration.md) has examples.",
     ]
     for stage in STAGES:
         parts += [f"## {stage}", *_file(CONF / f"{stage}.yaml")]
     for group in GROUPS:
         parts.append(f"## Group `{group}`")
         for path in sorted((CONF / group).glob("*.yaml")):
-            parts += [f"### `{group}={path.stem}`", *_file(path, "" if group == "experiment" else f"{group}.")]
+            prefix = "" if "# @package _global_" in path.read_text() else f"{group}."
+            parts += [f"### `{group}={path.stem}`", *_file(path, prefix)]
         if group == "task":
             parts += ["### `task.augment`", AUGMENT]
     parts += [
         "## ablations",
-        "`emotion-ai ablations` reads one file: what each budget runs, and what each row changes.",
+        "`emotion-ai ablations` reads one file with the runs of each budget and the changes of each row.",
         '??? note "conf/ablations.yaml"\n\n    ```yaml\n'
         + "".join(f"    {line}\n" if line else "\n" for line in (CONF / "ablations.yaml").read_text().splitlines())
         + "    ```",
@@ -71,7 +74,7 @@ def configuration() -> str:
 
 
 def _file(path: Path, prefix: str = "") -> list[str]:
-    """Its head's comment, what it takes from groups, and a table of its keys."""
+    """The comment at its top, the options it starts from, and a table of its keys."""
     lines = path.read_text().splitlines()
     root = yaml.compose(path.read_text())
     parts = []
@@ -81,27 +84,27 @@ def _file(path: Path, prefix: str = "") -> list[str]:
         if line.startswith("# emotion-ai "):
             parts.append(f"```\n{line.removeprefix('# ')}\n```")
         elif not line.startswith("# @"):
-            parts.append(f"{line.removeprefix('# ')[:1].upper()}{line.removeprefix('# ')[1:]}.")
+            parts.append(f"{line.removeprefix('# ')[:1].upper()}{line.removeprefix('# ')[1:].rstrip('.')}.")
     rows = []
     for key, value in root.value:
         if key.value == "defaults":
             chosen = [_choice(entry) for entry in value.value]
             if any(chosen):
-                parts.append(f"Starts from {', '.join(filter(None, chosen))}.")
+                parts.append(f"Based on {', '.join(filter(None, chosen))}.")
         elif key.value != "hydra":
             rows += _rows(value, prefix + key.value, lines)
     if rows:
-        parts.append("\n".join(["| key | default | |", "|---|---|---|", *rows]))
+        parts.append("\n".join(["| key | default | description |", "|---|---|---|", *rows]))
     return parts
 
 
 def _choice(entry: yaml.Node) -> str:
-    """An entry of a defaults list, as it is written on the command line."""
+    """An entry of a defaults list, as on the command line."""
     if isinstance(entry, yaml.ScalarNode):
         return "" if entry.value == "_self_" else f"`{entry.value}`"
     ((group, choice),) = entry.value
     name = group.value.removeprefix("override ").removeprefix("/")
-    return "" if name.startswith("hydra") else f"`{name}={choice.value}`"
+    return "" if name.startswith(("hydra", "optional")) else f"`{name}={choice.value}`"
 
 
 def _rows(node: yaml.Node, key: str, lines: list[str]) -> list[str]:
