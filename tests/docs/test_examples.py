@@ -49,6 +49,7 @@ import pytest
 import typer
 import yaml
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -263,7 +264,8 @@ def check_command(words: list[str], rest: str) -> None:
             assert code == 0, output
         elif stage in HYDRA:
             with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-                assert not OmegaConf.missing_keys(compose(HYDRA[stage], rest_of_them))
+                for job in jobs(rest_of_them):
+                    assert not OmegaConf.missing_keys(compose(HYDRA[stage], job))
         else:
             command: Any = typer.main.get_command(cli.app)
             command.commands[stage].make_context(stage, rest_of_them)
@@ -297,6 +299,20 @@ def check_command(words: list[str], rest: str) -> None:
         raise AssertionError(f"add a test for {name} to {__name__}")
 
 
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep (`-m`), or of the only job."""
+    if "-m" not in overrides:
+        return [overrides]
+    parsed = OverridesParser.create().parse_overrides([text for text in overrides if text != "-m"])
+    values = [
+        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+        if each.is_sweep_override()
+        else [str(each.input_line)]
+        for each in parsed
+    ]
+    return [list(job) for job in itertools.product(*values)]
+
+
 def check_pip(arguments: list[str]) -> None:
     """`pip install` of this project, or of what the notes on its extras install without dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -319,6 +335,7 @@ def check_pip(arguments: list[str]) -> None:
         ("", "rm -r models"),
         ("", "emotion-ai train no_such_key=1"),
         ("", "emotion-ai evaluate task=emotion"),
+        ("", "emotion-ai train -m optimizer=adamw,none"),
         ("", "emotion-ai verify models --no-such-option"),
         ("", "emotion-ai no-such-stage"),
         ("", "make no-such-target"),
