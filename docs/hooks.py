@@ -52,7 +52,7 @@ def configuration() -> str:
         "`train`, `cross-validate`, `evaluate` and `export` take every key below as `key=value`. Select an option of a "
         "group by its name (`trainer=gpu`) and override its keys as `group.key=value`. `null` means not set, `???` "
         "mandatory. Unknown keys are errors. `emotion-ai train --help` prints the composed config. The "
-        "[configuration guide](../guides/configuration.md) has examples.",
+        "[configuration guide](../guides/configuring.md) has examples.",
     ]
     for stage in STAGES:
         parts += [f"## {stage}", *_file(CONF / f"{stage}.yaml")]

@@ -35,7 +35,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def read(path: Path) -> Any:
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return nbformat.read(path, as_version=4)
 
 
 def execute(path: Path, folder: Path, environment: dict[str, str]) -> Any:
@@ -65,13 +65,13 @@ def test_there_are_seven() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_stored_without_outputs(path: Path) -> None:
     text = path.read_text()
-    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.reads(text, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     assert len(text.encode()) < MAX_BYTES
     assert notebook.metadata.kernelspec.name == "python3"
-    assert nbformat.writes(notebook) + "\n" == text  # type: ignore[no-untyped-call]
+    assert nbformat.writes(notebook) + "\n" == text
 
 
 def test_first_code_cell_is_the_same_in_all() -> None:
