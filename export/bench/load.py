@@ -1,61 +1,48 @@
-"""`make load`: how many faces a second a running server answers, and how long each waits, for each way to send one.
+"""`make load`: faces per second and latencies of a running server, by the encoding of the requests.
 
-Closed loop: every client sends its next request when the last one is answered. Requests are prepared beforehand.
+Closed loop: every client sends its next request after the response to the last one. Requests are prepared beforehand.
+`--baseline` compares faces per second and median latencies with an earlier result, from the same machine and server.
 """
 
 import argparse
-import base64
-import http.client
-import io
-import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import grpc
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 from numpy.typing import NDArray
-from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from emotion_ai.client import FaceClient, protos
-from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_INPUT, IMAGES_SIGNATURE
+from emotion_ai.client import FaceClient
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.files import write_json
-from emotion_ai.inference.pipeline import detect_faces
-from emotion_ai.vision.crops import crop, resize_to_crop
-from emotion_ai.vision.photo import PORTRAITS, encode_png, load_photo
-
-Send = Callable[[], bool]
-"""Asks once; whether it was answered as asked."""
-
-Connect = Callable[[], AbstractContextManager[Send]]
+from emotion_ai_export.bench import compare
+from emotion_ai_export.bench.compare import Figure
+from emotion_ai_export.bench.request_encodings import RequestEncoding, request_encodings
 
 
 @dataclass(frozen=True)
-class RequestEncoding:
-    """One way to send a face: bytes of its request, and a maker of clients."""
+class Round:
+    """What one round measured: latencies in milliseconds, failed requests, and its seconds."""
 
-    name: str
-    size: int
-    connect: Connect
+    latencies: NDArray[np.float64]
+    failed: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Load:
-    """What was measured; latencies in milliseconds."""
+    """One encoding with a number of clients, over all rounds; latencies in milliseconds."""
 
-    way: str
+    encoding: str
     bytes: int
     clients: int
     requests: int
@@ -66,53 +53,25 @@ class Load:
     p99: float
 
 
-def request_encodings(rest: str, address: str | None, model: str = "face") -> list[RequestEncoding]:
-    """One face as JSON integers, base64 PNG and JPEG over REST; and over gRPC, where there is an address."""
-    photo = load_photo(PORTRAITS[0])
-    face = np.rint(resize_to_crop(crop(photo.gray, detect_faces(photo)[0].box))).astype(np.uint8)
-    jpeg = io.BytesIO()
-    Image.fromarray(face).save(jpeg, "JPEG", quality=85)
-    pixels = face[None, ..., None]
-    bodies = {
-        "REST, JSON integers": (IMAGES_SIGNATURE, pixels.tolist()),
-        "REST, base64 PNG": (BYTES_SIGNATURE, [{"b64": base64.b64encode(encode_png(face)).decode()}]),
-        "REST, base64 JPEG": (BYTES_SIGNATURE, [{"b64": base64.b64encode(jpeg.getvalue()).decode()}]),
-    }
-    found = []
-    for name, (signature, instances) in bodies.items():
-        body = json.dumps({"signature_name": signature, "instances": instances}).encode()
-        found.append(RequestEncoding(name, len(body), _rest(rest, model, body)))
-    inputs = {
-        "gRPC, pixels": (IMAGES_SIGNATURE, IMAGES_INPUT, pixels.astype(np.float32)),
-        "gRPC, JPEG": (BYTES_SIGNATURE, BYTES_INPUT, [jpeg.getvalue()]),
-    }
-    for name, (signature, key, value) in inputs.items() if address else ():
-        request = protos.PredictRequest(model_spec={"name": model, "signature_name": signature})
-        request.inputs[key].CopyFrom(protos.tensor(value))  # type: ignore[arg-type]
-        body = request.SerializeToString()
-        found.append(RequestEncoding(name, len(body), _grpc(str(address), body)))
-    return found
-
-
-def measure(way: RequestEncoding, clients: int, seconds: float) -> Load:
-    """The given number of clients, for so long, after each has been answered once."""
-    answered: list[list[float]] = [[] for _ in range(clients)]
+def measure(encoding: RequestEncoding, clients: int, seconds: float) -> Round:
+    """Runs the clients for so many seconds, after one untimed request each."""
+    latencies: list[list[float]] = [[] for _ in range(clients)]
     failed = [0] * clients
     ready = threading.Barrier(clients + 1)
     finish = threading.Event()
 
-    def ask(place: int) -> None:
-        with way.connect() as send:
+    def send_requests(client: int) -> None:
+        with encoding.connect() as send:
             send()
             ready.wait()
             while not finish.is_set():
                 started = time.perf_counter()
                 if send():
-                    answered[place].append(time.perf_counter() - started)
+                    latencies[client].append(time.perf_counter() - started)
                 else:
-                    failed[place] += 1
+                    failed[client] += 1
 
-    threads = [threading.Thread(target=ask, args=(place,), daemon=True) for place in range(clients)]
+    threads = [threading.Thread(target=send_requests, args=(client,), daemon=True) for client in range(clients)]
     for thread in threads:
         thread.start()
     ready.wait()
@@ -121,11 +80,28 @@ def measure(way: RequestEncoding, clients: int, seconds: float) -> Load:
     finish.set()
     for thread in threads:
         thread.join()
-    taken = time.perf_counter() - started
-    times: NDArray[Any] = 1000 * np.concatenate(answered)
-    count = len(times)
-    p50, p90, p99 = np.percentile(times, [50, 90, 99]).tolist() if count else [float("nan")] * 3
-    return Load(way.name, way.size, clients, count, sum(failed), count / taken, p50, p90, p99)
+    return Round(1000 * np.concatenate(latencies), sum(failed), time.perf_counter() - started)
+
+
+def load_of(encoding: RequestEncoding, clients: int, rounds: list[Round]) -> Load:
+    """The sum of the rounds."""
+    latencies = np.concatenate([one.latencies for one in rounds])
+    p50, p90, p99 = np.percentile(latencies, [50, 90, 99]).tolist() if len(latencies) else [float("nan")] * 3
+    per_second = len(latencies) / sum(one.seconds for one in rounds)
+    failed = sum(one.failed for one in rounds)
+    return Load(encoding.name, encoding.size, clients, len(latencies), failed, per_second, p50, p90, p99)
+
+
+def figures_of(encoding: RequestEncoding, clients: int, rounds: list[Round]) -> list[Figure]:
+    """Faces per second and the median latency of every round with responses."""
+    answered = [one for one in rounds if len(one.latencies)]
+    name = f"{encoding.name}, {clients} clients"
+    if not answered:
+        return []
+    return [
+        Figure(f"{name}: faces/s", [len(one.latencies) / one.seconds for one in answered], higher_is_better=True),
+        Figure(f"{name}: median ms", [float(np.median(one.latencies)) for one in answered]),
+    ]
 
 
 def main() -> None:
@@ -133,49 +109,80 @@ def main() -> None:
     parser.add_argument("--server", default="http://127.0.0.1:8501", help="REST address of the running server")
     parser.add_argument("--grpc", default="grpc://127.0.0.1:8500", help="its gRPC address")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each way and number of clients")
-    parser.add_argument("--out", type=Path, default=Path("runs/load"))
+    parser.add_argument("--seconds", type=float, default=1.0, help="per round, encoding and number of clients")
+    parser.add_argument("--rounds", type=int, default=3, help="per encoding and number of clients")
+    parser.add_argument("--out", type=Path, default=Path("runs/load"), help="folder for load.json and load.png")
+    parser.add_argument("--baseline", type=Path, help="load.json of an earlier run to compare with")
+    compare.add_options(parser)
     options = parser.parse_args()
     try:
-        with FaceClient(options.server, retries=0) as client:
-            client.metadata()
-        with FaceClient(options.grpc, retries=0) as client:
-            address = urlsplit(options.grpc).netloc if client.ready() else None
+        if options.baseline:
+            compare.read_figures(options.baseline)  # before the long work
+        figures = run(options)
+        if options.baseline:
+            sys.exit(compare.report(figures, options.baseline, options))
     except EmotionAIError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(options: argparse.Namespace) -> list[Figure]:
+    """Measures, and writes load.json and load.png.
+
+    Raises:
+        ClientError: no server responds at the REST address.
+    """
+    with FaceClient(options.server, retries=0) as client:
+        client.metadata()
+    with FaceClient(options.grpc, retries=0) as client:
+        address = urlsplit(options.grpc).netloc if client.ready() else None
     options.out.mkdir(parents=True, exist_ok=True)
-    found = request_encodings(options.server, address)
-    loads = []
+    encodings = request_encodings(options.server, address)
+    loads: list[Load] = []
+    figures: list[Figure] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        step = progress.add_task("", total=len(found) * len(options.clients))
+        step = progress.add_task("", total=len(encodings) * len(options.clients) * options.rounds)
         for clients in options.clients:
-            for way in found:  # side by side, so that a machine that slows down slows all of them
-                progress.update(step, description=f"{way.name}, {clients} clients")
-                loads.append(measure(way, clients, options.seconds))
-                progress.advance(step)
-    write_json(options.out / "load.json", {"server": options.server, "loads": [asdict(load) for load in loads]})
+            rounds: dict[str, list[Round]] = {encoding.name: [] for encoding in encodings}
+            for _ in range(options.rounds):
+                for encoding in encodings:  # in turns, so that a slow phase of the machine affects all of them
+                    progress.update(step, description=f"{encoding.name}, {clients} clients")
+                    rounds[encoding.name].append(measure(encoding, clients, options.seconds))
+                    progress.advance(step)
+            loads += [load_of(encoding, clients, rounds[encoding.name]) for encoding in encodings]
+            figures += [f for encoding in encodings for f in figures_of(encoding, clients, rounds[encoding.name])]
+    record = {
+        "server": options.server,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "environment": compare.machine(),
+        "loads": [asdict(load) for load in loads],
+        "figures": compare.figures_record(figures),
+    }
+    write_json(options.out / "load.json", record)
     Console().print(_table(loads))
     if address is None:
-        Console().print(f"gRPC was left out: nothing answers at {options.grpc}", highlight=False)
+        Console().print(f"without gRPC: no server responds at {options.grpc}", highlight=False)
     draw(loads).savefig(options.out / "load.png", dpi=150)
     Console().print(f"[green]wrote[/] {options.out}/load.json and load.png", highlight=False)
+    return figures
 
 
-def draw(loads: list[Load]) -> Any:
-    """Faces a second, and the latencies, by the number of clients."""
+def draw(loads: list[Load]) -> Picture:
+    """Faces per second and latencies by the number of clients."""
     figure, (rate, latency) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for name in dict.fromkeys(load.way for load in loads):
-        own = [load for load in loads if load.way == name]
-        clients = [load.clients for load in own]
-        (line,) = rate.plot(clients, [load.per_second for load in own], marker="o", label=name)
-        latency.plot(clients, [load.p50 for load in own], marker="o", color=line.get_color())
-        latency.plot(clients, [load.p99 for load in own], ":", color=line.get_color())
+    for name in dict.fromkeys(load.encoding for load in loads):
+        line = [load for load in loads if load.encoding == name]
+        clients = [load.clients for load in line]
+        (drawn,) = rate.plot(clients, [load.per_second for load in line], marker="o", label=name)
+        latency.plot(clients, [load.p50 for load in line], marker="o", color=drawn.get_color())
+        latency.plot(clients, [load.p99 for load in line], ":", color=drawn.get_color())
     for axes in (rate, latency):
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({load.clients for load in loads}), labels=sorted({load.clients for load in loads}))
         axes.set_xlabel("clients")
         axes.grid(alpha=0.3)
-    rate.set(ylabel="faces a second", ylim=(0, None))
+    rate.set(ylabel="faces per second", ylim=(0, None))
     latency.set(ylabel="milliseconds (solid: median, dotted: 99 %)", yscale="log")
     figure.legend(loc="outside lower center", ncols=5, frameon=False)
     return figure
@@ -183,55 +190,14 @@ def draw(loads: list[Load]) -> Any:
 
 def _table(loads: list[Load]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("clients", "way", "bytes", "faces/s", "p50 ms", "p90 ms", "p99 ms", "failed"):
-        table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
+    for name in ("clients", "encoding", "bytes", "faces/s", "p50 ms", "p90 ms", "p99 ms", "failed"):
+        table.add_column(name, justify="left" if name == "encoding" else "right", no_wrap=True)
     for before, load in zip([None, *loads], loads, strict=False):
         if before and before.clients != load.clients:
             table.add_section()
         times = (f"{value:.1f}" for value in (load.per_second, load.p50, load.p90, load.p99))
-        table.add_row(str(load.clients), load.way, str(load.bytes), *times, str(load.failed))
+        table.add_row(str(load.clients), load.encoding, str(load.bytes), *times, str(load.failed))
     return table
-
-
-def _rest(url: str, model: str, body: bytes) -> Connect:
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    path, headers = f"{parts.path.rstrip('/')}/v1/models/{model}:predict", {"Content-Type": "application/json"}
-
-    @contextmanager
-    def connect() -> Iterator[Send]:
-        connection = kind(parts.hostname or "", parts.port, timeout=60)
-
-        def send() -> bool:
-            try:
-                connection.request("POST", path, body, headers)
-                response = connection.getresponse()
-                return b"predictions" in response.read() and response.status == 200
-            except (OSError, http.client.HTTPException):
-                connection.close()  # the next request opens it anew
-                return False
-
-        with closing(connection):
-            yield send
-
-    return connect
-
-
-def _grpc(address: str, body: bytes) -> Connect:
-    @contextmanager
-    def connect() -> Iterator[Send]:
-        with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-            method = channel.unary_unary(protos.PREDICT)
-
-            def send() -> bool:
-                try:
-                    return bool(method(body, timeout=60))
-                except grpc.RpcError:
-                    return False
-
-            yield send
-
-    return connect
 
 
 if __name__ == "__main__":

@@ -37,22 +37,16 @@ def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> 
         protos.GET_MODEL_METADATA: (_metadata, protos.GetModelMetadataRequest),
         protos.GET_MODEL_STATUS: (_status, protos.GetModelStatusRequest),
     }
-    handlers = {path: _handler(store, method, request) for path, (method, request) in methods.items()}
-    server.add_generic_rpc_handlers([_ByPath(handlers)])
+    for path, (method, request) in methods.items():
+        service, name = path.removeprefix("/").split("/")
+        handlers = {name: _handler(store, method, request)}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}") from error
     server.start()
     return server, port
-
-
-class _ByPath(grpc.GenericRpcHandler):
-    def __init__(self, handlers: dict[str, Any]) -> None:
-        self._handlers = handlers
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        return self._handlers.get(handler_call_details.method)
 
 
 def _handler(store: ModelStore, method: Callable[[ModelStore, Any], Any], request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The benchmark's road, not its figures."""
+"""The benchmark runs; its figures are not checked."""
 
 import json
 import sys
@@ -10,31 +10,24 @@ import pytest
 import torch
 
 from emotion_ai.models import save_network
-from emotion_ai_export.bench import speed
-from emotion_ai_export.bench.keras_twin import keras_twin
+from emotion_ai_export.bench import compare, speed
+from emotion_ai_export.bench.keras_port import to_keras
 
 
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
-def test_the_twin_in_keras_is_the_same_network(task: str, networks: dict[str, Any]) -> None:
+def test_the_keras_port_is_the_same_network(task: str, networks: dict[str, Any]) -> None:
     images = np.random.default_rng(0).uniform(0, 255, (3, 96, 96, 1)).astype(np.float32)
     with torch.inference_mode():
         wanted = networks[task](torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(keras_twin(networks[task])(images).numpy(), wanted, atol=1e-4)
+    np.testing.assert_allclose(to_keras(networks[task])(images).numpy(), wanted, atol=1e-4)
 
 
-def test_an_encoder_without_a_twin_is_refused(make_network: Any) -> None:
-    with pytest.raises(TypeError, match="TorchvisionEncoder has no twin"):
-        keras_twin(make_network("emotion", {"name": "resnet18"}))
+def test_another_encoder_is_an_error(make_network: Any) -> None:
+    with pytest.raises(TypeError, match="TorchvisionEncoder cannot be ported"):
+        to_keras(make_network("emotion", {"name": "resnet18"}))
 
 
-def test_a_ratio_is_the_median_of_the_rounds() -> None:
-    assert speed.ratio([1.0, 2.0, 6.0], [2.0, 2.0, 2.0])[0] == 1.0
-    low, high = speed.ratio([1.0, 2.0, 6.0, 2.0, 3.0], [2.0] * 5)[1:]
-    assert 0.5 <= low <= 1.0 <= high <= 3.0
-    assert speed.ratio([3.0], [2.0]) == (1.5, 1.5, 1.5)
-
-
-def test_the_benchmark_compares_all_five_and_leaves_table_and_picture(
+def test_the_benchmark_runs_all_five_and_compares_with_a_baseline(
     networks: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [str(tmp_path / f"{task}.safetensors") for task in ("keypoints", "emotion")]
@@ -51,4 +44,17 @@ def test_the_benchmark_compares_all_five_and_leaves_table_and_picture(
     assert record["nodes"]["emotion"]["ours"]["Transpose"] == 0
     assert record["nodes"]["emotion"]["onnx_tf"]["Transpose"] > 10
     assert (tmp_path / "out" / "speed.png").read_bytes()[:4] == b"\x89PNG"
-    assert "SavedModel" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "SavedModel" in output
+    figures = compare.read_figures(tmp_path / "out" / "speed.json")
+    assert len(figures) == 2 * (1 + 2 * 5)
+    assert {len(figure.values) for figure in figures} == {1, 2}
+
+    monkeypatch.setattr(speed, "run", lambda options: figures)
+    baseline = ["--baseline", str(tmp_path / "out" / "speed.json"), "--fail"]
+    for more, compared in (([], 2 * (1 + 2 * 4)), (["--absolute"], len(figures))):
+        monkeypatch.setattr(sys, "argv", ["speed", *baseline, *more])
+        with pytest.raises(SystemExit) as ended:
+            speed.main()
+        assert ended.value.code == 0
+        assert f"0 of {compared} figures are worse" in capsys.readouterr().out

@@ -130,16 +130,16 @@ def test_the_load_is_measured_for_every_way(
     live: Addresses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--server", live.rest, "--grpc", live.grpc, "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["load", *places, "--clients", "1", "3", "--seconds", "0.3"])
+    monkeypatch.setattr(sys, "argv", ["load", *places, "--clients", "1", "3", "--seconds", "0.15", "--rounds", "2"])
     load.main()
     loads = json.loads((tmp_path / "load.json").read_text())["loads"]
-    assert [(row["way"], row["clients"]) for row in loads] == [
-        (way, clients)
+    assert [(row["encoding"], row["clients"]) for row in loads] == [
+        (encoding, clients)
         for clients in (1, 3)
-        for way in ("REST, JSON integers", "REST, base64 PNG", "REST, base64 JPEG", "gRPC, pixels", "gRPC, JPEG")
+        for encoding in ("REST, JSON integers", "REST, base64 PNG", "REST, base64 JPEG", "gRPC, pixels", "gRPC, JPEG")
     ]
     assert all(row["requests"] > 0 and row["failed"] == 0 and row["p50"] <= row["p99"] for row in loads)
-    size = {row["way"]: row["bytes"] for row in loads}
+    size = {row["encoding"]: row["bytes"] for row in loads}
     assert size["REST, base64 JPEG"] * 10 <= size["REST, JSON integers"]
     assert (tmp_path / "load.png").read_bytes()[:4] == b"\x89PNG"
     assert "base64 JPEG" in capsys.readouterr().out
