@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -14,29 +14,16 @@ from hypothesis import settings
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.models import FaceNetwork
 
-if TYPE_CHECKING:
-    from xdist.scheduler import LoadScopeScheduling
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("any machine", deadline=None)  # speed belongs in a benchmark
 settings.load_profile("any machine")
 
 IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-# A worker takes a whole module, because of the module's fixtures; these modules have tests that stand alone.
-SEPARATE = ("docs/test_notebooks.py", "cli/test_cli.py", "training/test_train.py")
-LONGEST = (
-    "web/test_browser.py",
-    "docs/test_examples.py",
-    "docs/test_notebooks.py",
-    "export/test_demo.py",
-    "export/convert/test_export_stage.py",
-    "export/convert/test_verify.py",
-    "export/serving/test_server.py",
-    "export/serving/test_live.py",
-    "export/registry/test_versions.py",
-    "training/test_train.py",
-    "evaluation/test_evaluation_stage.py",
-)
+# A worker takes a whole module, because of the module's fixtures. Modules of TOGETHER share a process and its folder;
+# tests of SEPARATE stand alone.
+TOGETHER = ("web",)
+SEPARATE = ("cli/test_cli.py", "docs/test_notebooks.py", "training/test_train.py")
+LONGEST = ("web", "docs/test_notebooks", "docs/test_examples", "export/test_demo", "export", "training")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,22 +34,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In a parallel run the longest modules start first, so that all workers end at about the same time."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((place for place, name in enumerate(LONGEST) if path.startswith(name)), len(LONGEST))
+
     if IN_WORKER:
-        places = {name: place for place, name in enumerate(LONGEST)}
-        items.sort(key=lambda item: places.get(item.path.relative_to(Path(__file__).parent).as_posix(), len(places)))
+        items.sort(key=place)
+
+
+def scope_of(nodeid: str) -> str:
+    """What a worker takes at once."""
+    module = nodeid.partition("::")[0].removeprefix("tests/")
+    folder = module.partition("/")[0]
+    return nodeid if module in SEPARATE else folder if folder in TOGETHER else module
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByModule(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.partition("::")[0]
-            return nodeid if module.endswith(SEPARATE) else module
-
     config.option.loadscopereorder = False
-    return ByModule(config, log)
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 @pytest.fixture(scope="session")
@@ -130,12 +125,13 @@ def random_network(task: Task, encoder: dict[str, Any], seed: int = 0, head: str
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
                 module.weight.uniform_(0.5, 1.0, generator=generator)
                 module.bias.normal_(0, 0.2, generator=generator)
+        layers: Any = network
         if task == "emotion":
-            network.head.linear.weight.normal_(0, 1.0, generator=generator)
+            layers.head.linear.weight.normal_(0, 1.0, generator=generator)
         else:
-            network.head.conv.weight.normal_(0, 0.02 if head == "regression" else 0.5, generator=generator)
-            network.deviations.linear.weight.normal_(0, 0.1, generator=generator)
-            network.deviations.linear.bias.normal_(0, 0.1, generator=generator)
+            layers.head.conv.weight.normal_(0, 0.02 if head == "regression" else 0.5, generator=generator)
+            layers.deviations.linear.weight.normal_(0, 0.1, generator=generator)
+            layers.deviations.linear.bias.normal_(0, 0.1, generator=generator)
     return network
 
 
