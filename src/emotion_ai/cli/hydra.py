@@ -1,7 +1,10 @@
 """The commands that are Hydra applications: train, cross-validate, evaluate and export."""
 
+import os
 import sys
 from typing import Any
+
+from rich.console import Console
 
 from emotion_ai.cli.console import fail
 from emotion_ai.errors import ConfigError, EmotionAIError
@@ -12,11 +15,14 @@ HYDRA_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 
 
 def run_stage(config: str, module: str, function: str) -> None:
-    """Runs a stage as a Hydra application; its arguments are those after the stage's name."""
-    hydra = load("hydra")
+    """Runs a stage as a Hydra application; its arguments are those after the stage's name.
+
+    Errors in settings, Hydra's own included, are one line on stderr, and exit with 2.
+    """
+    hydra, overrides = load("hydra"), load("emotion_ai.cli.overrides")
     run = getattr(load(module), function)
     original = sys.argv
-    sys.argv = [original[0], *original[2:]]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise errors rather than print them
 
     def application(cfg: Any) -> Any:
         sys.argv = original  # Lightning starts further processes with the same command
@@ -27,21 +33,30 @@ def run_stage(config: str, module: str, function: str) -> None:
         except EmotionAIError as error:
             fail(error)
 
-    hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()
+    arguments, notice = overrides.prepare(original[2:])
+    if notice and "LOCAL_RANK" not in os.environ:
+        Console(stderr=True, soft_wrap=True).print(f"note: {notice}", highlight=False, markup=False)
+    sys.argv = [original[0], *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()
+    except (load("hydra.errors").HydraException, load("omegaconf.errors").OmegaConfBaseException) as error:
+        raise overrides.explained(error, config, arguments) from error
+    finally:
+        sys.argv = original
 
 
 def train() -> None:
-    """Train a network: experiment=keypoints|emotion data.train=FILE trainer=cpu|cpu_bf16|gpu|ddp."""
-    run_stage("train", "emotion_ai.training.train", "train")
+    """Train a network: experiment=keypoints|emotion data.train=FILE trainer=cpu|cpu_bf16|gpu|mps|ddp."""
+    run_stage("train", "emotion_ai.cli.train", "train_command")
 
 
 def cross_validate() -> None:
-    """Train and judge every fold: as train, with data.folds=5 and out=DIR, which takes up what is there."""
+    """Train and test every fold: as train, with data.folds=5 and out=DIR; started again, it resumes."""
     run_stage("train", "emotion_ai.studies.cross_validation", "cross_validate")
 
 
 def evaluate() -> None:
-    """Judge a checkpoint: task=keypoints|emotion checkpoint=bundled|FILE data.path=FILE."""
+    """Evaluate a checkpoint: task=keypoints|emotion checkpoint=bundled|FILE data.path=FILE."""
     run_stage("evaluate", "emotion_ai.evaluation.stage", "evaluate")
 
 
