@@ -52,9 +52,19 @@ def folds(groups: Rows, count: int, seed: int) -> list[Rows]:
     return grouped_split(groups, [1 / count] * count, seed)
 
 
+def common_groups(*sets: NDArray[np.uint8]) -> list[Rows]:
+    """Group numbers for the images of each set, shared between the sets; images of different sizes never share one."""
+    if len({images.shape[1:] for images in sets}) == 1:
+        groups = duplicate_groups(np.concatenate(sets))
+        return np.split(groups, np.cumsum([len(images) for images in sets])[:-1])
+    found: list[Rows] = []
+    offset = 0
+    for images in sets:
+        found.append(duplicate_groups(images) + offset)
+        offset += len(images)
+    return found
+
+
 def seen_in(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which of `images` (N, H, W) have the pixels of one of `others`; bool (N,)."""
-    if images.shape[1:] != others.shape[1:] or len(others) == 0:
-        return np.zeros(len(images), bool)
-    groups = duplicate_groups(np.concatenate([images, others]))
-    return np.isin(groups[: len(images)], groups[len(images) :])
+    return np.isin(*common_groups(images, others))

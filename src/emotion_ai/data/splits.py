@@ -8,7 +8,7 @@ import numpy as np
 
 from emotion_ai.contract import Task
 from emotion_ai.data.dataset import FaceDataset
-from emotion_ai.data.duplicates import Rows, duplicate_groups, folds, grouped_split, seen_in
+from emotion_ai.data.duplicates import Rows, common_groups, duplicate_groups, folds, grouped_split
 from emotion_ai.data.loaders import load
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
@@ -107,7 +107,8 @@ def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
         test = _separate(data.test, task, data, seed + 1)
         if isinstance(data.val, str):
             return _from_files(faces, _separate(data.val, task, data, seed + 2), test)
-        return _with_test(faces, test, data.val, seed, "separate file")
+        return _with_test(faces, test, common_groups(faces.images, test.images), data.val, seed, "separate file")
+    groups = duplicate_groups(faces.images)
     assert not isinstance(data.val, str)  # DataConfig refuses it
     parts = set(faces.part) - {""}
     if parts and data.split is None and data.folds is None:
@@ -115,13 +116,16 @@ def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
             given = ", ".join(sorted(parts))
             raise ConfigError(f"{data.train}: has the parts {given} only; give data.test or data.split")
         training, public = (np.flatnonzero(faces.part == part) for part in ("Training", "PublicTest"))
-        return _with_test(faces[training], faces[public], data.val, seed, "Usage: Training, PublicTest")
+        how = "Usage: Training, PublicTest"
+        return _with_test(faces[training], faces[public], [groups[training], groups[public]], data.val, seed, how)
     if data.folds is not None:
-        rows = folds(duplicate_groups(faces.images), data.folds, seed)
+        rows = folds(groups, data.folds, seed)
         rest = np.concatenate([r for index, r in enumerate(rows) if index != data.fold])
-        return _with_test(faces[rest], faces[rows[data.fold]], data.val, seed, f"fold {data.fold} of {data.folds}")
+        fold = rows[data.fold]
+        how = f"fold {data.fold} of {data.folds}"
+        return _with_test(faces[rest], faces[fold], [groups[rest], groups[fold]], data.val, seed, how)
     shares = list(data.split or (0.9 - data.val, data.val, 0.1))
-    first, second, third = _split(faces, shares, seed)
+    first, second, third = _split(faces, groups, shares, seed)
     return DataSplits(faces[first], faces[second], faces[third], f"random split {shares}")
 
 
@@ -142,26 +146,30 @@ def _labelled(faces: FaceDataset) -> FaceDataset:
     return faces[faces.targets >= 0] if faces.task == "emotion" else faces
 
 
-def _split(faces: FaceDataset, shares: list[float], seed: int) -> list[Rows]:
+def _split(faces: FaceDataset, groups: Rows, shares: list[float], seed: int) -> list[Rows]:
     """Labelled faces are split as if alone; the others join the first part unless they have a duplicate elsewhere."""
     labelled = faces.targets >= 0 if faces.task == "emotion" else np.ones(len(faces), bool)
     rows = np.flatnonzero(labelled)
-    first, *others = (rows[part] for part in grouped_split(duplicate_groups(faces.images[rows]), shares, seed))
+    first, *others = (rows[part] for part in grouped_split(groups[rows], shares, seed))
     rest = np.flatnonzero(~labelled)
-    rest = rest[~seen_in(faces.images[rest], faces.images[np.concatenate(others)])]
+    rest = rest[~np.isin(groups[rest], groups[np.concatenate(others)])]
     return [np.sort(np.concatenate([first, rest])), *others]
 
 
-def _with_test(faces: FaceDataset, test: FaceDataset, val: float, seed: int, how: str) -> DataSplits:
-    test = _labelled(test)
-    duplicates = seen_in(faces.images, test.images)
-    faces = faces[~duplicates]
-    train_rows, val_rows = _split(faces, [1 - val, val], seed)
-    return DataSplits(faces[train_rows], faces[val_rows], test, how, int(duplicates.sum()))
+def _with_test(
+    faces: FaceDataset, test: FaceDataset, groups: list[Rows], val: float, seed: int, how: str
+) -> DataSplits:
+    """Splits `faces` without those that have a duplicate in `test`; `groups` are the common groups of the two."""
+    labelled = test.targets >= 0 if test.task == "emotion" else np.ones(len(test), bool)
+    duplicates = np.isin(groups[0], groups[1][labelled])
+    rest = faces[~duplicates]
+    train_rows, val_rows = _split(rest, groups[0][~duplicates], [1 - val, val], seed)
+    return DataSplits(rest[train_rows], rest[val_rows], test[labelled], how, int(duplicates.sum()))
 
 
 def _from_files(train: FaceDataset, val: FaceDataset, test: FaceDataset) -> DataSplits:
-    val = val[~seen_in(val.images, test.images)]
-    duplicates = seen_in(train.images, test.images)
-    train = train[~(duplicates | seen_in(train.images, val.images))]
-    return DataSplits(train, val, test, "separate files", int(duplicates.sum()))
+    train_groups, val_groups, test_groups = common_groups(train.images, val.images, test.images)
+    val_rows = ~np.isin(val_groups, test_groups)
+    duplicates = np.isin(train_groups, test_groups)
+    train_rows = ~(duplicates | np.isin(train_groups, val_groups[val_rows]))
+    return DataSplits(train[train_rows], val[val_rows], test, "separate files", int(duplicates.sum()))
