@@ -8,6 +8,7 @@ from typing import Any
 from emotion_ai.contract import Servable, Task
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.models.checkpoint import bundled, contract_record
+from emotion_ai.provenance import RunRecord
 from emotion_ai.published import CARD_FILE, EXTRA, MODEL_TASKS, PARITY_FILE, checkpoint_file
 from emotion_ai_export.registry.publish import write_checksums
 
@@ -24,7 +25,7 @@ class SourceNetwork:
 
     checkpoint: str
     network: FaceNetwork
-    record: dict[str, Any]
+    record: RunRecord
 
     @classmethod
     def load(cls, checkpoint: str, task: Task) -> "SourceNetwork":
@@ -61,6 +62,6 @@ def _card(task: Task, source: SourceNetwork) -> str:
     for card in (path.with_suffix(".md"), path.with_name("MODEL_CARD.md")):
         if card.is_file():
             return card.read_text()
-    metrics = "\n".join(f"- {name}: {value:.4f}" for name, value in source.record.get("metrics", {}).items())
-    trained = json.dumps(source.record.get("data", {}), indent=2)
+    metrics = "\n".join(f"- {name}: {value:.4f}" for name, value in source.record.metrics.items())
+    trained = json.dumps(source.record.as_dict().get("data", {}), indent=2)
     return f"# {task}\n\nNo model card lies beside the checkpoint.\n\n{metrics}\n\nData:\n\n```json\n{trained}\n```\n"

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from emotion_ai.legacy import upgrade_record
 
+_SPLITS = ("train", "val", "test")
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy")
 
 
@@ -44,8 +45,10 @@ class DataRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        splits = {name: SplitRecord(**content[name]) for name in ("train", "val", "test") if content.get(name)}
-        return cls(content["how"], **splits, **_only(content, "training_duplicates_of_test_removed"))
+        train, val, test = (SplitRecord(**content[name]) if content.get(name) else None for name in _SPLITS)
+        if train is None:
+            raise KeyError("train")
+        return cls(content["how"], train, val, test, **_only(content, "training_duplicates_of_test_removed"))
 
 
 @dataclass(frozen=True)

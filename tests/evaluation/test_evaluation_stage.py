@@ -48,7 +48,7 @@ def config(*overrides: str) -> DictConfig:
 def checkpoint(tmp_path: Path) -> Save:
     def save(task: Task, seed: int = 0) -> Path:
         path = tmp_path / f"{task}{seed}.safetensors"
-        save_network(network(task, seed), path, {"seed": seed, "metrics": {"val/loss": 1.0}})
+        save_network(network(task, seed), path, RunRecord(metrics={"val/loss": 1.0}))
         return path
 
     return save
@@ -111,8 +111,8 @@ def test_a_report_states_whether_its_faces_were_trained_on(fingerprint: str, par
 
 
 def test_a_card_describes_the_evaluated_network(tmp_path: Path, checkpoint: Save) -> None:
-    face = {"faces": 7, "source": "mine.csv", "fingerprint": "m"}
-    record = {"data": {"how": "separate file", "train": face, "select": face}, "calibration": {"temperature": 0.5}}
+    split = SplitRecord(7, "mine.csv", "m")
+    record = RunRecord(data=DataRecord("separate file", split, val=split), calibration={"temperature": 0.5})
     save_network(network("emotion"), tmp_path / "mine.safetensors", record)
     arguments = ["task=emotion", f"out={tmp_path / 'out'}"]
     for file, flip in (("mine", True), ("emotion0", False)):

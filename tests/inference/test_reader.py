@@ -11,6 +11,7 @@ import pytest
 import emotion_ai
 from emotion_ai.contract import Task
 from emotion_ai.errors import ConfigError
+from emotion_ai.provenance import RunRecord
 from emotion_ai.vision.photo import PORTRAITS
 
 
@@ -28,7 +29,7 @@ def test_the_reader_readings_as_its_networks_do(tmp_path: Path) -> None:
         network = FaceNetwork(task, {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}).eval()
         for parameter in network.head.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
-        save_network(network, tmp_path / f"{task}.safetensors", {"calibration": {"uncertain_below": 0.55}})
+        save_network(network, tmp_path / f"{task}.safetensors", RunRecord(calibration={"uncertain_below": 0.55}))
         networks[task] = network
     reader = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors")
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ from emotion_ai.contract import FLIP, MEAN_FACE
 from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork, ModelSpec, load_network, save_network
 from emotion_ai.models.network import EmotionHead, HeatmapHead
+from emotion_ai.provenance import RunRecord
 from emotion_ai.published import read_header
 
 SMALL = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
@@ -34,7 +35,7 @@ def test_shapes_and_a_gradient_for_every_parameter(task: Any, encoder: dict[str,
     assert prediction.isfinite().all()
     images = torch.rand(3, 1, 96, 96) * 255
     outputs = network.uncertainty(images) if task == "keypoints" else [network.scores(images)]
-    torch.stack([part.square().sum() for part in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+    torch.stack([part.square().sum() for part in outputs]).sum().backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert not without
 
@@ -62,7 +63,7 @@ def test_deviations_are_positive_and_leave_points_and_encoder_alone() -> None:
     points, deviations = network.uncertainty(images)
     assert points.shape == deviations.shape == (2, 15, 2)
     assert (deviations > 0).all()
-    deviations.sum().backward()  # type: ignore[no-untyped-call]
+    deviations.sum().backward()
     trained = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert trained == {"deviations.linear.weight", "deviations.linear.bias"}
     network.eval()
@@ -135,11 +136,11 @@ def test_an_unknown_head_is_an_error() -> None:
 
 def test_weights_and_record_survive_a_round_trip(tmp_path: Path) -> None:
     network = FaceNetwork("emotion", SMALL, dropout=0.3, mean=100.0, std=50.0).eval()
-    save_network(network, tmp_path / "a.safetensors", {"seed": 7})
+    save_network(network, tmp_path / "a.safetensors", RunRecord({"seed": 7}))
     loaded, record = load_network(tmp_path / "a.safetensors", "emotion")
     images = torch.rand(2, 1, 96, 96) * 255
     assert torch.equal(loaded(images), network(images))
-    assert record == {"seed": 7}
+    assert record == RunRecord({"seed": 7})
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -153,7 +154,7 @@ def test_the_spec_is_stored_as_it_always_was(tmp_path: Path) -> None:
         "std": 2.0,
     }
     network = FaceNetwork(**config)  # as old files have it
-    save_network(network, tmp_path / "a.safetensors", {})
+    save_network(network, tmp_path / "a.safetensors", RunRecord())
     assert json.dumps(read_header(tmp_path / "a.safetensors")["network"]) == json.dumps(config)
     assert FaceNetwork.from_spec(network.spec).spec == network.spec == ModelSpec(**config)
 
@@ -161,7 +162,7 @@ def test_the_spec_is_stored_as_it_always_was(tmp_path: Path) -> None:
 def test_bad_checkpoints_are_one_line(tmp_path: Path) -> None:
     network = FaceNetwork("emotion", SMALL)
     path = tmp_path / "a.safetensors"
-    save_network(network, path, {})
+    save_network(network, path, RunRecord())
     whole = path.read_bytes()
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_network(tmp_path / "none.ckpt", "emotion")

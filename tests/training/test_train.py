@@ -20,7 +20,7 @@ from emotion_ai.data.batches import Batches, resize_to_crops
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork, load_network, save_network
-from emotion_ai.provenance import environment
+from emotion_ai.provenance import RunRecord, environment
 from emotion_ai.training.config import TrainConfig
 from emotion_ai.training.modules import CalibratedLoss, EmotionModule, KeypointModule, Teachers
 from emotion_ai.training.train import load_splits, train
@@ -54,10 +54,11 @@ def test_a_run_leaves_everything_and_reads_back(task: Any, tmp_path: Path) -> No
     key = "rmse" if task == "keypoints" else "accuracy"
     assert {f"val/{key}", f"test/{key}"} <= set(metrics)
     network, record = load_network(tmp_path / "best.ckpt", task)
-    assert record["data"]["train"]["faces"] == 160
+    assert record.data is not None
+    assert record.data.train.faces == 160
     saved, best = weights(tmp_path, task), network.state_dict()
     calibrated = {name for name, tensor in best.items() if not torch.equal(saved[name], tensor)}
-    calibration = load_network(tmp_path / "network.safetensors", task)[1]["calibration"]
+    calibration = load_network(tmp_path / "network.safetensors", task).record.calibration
     if task == "keypoints":
         assert calibrated == {"deviations.linear.bias"}
         difference = saved["deviations.linear.bias"] - best["deviations.linear.bias"]
@@ -194,7 +195,7 @@ def moved(network: FaceNetwork, seed: int) -> FaceNetwork:
 
 def test_a_run_starts_from_given_weights_and_its_last_checkpoint_is_that_of_the_last_epoch(tmp_path: Path) -> None:
     file = tmp_path / "first.safetensors"
-    save_network(moved(FaceNetwork("emotion", TINY), 0), file, {})
+    save_network(moved(FaceNetwork("emotion", TINY), 0), file, RunRecord())
     still = [*QUICK, "task=emotion", f"init_from={file}", "optimizer.lr=0", "epochs=3"]
     train(
         config(*still, f"teachers=[{file}]", "distill_weight=0.5", f"out={tmp_path / 'still'}")

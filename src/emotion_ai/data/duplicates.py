@@ -67,4 +67,5 @@ def common_groups(*sets: NDArray[np.uint8]) -> list[Rows]:
 
 def seen_in(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which of `images` (N, H, W) have the pixels of one of `others`; bool (N,)."""
-    return np.isin(*common_groups(images, others))
+    groups, other_groups = common_groups(images, others)
+    return np.isin(groups, other_groups)

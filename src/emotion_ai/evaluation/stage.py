@@ -24,7 +24,6 @@ from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable
 from emotion_ai.evaluation.terminal import print_report
 from emotion_ai.files import atomic_path, write_json, write_text
 from emotion_ai.models import load_network
-from emotion_ai.provenance import RunRecord
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
@@ -41,8 +40,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     if cfg.card is not None and (Path(cfg.card).is_dir() or not Path(cfg.card).parent.is_dir()):
         raise ConfigError(f"card={cfg.card}: is a folder, or in a folder that does not exist; give a file")
     task: Task = cfg.task.name
-    network, saved_record = load_network(cfg.checkpoint, task)
-    record = RunRecord.from_dict(saved_record)
+    network, record = load_network(cfg.checkpoint, task)
     chosen = evaluated_faces(cfg)
     faces, duplicates = chosen.faces, chosen.duplicates
     if task == "keypoints":

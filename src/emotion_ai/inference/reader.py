@@ -71,7 +71,7 @@ class FaceReader:
         place = _device(device)
         points, classifier = load_network(keypoints, "keypoints"), load_network(emotion, "emotion")
         if uncertain_below is None:
-            uncertain_below = classifier.record.get("calibration", {}).get("uncertain_below", 0.0)
+            uncertain_below = classifier.record.calibration.get("uncertain_below", 0.0)
         return cls(points.network.to(place), classifier.network.to(place), uncertain_below)
 
     def read_crops(self, images: Crops) -> CropReadings:

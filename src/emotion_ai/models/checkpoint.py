@@ -15,6 +15,7 @@ from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.files import atomic_path
 from emotion_ai.models.network import FaceNetwork
 from emotion_ai.models.spec import ModelSpec
+from emotion_ai.provenance import RunRecord
 from emotion_ai.published import read_header
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "weights"
@@ -24,7 +25,7 @@ class LoadedNetwork(NamedTuple):
     """A checkpoint's network, in evaluation mode on the CPU, and the record of its training."""
 
     network: FaceNetwork
-    record: dict[str, Any]
+    record: RunRecord
 
 
 def bundled(task: Task) -> Path:
@@ -37,9 +38,9 @@ def contract_record() -> dict[str, Any]:
     return {"frame": CROP_SIZE, "keypoints": list(KEYPOINTS), "emotions": list(EMOTIONS)}
 
 
-def save_network(network: FaceNetwork, path: Path, record: dict[str, Any]) -> None:
-    """Writes one safetensors file: weights, spec, contract and `record` (config, metrics, data, seed)."""
-    metadata = {"network": network.spec.as_dict(), "contract": contract_record(), "record": record}
+def save_network(network: FaceNetwork, path: Path, record: RunRecord) -> None:
+    """Writes one safetensors file: weights, spec, contract and training record."""
+    metadata = {"network": network.spec.as_dict(), "contract": contract_record(), "record": record.as_dict()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
@@ -47,7 +48,7 @@ def save_network(network: FaceNetwork, path: Path, record: dict[str, Any]) -> No
 
 
 def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
-    """Reads a checkpoint.
+    """Reads a checkpoint, of this or an older version.
 
     Args:
         checkpoint: "bundled", a `.safetensors` file, or a Lightning `.ckpt` file.
@@ -70,7 +71,11 @@ def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
     except (ConfigError, RuntimeError, TypeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise CheckpointError(f"{path}: the weights do not match the network's settings ({first})") from error
-    return LoadedNetwork(network.eval(), saved.record)
+    try:
+        record = RunRecord.from_dict(saved.record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: has an unreadable training record ({error!r}); export it again") from error
+    return LoadedNetwork(network.eval(), record)
 
 
 @dataclass(frozen=True)

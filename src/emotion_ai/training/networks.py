@@ -61,7 +61,7 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
 
 def _load_unseen(path: str, which: str, config: TrainConfig, splits: DataSplits) -> FaceNetwork:
     network, record = load_network(path, config.task.name)
-    check_no_leakage(f"{which}={path}", RunRecord.from_dict(record), config, splits)
+    check_no_leakage(f"{which}={path}", record, config, splits)
     return network
 
 

@@ -82,7 +82,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     metrics = {name: value for result in results for name, value in result.items()}
     if trainer.is_global_zero and not config.trainer.get("fast_dev_run"):
         record = replace(module.record, metrics=metrics, calibration=calibration, epochs=trainer.current_epoch)
-        save_network(module.network, out / "network.safetensors", record.as_dict())
+        save_network(module.network, out / "network.safetensors", record)
         write_json(out / "run.json", replace(record, seconds=round(callbacks.timer.time_elapsed("train"), 1)).as_dict())
     return metrics
 
@@ -129,7 +129,7 @@ def _resume_from(config: TrainConfig, settings: dict[str, Any]) -> Path | None:
     out = Path(config.out)
     last = out / "last.ckpt"
     if config.resume and last.is_file():
-        before = RunRecord.from_dict(load_network(last, config.task.name)[1]).config
+        before = load_network(last, config.task.name).record.config
         if changed := changed_settings(settings, before):
             raise ConfigError(f"{last}: was trained with another {', '.join(changed)}; resume with the same settings")
         return last

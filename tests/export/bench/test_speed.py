@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from emotion_ai.models import save_network
+from emotion_ai.provenance import RunRecord
 from emotion_ai_export.bench import compare, speed
 from emotion_ai_export.bench.keras_port import to_keras
 
@@ -32,7 +33,7 @@ def test_the_benchmark_runs_all_five_and_compares_with_a_baseline(
 ) -> None:
     files = [str(tmp_path / f"{task}.safetensors") for task in ("keypoints", "emotion")]
     for task, file in zip(("keypoints", "emotion"), files, strict=True):
-        save_network(networks[task], Path(file), {})
+        save_network(networks[task], Path(file), RunRecord())
     threads = str(torch.get_num_threads())  # it sets them for the whole process: other tests keep what they have
     arguments = ["--rounds", "2", "--batches", "1", "3", "--threads", threads, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["speed", *arguments, "--checkpoint", *files])

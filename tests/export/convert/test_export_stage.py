@@ -15,6 +15,7 @@ import torch
 
 from emotion_ai.contract import SERVABLES, TASKS
 from emotion_ai.models import FaceNetwork, load_network, save_network
+from emotion_ai.provenance import RunRecord
 from emotion_ai.published import list_versions
 from emotion_ai_export.registry.model_config import parse
 
@@ -29,7 +30,7 @@ def command(tmp_path: Path) -> list[str]:
         network = FaceNetwork(task, TINY)
         for parameter in network.head.parameters():
             torch.nn.init.normal_(parameter, std=0.002)  # untrained features are large
-        save_network(network, tmp_path / f"{task}.safetensors", {"metrics": {"test/loss": 1.0}})
+        save_network(network, tmp_path / f"{task}.safetensors", RunRecord(metrics={"test/loss": 1.0}))
         arguments.append(f"{task}={tmp_path / task}.safetensors")
     return [sys.executable, "-m", "emotion_ai.cli", "export", f"out={tmp_path / 'models'}", *arguments]
 

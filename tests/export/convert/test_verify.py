@@ -15,6 +15,7 @@ from emotion_ai.cli import app
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ClientError, ConfigError
 from emotion_ai.models import load_network, save_network
+from emotion_ai.provenance import RunRecord
 from emotion_ai_export.convert import parity_cases
 from emotion_ai_export.convert.stage import export
 from emotion_ai_export.convert.verify import Check, VerifyOptions, verify
@@ -35,7 +36,7 @@ def few_batches() -> Iterator[None]:
 def published(networks: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     for task, network in networks.items():
-        save_network(network, folder / f"{task}.safetensors", {"metrics": {"test/loss": 1.0}})
+        save_network(network, folder / f"{task}.safetensors", RunRecord(metrics={"test/loss": 1.0}))
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
         choices = [f"{task}={folder}/{task}.safetensors" for task in networks]
         export(compose("export", [f"out={folder / 'models'}", *choices]))
