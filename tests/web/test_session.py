@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE, TASKS
 from emotion_ai.errors import (
     CheckpointError,
     ConfigError,
-    ExportError,
     ImageError,
     ModelNotFoundError,
     NoFaceError,
@@ -324,35 +321,6 @@ def test_the_upload_folder_is_private_and_removed(monkeypatch: pytest.MonkeyPatc
         (folder / "left").write_text("behind")
     assert not folder.exists()
     assert os.environ["GRADIO_TEMP_DIR"] == "before"
-
-
-def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
-    calls = []
-
-    def export(arguments: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
-        calls.append(arguments)
-        if len(calls) == 1:
-            return subprocess.CompletedProcess(arguments, 2, "", "a warning\nerror: no space\n")
-        folder = Path(next(a for a in arguments if a.startswith("out=")).removeprefix("out='").removesuffix("'"))
-        (folder / "face" / "1").mkdir(parents=True)
-        return subprocess.CompletedProcess(arguments, 0, "", "")
-
-    monkeypatch.setattr(subprocess, "run", export)
-    console = Console(file=io.StringIO())
-    with pytest.raises(ExportError, match="no space"):
-        backend.bundled_models(console)
-    folder = backend.bundled_models(console)
-    assert backend.bundled_models(console) == folder
-    assert folder.parent == own_cache
-    assert len(calls) == 2
-
-
-def test_a_folder_without_versions_is_refused(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ConfigError, match="no published versions"),
-        backend.model_source(tmp_path, None, Console(file=io.StringIO())),
-    ):
-        pass
 
 
 def _png(rgb: Any) -> bytes:

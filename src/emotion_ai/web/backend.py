@@ -1,22 +1,13 @@
-"""What the page needs to run: a model server, and a private folder for uploads."""
+"""What the page needs to run: models that a server serves, and a private folder for uploads."""
 
-import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from rich.console import Console
-
-from emotion_ai.contract import TASKS
-from emotion_ai.data.cache import cache_folder
-from emotion_ai.errors import ConfigError, ExportError
 from emotion_ai.published import list_versions
 
 _MEMORY = Path("/dev/shm")
@@ -52,53 +43,3 @@ def private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@contextmanager
-def model_source(models: Path | None, server: str | None, console: Console) -> Iterator[ModelSource]:
-    """The given server, or one that is started for as long as the context lasts.
-
-    Args:
-        models: a published folder; without it and without a server the bundled weights are published.
-        server: http:// or grpc:// address.
-        console: for progress.
-
-    Raises:
-        ConfigError: the folder has no published versions, or the server cannot be started with it.
-        ExportError: the bundled weights cannot be published, or the server stops.
-        MissingExtraError: the server needs an extra that is not installed.
-    """
-    if models is not None and not ModelSource("", models).versions:
-        raise ConfigError(f"{models}: no published versions; publish with: emotion-ai export out={models}")
-    if server is not None:
-        yield ModelSource(server, models)
-        return
-    from emotion_ai_export.serving.engines import server_engine
-    from emotion_ai_export.serving.launch import running
-
-    engine = server_engine()
-    folder = models or bundled_models(console)
-    if engine == "embedded":
-        console.print("starting the embedded server, a stand-in for TensorFlow Serving")
-    with running(folder, engine=engine) as addresses:
-        yield ModelSource(addresses.rest, folder)
-
-
-def bundled_models(console: Console) -> Path:
-    """The bundled weights, published into the cache once.
-
-    Raises:
-        ExportError: publishing fails.
-    """
-    weights = [files("emotion_ai") / "assets" / "weights" / f"{task}.safetensors" for task in TASKS]
-    name = hashlib.sha256(b"".join(weight.read_bytes() for weight in weights)).hexdigest()[:16]
-    folder = cache_folder() / f"models-{name}"
-    if not list_versions(folder / "face"):  # a version appears whole, `face` last
-        console.print(f"publishing the bundled weights into {folder}, once; this takes a minute or two")
-        out = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-        command = [sys.executable, "-m", "emotion_ai.cli", "export", f"out='{out}'", "checkpoint=bundled"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no error output"]
-            raise ExportError(f"the bundled weights could not be published; {lines[-1].removeprefix('error: ')}")
-    return folder

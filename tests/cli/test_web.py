@@ -1,0 +1,39 @@
+import io
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from emotion_ai.cli import web
+from emotion_ai.errors import ConfigError, ExportError
+
+
+def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    calls = []
+
+    def export(arguments: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        calls.append(arguments)
+        if len(calls) == 1:
+            return subprocess.CompletedProcess(arguments, 2, "", "a warning\nerror: no space\n")
+        folder = Path(next(a for a in arguments if a.startswith("out=")).removeprefix("out='").removesuffix("'"))
+        (folder / "face" / "1").mkdir(parents=True)
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", export)
+    console = Console(file=io.StringIO())
+    with pytest.raises(ExportError, match="no space"):
+        web.bundled_models(console)
+    folder = web.bundled_models(console)
+    assert web.bundled_models(console) == folder
+    assert folder.parent == own_cache
+    assert len(calls) == 2
+
+
+def test_a_folder_without_versions_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="no published versions"),
+        web.model_source(tmp_path, None, Console(file=io.StringIO())),
+    ):
+        pass
