@@ -21,7 +21,7 @@ def result(folder: Path, name: str, *figures: Figure) -> Path:
 
 
 def values(factor: float) -> list[float]:
-    return (factor * NOISE).tolist()
+    return [factor * float(value) for value in NOISE]
 
 
 def test_a_median_has_its_interval() -> None:

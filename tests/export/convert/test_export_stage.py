@@ -76,7 +76,7 @@ def test_killed_it_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: P
             assert hashlib.sha256((base / name / "1" / path).read_bytes()).hexdigest() == digest
         parts = TASKS if name == "face" else (name,)
         for task in parts:
-            load_network(extra / f"{task}.safetensors", task)  # type: ignore[arg-type]
+            load_network(extra / f"{task}.safetensors", task)
     configs = parse((base / "models.config").read_text())
     assert [(c.name, c.versions, c.labels) for c in configs] == [(n, (1,), {"stable": 1}) for n in SERVABLES]
     assert {path.name for path in tmp_path.iterdir()} == {"models", "keypoints.safetensors", "emotion.safetensors"}

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.contract import SERVABLES
+from emotion_ai.contract import SERVABLES, Servable, Task
 from emotion_ai.errors import ParityError
+from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.parity import (
     TOLERANCES,
@@ -19,7 +21,14 @@ from emotion_ai_export.convert.parity import (
     compare_onnx,
     saved_model_predictor,
 )
-from emotion_ai_export.convert.parity_cases import BATCHES, file_cases, parity_faces, picture_files, pixel_cases
+from emotion_ai_export.convert.parity_cases import (
+    BATCHES,
+    Outputs,
+    file_cases,
+    parity_faces,
+    picture_files,
+    pixel_cases,
+)
 
 KINDS = {"real", "synthetic", "black", "white", "noise"}
 
@@ -34,7 +43,7 @@ def few(faces: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_all_three_agree_on_every_signature_batch_and_kind(
-    networks: dict[Any, Any], onnx_models: dict[str, Any], loaded: dict[str, Any], faces: dict[str, Any]
+    networks: dict[Task, FaceNetwork], onnx_models: dict[Task, Any], loaded: dict[Servable, Any], faces: dict[str, Any]
 ) -> None:
     report = ParityReport()
     for task, network in networks.items():
@@ -61,14 +70,15 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
 
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
 def test_a_weight_that_was_altered_after_the_export_is_refused(
-    task: str, networks: dict[Any, Any], onnx_models: dict[str, Any], loaded: dict[str, Any], faces: dict[str, Any]
+    task: Task,
+    networks: dict[Task, FaceNetwork],
+    onnx_models: dict[Task, Any],
+    loaded: dict[Servable, Any],
+    faces: dict[str, Any],
 ) -> None:
     altered = copy.deepcopy(networks[task])
     with torch.no_grad():
-        if task == "keypoints":
-            altered.head.conv.weight[1] += 1e-3
-        else:
-            altered.head.linear.bias[1] += 1e-3
+        altered.get_parameter("head.conv.weight" if task == "keypoints" else "head.linear.bias")[1] += 1e-3
     output = {"keypoints": "keypoints", "emotion": "probabilities"}[task]
     changed = networks | {task: altered}
     for rows in (
@@ -83,19 +93,19 @@ def test_a_weight_that_was_altered_after_the_export_is_refused(
 
 
 def test_a_swap_between_faces_of_a_batch_is_noticed(
-    networks: dict[Any, Any], loaded: dict[str, Any], faces: dict[str, Any]
+    networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any], faces: dict[str, Any]
 ) -> None:
-    ask = saved_model_predictor(loaded)
+    predict = saved_model_predictor(loaded)
 
-    def shuffled(servable: str, signature: str, values: Any) -> dict[str, np.ndarray]:
-        return {name: value[::-1] for name, value in ask(servable, signature, values).items()}
+    def shuffled(servable: Servable, signature: str, values: list[bytes] | NDArray[np.float32], /) -> Outputs:
+        return {name: value[::-1] for name, value in predict(servable, signature, values).items()}
 
     report = ParityReport(compare("served", ("keypoints",), shuffled, pixel_cases(networks, few(faces))))
     assert {row.batch for row in report.rows if not row.passes} == set(BATCHES) - {1}
 
 
 def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
-    networks: dict[Any, Any], loaded: dict[str, Any]
+    networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any]
 ) -> None:
     rows = compare("SavedModel", SERVABLES, saved_model_predictor(loaded), file_cases(networks))
     ParityReport(rows).require()
@@ -105,12 +115,12 @@ def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
         assert any(word in kind for kind in kinds), word
 
 
-def test_a_coarser_resize_is_noticed(networks: dict[Any, Any], loaded: dict[str, Any]) -> None:
-    ask = saved_model_predictor(loaded)
+def test_a_coarser_resize_is_noticed(networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any]) -> None:
+    predict = saved_model_predictor(loaded)
 
-    def nearest(servable: str, signature: str, values: Any) -> dict[str, np.ndarray]:
-        picture = Image.open(io.BytesIO(values[0])).convert("L").resize((96, 96), Image.Resampling.NEAREST)
-        return ask(servable, signature, [encode_png(np.asarray(picture))])
+    def nearest(servable: Servable, signature: str, values: list[bytes] | NDArray[np.float32], /) -> Outputs:
+        picture = Image.open(io.BytesIO(bytes(values[0]))).convert("L").resize((96, 96), Image.Resampling.NEAREST)
+        return predict(servable, signature, [encode_png(np.asarray(picture))])
 
     failed = {row.kind for row in compare("served", ("face",), nearest, file_cases(networks)) if not row.passes}
     assert {kind for kind in picture_files() if "96x96" not in kind and "1x1" not in kind} <= failed
@@ -126,7 +136,7 @@ def test_a_coarser_resize_is_noticed(networks: dict[Any, Any], loaded: dict[str,
     ],
 )
 def test_an_answer_that_is_not_the_contracts_does_not_pass(
-    answer: dict[str, Any], networks: dict[Any, Any], faces: dict[str, Any]
+    answer: dict[str, Any], networks: dict[Task, FaceNetwork], faces: dict[str, Any]
 ) -> None:
     report = ParityReport(compare("served", ("emotion",), lambda *_: answer, pixel_cases(networks, few(faces))))
     assert not any(row.passes for row in report.rows)

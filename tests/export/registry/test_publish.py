@@ -12,7 +12,6 @@ import pytest
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.published import list_versions
-from emotion_ai_export.registry import publish
 from emotion_ai_export.registry.model_config import parse, render
 from emotion_ai_export.registry.publish import (
     next_version,
@@ -102,7 +101,7 @@ def test_a_crash_between_the_renames_leaves_a_gap_and_face_is_last(
             raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr(publish.os, "rename", failing)
+    monkeypatch.setattr("os.rename", failing)
     with pytest.raises(KeyboardInterrupt):
         publish_one(tmp_path)
     monkeypatch.undo()

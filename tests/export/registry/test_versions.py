@@ -19,7 +19,7 @@ from emotion_ai.cli import app
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ConfigError, ExportError, ServerUnreachableError
 from emotion_ai.published import list_versions
-from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.frameworks import tf, tf_function
 from emotion_ai_export.registry.listing import describe_versions
 from emotion_ai_export.registry.model_config import parse
 from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, write_config
@@ -30,14 +30,14 @@ from emotion_ai_export.serving.launch import running
 REQUESTS = 10_000
 
 
-class Number(tf.Module):
+class Number(tf.Module):  # type: ignore[misc]
     """Answers which version it is."""
 
     def __init__(self) -> None:
         super().__init__()
         self.number = tf.Variable(0.0)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    @tf_function(tf.TensorSpec([None], tf.float32, "x"))
     def call(self, x: Any) -> Any:
         return {"y": 0 * x + self.number}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emotion_ai.client import protos
-from emotion_ai.contract import SERVABLES
+from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ExportError
 from emotion_ai.published import WARMUP_FILE
 from emotion_ai_export.convert.frameworks import tf
@@ -16,7 +16,9 @@ FACES = np.random.default_rng(0).integers(0, 256, (5, 96, 96), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", SERVABLES)
-def test_every_request_is_answered(name: str, folders: dict[str, Path], loaded: dict[str, Any], tmp_path: Path) -> None:
+def test_every_request_is_answered(
+    name: Servable, folders: dict[str, Path], loaded: dict[str, Any], tmp_path: Path
+) -> None:
     write_warmup(tmp_path, name, FACES)
     assert replay_warmup(tmp_path, loaded[name]) == len(loaded[name].signatures) * len(BATCHES)
     seen = [

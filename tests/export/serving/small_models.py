@@ -3,33 +3,34 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
 
-from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.frameworks import tf, tf_function
 from emotion_ai_export.serving.embedded.app import create_app
 from emotion_ai_export.serving.embedded.limits import Limits
 from emotion_ai_export.serving.embedded.store import ModelStore
 
-Ask = Callable[..., httpx.Response]
+
+class Ask(Protocol):
+    def __call__(self, path: str, body: Any = None, **more: Any) -> httpx.Response: ...
 
 
-class Face(tf.Module):
+class Face(tf.Module):  # type: ignore[misc]
     """Mean of a picture, times the version: as the real servables, with pixels and with bytes."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = tf.Variable(factor)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 96, 96, 1], tf.float32, "images")])
+    @tf_function(tf.TensorSpec([None, 96, 96, 1], tf.float32, "images"))
     def pixels(self, images: Any) -> Any:
         return {"mean": self.factor * tf.reduce_mean(images, [1, 2, 3])}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    @tf_function(tf.TensorSpec([None], tf.string, "image_bytes"))
     def encoded(self, image_bytes: Any) -> Any:
         def mean(content: Any) -> Any:
             return tf.reduce_mean(tf.cast(tf.io.decode_image(content, 1), tf.float32))
@@ -37,10 +38,10 @@ class Face(tf.Module):
         return {"mean": self.factor * tf.map_fn(mean, image_bytes, tf.float32)}
 
 
-class Sleepy(tf.Module):
+class Sleepy(tf.Module):  # type: ignore[misc]
     """Takes three seconds for its answer."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    @tf_function(tf.TensorSpec([None], tf.float32, "x"))
     def call(self, x: Any) -> Any:
         end = tf.timestamp() + 3.0
         turns = tf.while_loop(lambda _: tf.timestamp() < end, lambda i: (i + 1,), [tf.constant(0.0)])[0]

@@ -49,6 +49,7 @@ def test_both_ways_answer_what_the_networks_say(address: str, signature: str, ne
     np.testing.assert_allclose(readings.keypoints, keypoints, atol=1e-4)
     np.testing.assert_allclose(readings.probabilities, probabilities, atol=1e-5)
     if signature == "serving_uncertainty":
+        assert readings.deviations is not None
         np.testing.assert_allclose(readings.deviations, deviations, atol=1e-4)
     else:
         assert readings.deviations is None
@@ -69,7 +70,9 @@ def test_both_ways_refuse_alike(address: str) -> None:
     with pytest.raises(RequestRejectedError, match="neither a PNG nor a JPEG"):
         FaceClient(address).predict([b"not a picture"])
     with pytest.raises(ServerTimeoutError, match="no answer within 0.001 s"):
-        FaceClient(address, timeout=(3.0, 0.001), retries=0).predict(np.zeros((64, 96, 96, 1)), "serving_default")
+        FaceClient(address, timeout=(3.0, 0.001), retries=0).predict(
+            np.zeros((64, 96, 96, 1), np.float32), "serving_default"
+        )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,11 @@ def test_pixels_of_another_shape_are_refused_and_do_not_end_the_server(live: Add
 def test_no_faces_are_an_empty_answer_or_a_refusal(live: Addresses) -> None:
     with FaceClient(live.grpc) as client:
         try:
-            assert client.predict(np.zeros((0, 96, 96, 1)), "serving_default")["keypoints"].shape == (0, 15, 2)
+            assert client.predict(np.zeros((0, 96, 96, 1), np.float32), "serving_default")["keypoints"].shape == (
+                0,
+                15,
+                2,
+            )
         except RequestRejectedError:
             assert client.ready()
 

@@ -1,73 +1,24 @@
-import json
-import os
+"""What is written beside the models: complete, valid, and fitting together."""
+
 import re
 import shlex
-import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 from check_jsonschema import main as check_jsonschema
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from deployment_files import MIB, container, manifests, put_version, rendered, seen_as
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai_export.registry.model_config import parse, render
 from emotion_ai_export.registry.publish import write_config
-from emotion_ai_export.registry.warmup import BATCHES
 from emotion_ai_export.serving import deployment
 from emotion_ai_export.serving.deployment import FILES, TEMPLATES, write_deployment
 from emotion_ai_export.serving.engines import IMAGE, served_models
-
-MIB = 2**20
-_FIELD = descriptor_pb2.FieldDescriptorProto
-
-
-@pytest.fixture(params=["host", "container"])
-def target(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    for name in SERVABLES:
-        put_version(tmp_path / name / "1", MIB)
-    return tmp_path
-
-
-def put_version(folder: Path, size: int) -> None:
-    folder.mkdir(parents=True)
-    with (folder / "saved_model.pb").open("wb") as stream:
-        stream.truncate(size)
-
-
-def rendered(base: Path, target: str) -> dict[str, str]:
-    write_config(base, target)
-    return {path.name: path.read_text() for path in write_deployment(base, target)}
-
-
-def manifests(text: str) -> dict[str, dict[str, Any]]:
-    documents = list(yaml.safe_load_all(text))
-    by_kind = {document["kind"]: document for document in documents}
-    assert len(by_kind) == len(documents)
-    return by_kind
-
-
-def container(text: str) -> dict[str, Any]:
-    (only,) = manifests(text)["Deployment"]["spec"]["template"]["spec"]["containers"]
-    return dict(only)
-
-
-def seen_as(base: Path, target: str) -> str:
-    return "/models" if target == "container" else str(base)
 
 
 def test_every_placeholder_is_filled_and_every_value_is_used(base: Path, target: str) -> None:
@@ -205,126 +156,6 @@ def test_memory_is_twice_the_configured_models(base: Path, target: str) -> None:
     config.write_text(render([replace(entry, labels={"stable": 2}) for entry in parse(config.read_text())]))
     write_config(base, target)
     assert limits() == {"2176Mi"}  # version 1 is no longer loaded: 2048 + 2 × 64
-
-
-def message(name: str, fields: list[tuple[str, int, str | int]], repeated: tuple[str, ...] = ()) -> Any:
-    """A message of TensorFlow Serving's, from its fields: name, number, and a type or a message's name."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="tensorflow.serving", syntax="proto3")
-    file.dependency.append("google/protobuf/wrappers.proto")
-    nested = file.message_type.add(name="PrometheusConfig")
-    nested.field.add(name="enable", number=1, type=_FIELD.TYPE_BOOL, label=_FIELD.LABEL_OPTIONAL)
-    nested.field.add(name="path", number=2, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
-    described = file.message_type.add(name=name)
-    for field, number, kind in fields:
-        label = _FIELD.LABEL_REPEATED if field in repeated else _FIELD.LABEL_OPTIONAL
-        typed = {"type": kind} if isinstance(kind, int) else {"type": _FIELD.TYPE_MESSAGE, "type_name": kind}
-        described.field.add(name=field, number=number, label=label, **typed)
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))()
-
-
-def test_batching_parameters_are_what_the_server_parses(base: Path, target: str) -> None:
-    number = ".google.protobuf.Int64Value"
-    fields: list[tuple[str, int, str | int]] = [
-        ("max_batch_size", 1, number),
-        ("batch_timeout_micros", 2, number),
-        ("max_enqueued_batches", 3, number),
-        ("num_batch_threads", 4, number),
-        ("thread_pool_name", 5, ".google.protobuf.StringValue"),
-        ("allowed_batch_sizes", 6, _FIELD.TYPE_INT64),
-        ("pad_variable_length_inputs", 7, _FIELD.TYPE_BOOL),
-    ]
-    parameters = message("BatchingParameters", fields, repeated=("allowed_batch_sizes",))
-    text_format.Parse(rendered(base, target)["batching_parameters.txt"], parameters)
-    assert tuple(parameters.allowed_batch_sizes) == BATCHES == tuple(sorted(BATCHES))
-    assert parameters.max_batch_size.value == BATCHES[-1]
-    assert parameters.max_enqueued_batches.value > 0
-
-
-def test_the_monitoring_config_is_what_the_server_parses(base: Path, target: str) -> None:
-    texts = rendered(base, target)
-    monitoring = message("MonitoringConfig", [("prometheus_config", 1, ".tensorflow.serving.PrometheusConfig")])
-    text_format.Parse(texts["monitoring.config"], monitoring)
-    assert monitoring.prometheus_config.enable
-    annotations = manifests(texts["kubernetes.yaml"])["Deployment"]["spec"]["template"]["metadata"]["annotations"]
-    assert annotations == {
-        "prometheus.io/scrape": "true",
-        "prometheus.io/port": "8501",
-        "prometheus.io/path": monitoring.prometheus_config.path,
-    }
-
-
-@contextmanager
-def status_server(states: dict[str, list[str]]) -> Iterator[int]:
-    """Answers a model's status as TensorFlow Serving does, pretty-printed, and 404 for a model that is not there."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            model = self.path.removeprefix("/v1/models/")
-            known = model in states
-            status = [
-                {"version": str(n), "state": state, "status": {"error_code": "OK", "error_message": ""}}
-                for n, state in enumerate(states.get(model, []), 1)
-            ]
-            missing = {"error": f"Could not find any versions of model {model}"}
-            body = json.dumps({"model_version_status": status} if known else missing, indent=1).encode()
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def probes(base: Path, port: int) -> list[list[str]]:
-    texts = rendered(base, "container")
-    compose = yaml.safe_load(texts["compose.yaml"])["services"]["server"]["healthcheck"]["test"]
-    assert compose[0] == "CMD"
-    kubernetes = container(texts["kubernetes.yaml"])["readinessProbe"]["exec"]["command"]
-    commands = [[part.replace("$$", "$") for part in compose[1:]], kubernetes]
-    assert all("/127.0.0.1/8501" in command[-1] for command in commands)
-    return [[part.replace("/127.0.0.1/8501", f"/127.0.0.1/{port}") for part in command] for command in commands]
-
-
-def exit_codes(base: Path, port: int) -> list[int]:
-    environment = {"PATH": os.environ["PATH"]}
-    runs = [subprocess.run(c, env=environment, capture_output=True, timeout=10) for c in probes(base, port)]
-    return [run.returncode for run in runs]
-
-
-@pytest.mark.parametrize(
-    ("changed", "ready"),
-    [
-        ({}, True),
-        ({"emotion": ["AVAILABLE", "LOADING"]}, True),  # the old version answers while the new one loads
-        ({"emotion": ["LOADING"]}, False),
-        ({"keypoints": ["UNLOADING", "END"]}, False),
-        ({"face": None}, False),
-    ],
-)
-def test_ready_means_that_every_model_is_available(base: Path, changed: dict[str, Any], ready: bool) -> None:
-    states = {name: ["AVAILABLE"] for name in SERVABLES} | changed
-    with status_server({name: versions for name, versions in states.items() if versions}) as port:
-        codes = exit_codes(base, port)
-    assert [code == 0 for code in codes] == [ready, ready]
-
-
-def test_without_a_server_nothing_is_ready(base: Path) -> None:
-    with status_server({}) as port:
-        pass
-    assert 0 not in exit_codes(base, port)
 
 
 def test_the_same_models_give_the_same_bytes_and_nothing_else(base: Path, target: str) -> None:
