@@ -27,7 +27,7 @@ COLUMNS = (
 """Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CropReadings:
     """Keypoints and probabilities of N crops.
 
@@ -61,7 +61,7 @@ class CropReader(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceReading:
     """One face of a photo.
 
@@ -82,6 +82,9 @@ class FaceReading:
     score: float
     deviations: NDArray[np.float32] | None = None
     uncertain_below: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"FaceReading({self.caption!r}, box={self.box}, score={self.score:.2f})"
 
     @property
     def emotion(self) -> str | None:
