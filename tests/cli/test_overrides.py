@@ -47,9 +47,13 @@ def test_arguments_of_the_trainer_need_no_plus() -> None:
 
 
 def test_every_job_of_a_sweep_has_its_folder() -> None:
-    own = "out=${hydra:runtime.output_dir}"
-    assert prepare(["-m", "seed=0,1"])[0] == ["-m", "seed=0,1", own]
-    assert prepare(["seed=0,1", "out=my run", "-m"])[0] == ["-m", "seed=0,1", 'hydra.sweep.dir="my run"', own]
+    name, own = "hydra.job.config.override_dirname.exclude_keys", "out=${hydra:runtime.output_dir}"
+    given = ["seed=0,1", "epochs=2", "out=my run", "-m"]
+    expected = ["-m", "seed=0,1", "epochs=2", 'hydra.sweep.dir="my run"', f"{name}=[out,resume,epochs]", own]
+    assert prepare(given)[0] == expected
+    folders = {prepare(["-m", "seed=0,1", f"epochs={epochs}"])[0][3] for epochs in (2, 3, 2)}
+    assert len(folders) == 2
+    assert all(folder.startswith('hydra.sweep.dir="runs/sweeps/') for folder in folders)
     assert prepare(["-m", "out=a,b"])[0] == ["-m", "out=a,b"]
     assert job_folder("data.count=200,seed=1") == "data.count=200,seed=1"
     first, second = job_folder("data.train=/x/a.csv,seed=1"), job_folder("data.train=_x/a.csv,seed=1")

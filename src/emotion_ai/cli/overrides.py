@@ -24,7 +24,7 @@ _LONGEST_NAME = 120
 def prepare(arguments: Sequence[str]) -> tuple[list[str], str | None]:
     """Arguments for Hydra, and a one-line notice if they had old spellings.
 
-    With `-m` each job gets a folder of its own below `out`, or below the config's `hydra.sweep.dir`.
+    With `-m` each job gets a folder of its own below `out`, or below `runs/sweeps`.
 
     Raises:
         ConfigError: an override that Hydra's grammar cannot read.
@@ -44,9 +44,13 @@ def prepare(arguments: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def job_folder(overrides: str) -> str:
-    """The name of a job's folder: its overrides where they make a short and plain name, else shortened with a hash."""
+    """The name of a job's folder: its swept overrides, with a hash if they are long or have special characters."""
     plain = re.sub(r"[^\w=,.+-]", "_", overrides)[:_LONGEST_NAME]
-    return plain if plain == overrides else f"{plain}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+    return (plain or "job") if plain == overrides else f"{plain}-{_digest(overrides)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def explained(error: Exception, config: str, arguments: Sequence[str]) -> ConfigError:
@@ -100,14 +104,28 @@ def _quoted(value: str) -> str:
 
 
 def _sweep_folders(overrides: list[str], parser: OverridesParser) -> list[str]:
-    """Overrides with which every job of a sweep writes to its own folder."""
+    """Overrides with which every job of a sweep writes to its own folder, the same one when started again.
+
+    A job's folder is named after the values that are swept. Without `out` the folder above is named after the others.
+    """
     parsed = [parser.parse_override(text) for text in overrides]
     out = [override for override in parsed if override.key_or_group == "out"]
     if any(override.is_sweep_override() for override in out):
         return overrides  # each job was given its own
     kept = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group != "out"]
-    base = [f"hydra.sweep.dir={_quoted(str(out[-1].value()))}"] if out else []
-    return [*kept, *base, "out=${hydra:runtime.output_dir}"]
+    fixed = {
+        override.key_or_group: text
+        for text, override in zip(overrides, parsed, strict=True)
+        if not override.is_sweep_override() and override.key_or_group not in ("out", "resume")
+    }
+    base = str(out[-1].value()) if out else f"runs/sweeps/{_digest(' '.join(sorted(fixed.values())))}"
+    excluded = ",".join(["out", "resume", *fixed])
+    return [
+        *kept,
+        f"hydra.sweep.dir={_quoted(base)}",
+        f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]",
+        "out=${hydra:runtime.output_dir}",
+    ]
 
 
 def _known_keys(config: str, key: str, arguments: Sequence[str]) -> list[str]:

@@ -86,7 +86,7 @@ def build_trainer(config: TrainConfig, monitor: str, mode: str) -> tuple[pl.Trai
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     callbacks += [own.ema, own.timer]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=config.patience))
+        callbacks.append(EarlyStopping(monitor, mode=mode, patience=config.patience, strict=False))
     arguments = _DEFAULTS | {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks)} | config.trainer
     try:
         trainer = pl.Trainer(
