@@ -32,6 +32,7 @@ from emotion_ai_export.serving.launch import Addresses, running
 
 BROWSER = shutil.which("chromium")
 SECONDS = 60.0
+TOO_LARGE = 413
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -237,14 +238,17 @@ def page(desktop: BrowserContext, site: Site) -> Iterator[Page]:
 
 @contextmanager
 def _opened(context: BrowserContext, site: Site) -> Iterator[Page]:
-    """A window with the page, which may not request anything from another host."""
+    """A window with the page; checks that it requests nothing from other hosts and that none of its requests fails."""
     requested: list[str] = []
+    responses: list[tuple[int, str]] = []
     context.set_default_timeout(SECONDS * 1000)
     page = context.new_page()
     page.on("request", lambda request: requested.append(request.url))
+    page.on("response", lambda response: responses.append((response.status, response.url)))
     page.goto(site.url)
     page.get_by_role("button", name="A group").first.wait_for()
     yield page
     page.close()
     assert requested
     assert not [url for url in requested if not url.startswith((site.url, "data:", "blob:"))]
+    assert not [response for response in responses if response[0] >= 400 and response[0] != TOO_LARGE]
