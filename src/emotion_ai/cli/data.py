@@ -11,6 +11,7 @@ from rich.table import Table
 
 from emotion_ai.contract import EMOTIONS, TASKS, Task
 from emotion_ai.errors import ConfigError
+from emotion_ai.files import write_text
 
 if TYPE_CHECKING:
     from emotion_ai.data.dataset import FaceDataset
@@ -41,9 +42,9 @@ def data(
         try:
             pictures = write_pictures(faces, out)
             text = json.dumps(description.as_dict() | {"pictures": [path.name for path in pictures]}, indent=2)
-            (out / "description.json").write_text(text + "\n")
+            write_text(out / "description.json", text + "\n")
         except OSError as error:
-            raise ConfigError(f"out={out}: cannot be written ({error.strerror}); give a folder of your own") from error
+            raise ConfigError(f"out={out}: cannot be written ({error.strerror}); choose another --out") from error
     if as_json:
         console.print_json(text)
     else:
@@ -77,15 +78,15 @@ def _table(d: "Description") -> Table:
         shares = " ".join(f"{part} {counts[name]:,}" for part, counts in d.classes_of_parts.items())
         add(f"  {EMOTIONS.index(name)} {name}", count, f"{count / d.faces:.1%}  {shares}".rstrip())
     if d.missing:
-        add("all points known", d.complete)
-        add("no point known", d.unannotated)
+        add("all keypoints known", d.complete)
+        add("no keypoint known", d.unannotated)
         for name, count in d.missing.items():
             if count > d.unannotated:
                 add(f"  without {name}", count)
-        add("points outside the frame", d.outside)
-    add("twin groups", d.duplicate_groups, f"identical pixels; {d.duplicate_copies:,} extra copies")
+        add("keypoints outside the crop", d.outside)
+    add("duplicate groups", d.duplicate_groups, f"identical pixels; {d.duplicate_copies:,} extra copies")
     if len(d.parts) > 1:
         add("  across parts", d.duplicate_groups_across_parts)
-    add("  contradictory", d.contradictory_groups, f"differing targets; {d.contradictory_faces:,} faces")
+    add("  contradicting", d.contradictory_groups, f"different targets; {d.contradictory_faces:,} faces")
     add("blank images", d.blank, "all pixels equal")
     return table
