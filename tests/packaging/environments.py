@@ -33,4 +33,4 @@ def predict(bin_folder: Path, server: str) -> None:
     output = run(bin_folder / "emotion-ai", "predict", str(PORTRAITS[0]), "--server", server, "--json")
     (photo,) = json.loads(output)
     assert len(photo["faces"]) == 1
-    assert len(photo["faces"][0]["keypoints"]) == 15
+    assert len(photo["faces"][0]["points"]) == 15
