@@ -9,13 +9,13 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from reference.build_models import build  # pytest puts this test's folder on the path
-from reference.real import real_server
 
 from emotion_ai.client import protos
 from emotion_ai_export.serving.embedded import NAME
 from emotion_ai_export.serving.embedded.rpc import start_rpc
 from emotion_ai_export.serving.embedded.store import ModelStore
+from tests.contract.reference.build_models import build
+from tests.contract.reference.real import real_server
 
 RECORDED = {
     label.strip(): answer.strip()

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from reference.build_models import build  # pytest puts this test's folder on the path
-from reference.real import real_server
 
 from emotion_ai_export.serving.embedded import NAME
 from emotion_ai_export.serving.embedded.app import create_app
 from emotion_ai_export.serving.embedded.store import ModelStore
+from tests.contract.reference.build_models import build
+from tests.contract.reference.real import real_server
 
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "reference" / "rest.jsonl").read_text().splitlines()]
 

@@ -4,9 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from environments import absent, install, predict, run  # pytest puts this test's folder on the path
 
 from emotion_ai_export.serving.launch import running
+from tests.packaging.environments import absent, install, predict, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

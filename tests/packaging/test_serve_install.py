@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from environments import absent, install, predict, run  # pytest puts this test's folder on the path
+
+from tests.packaging.environments import absent, install, predict, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

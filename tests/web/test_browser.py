@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SECONDS, OpenPage, Proxy, Site, start, stop
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
@@ -20,6 +19,7 @@ from emotion_ai.vision.photo import PORTRAITS
 from emotion_ai.web.examples import examples
 from emotion_ai.web.session import ModelSession, detect
 from emotion_ai_export.serving.launch import Addresses
+from tests.web.conftest import SECONDS, OpenPage, Proxy, Site, start, stop
 
 expect.set_options(timeout=SECONDS * 1000)
 

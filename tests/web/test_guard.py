@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Site, start, stop
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from emotion_ai.web.guard import Guard
+from tests.web.conftest import Site, start, stop
 
 JOIN = "/gradio_api/queue/join"
 

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from small_models import build  # pytest puts this test's folder on the path
+
+from tests.export.serving.small_models import build
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import requests
-from small_models import put
 
 from emotion_ai.client import FaceClient
 from emotion_ai.errors import ConfigError, ExportError, MissingExtraError
 from emotion_ai_export.registry.model_config import ModelConfig, parse, render
 from emotion_ai_export.serving import engines, launch
 from emotion_ai_export.serving.engines import ServerOptions
+from tests.export.serving.small_models import put
 
 
 def test_running_leaves_nothing_behind(built: Path, base: Path) -> None:

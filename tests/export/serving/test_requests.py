@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import ONES, asker, put, served
 
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
 from emotion_ai_export.serving.embedded.store import ModelStore
 from emotion_ai_export.serving.embedded.wire import parse_predict, render_predict
+from tests.export.serving.small_models import ONES, asker, put, served
 
 
 def test_bytes_are_answered_and_bad_ones_refused(built: Path, base: Path) -> None:

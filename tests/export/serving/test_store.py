@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import asker, put, served, states
 
 from emotion_ai.client.protos import PredictionLog, tensor
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.registry.model_config import ModelConfig, render
 from emotion_ai_export.serving.embedded.store import ModelStore
+from tests.export.serving.small_models import asker, put, served, states
 
 
 def test_versions_come_and_go(built: Path, base: Path) -> None:
