@@ -25,9 +25,14 @@ def test_the_base_install_predicts_with_a_server(base_install: Path, published: 
         predict(base_install, addresses.rest)
 
 
-@pytest.mark.parametrize(("arguments", "extra"), [(["train"], "train"), (["serve", "."], "serve"), (["web"], "web")])
-def test_the_base_install_names_the_extra(base_install: Path, arguments: list[str], extra: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [(["train"], "train"), (["serve", "models", "--engine", "embedded"], "serve"), (["web"], "web")],
+)
+def test_the_base_install_names_the_extra(
+    base_install: Path, arguments: list[str], extra: str, published: Path
+) -> None:
     command = [str(base_install / "emotion-ai"), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=published.parent)
     assert result.returncode == 2, result.stderr
     assert f"pip install 'emotion-ai[{extra}]'" in " ".join(result.stderr.split())

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from deployment_files import MIB, put_version  # pytest puts this test's folder on the path
 
 from emotion_ai.contract import SERVABLES
+from tests.export.serving.deployment.deployment_files import MIB, put_version
 
 
 @pytest.fixture(params=["host", "container"])

@@ -10,7 +10,6 @@ import kubernetes_validate
 import pytest
 import yaml
 from check_jsonschema import main as check_jsonschema
-from deployment_files import MIB, container, manifests, put_version, rendered, seen_as
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
@@ -19,6 +18,7 @@ from emotion_ai_export.registry.publish import write_config
 from emotion_ai_export.serving import deployment
 from emotion_ai_export.serving.deployment import FILES, TEMPLATES, write_deployment
 from emotion_ai_export.serving.engines import IMAGE, served_models
+from tests.export.serving.deployment.deployment_files import MIB, container, manifests, put_version, rendered, seen_as
 
 
 def test_every_placeholder_is_filled_and_every_value_is_used(base: Path, target: str) -> None:

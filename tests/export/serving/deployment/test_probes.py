@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from deployment_files import container, rendered
 
 from emotion_ai.contract import SERVABLES
+from tests.export.serving.deployment.deployment_files import container, rendered
 
 
 @contextmanager

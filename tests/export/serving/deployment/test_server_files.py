@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from deployment_files import manifests, rendered
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
 from emotion_ai_export.registry.warmup import BATCHES
+from tests.export.serving.deployment.deployment_files import manifests, rendered
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
