@@ -68,7 +68,7 @@ bench-export: $(READY)
 
 BASELINE ?= docs/benchmarks/speed.json
 bench-compare: $(READY) # fails where an export is slower than in the baseline
-	$(BIN)/python -m emotion_ai_export.bench.speed --baseline $(BASELINE)
+	$(BIN)/python -m emotion_ai_export.bench.speed --baseline $(BASELINE) --fail
 
 load: $(READY) # against the server that runs on 8501 and 8500; LOAD="--server ... --grpc ..." names another
 	$(BIN)/python -m emotion_ai_export.bench.load $(LOAD)

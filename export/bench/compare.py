@@ -96,18 +96,25 @@ def figures_record(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     return [{**asdict(figure), "values": [float(f"{value:.4g}") for value in figure.values]} for figure in figures]
 
 
-def read_figures(file: Path) -> list[Figure]:
-    """The figures of a result's JSON.
+def read_result(file: Path) -> dict[str, Any]:
+    """A benchmark's JSON, with its "figures" as a list of `Figure`.
 
     Raises:
         ConfigError: the file is missing, or not a benchmark's result.
     """
     try:
-        return [Figure(**figure) for figure in json.loads(file.read_text(encoding="utf-8"))["figures"]]
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return {**record, "figures": [Figure(**figure) for figure in record["figures"]]}
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: no such file; check the path") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{file}: not a result of this benchmark ({error!r})") from error
+
+
+def read_figures(file: Path) -> list[Figure]:
+    """The figures of a benchmark's JSON; raises as `read_result` does."""
+    figures: list[Figure] = read_result(file)["figures"]
+    return figures
 
 
 def machine() -> dict[str, Any]:

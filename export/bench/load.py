@@ -117,7 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if options.baseline:
-            compare.read_figures(options.baseline)  # before the long work
+            compare.read_result(options.baseline)  # an error before the long work
         figures = run(options)
         if options.baseline:
             sys.exit(compare.report(figures, options.baseline, options))

@@ -114,16 +114,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="emotion_ai_export.bench.speed", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-export"), help="folder for speed.json and .png")
     parser.add_argument("--rounds", type=int, default=30, help="turns of each backend")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64], help="faces in a call")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each backend")
+    parser.add_argument("--batches", type=int, nargs="+", help="faces in a call: the baseline's, or 1 8 32 64")
+    parser.add_argument("--threads", type=int, help="of each backend: the baseline's, or one per core")
     parser.add_argument("--checkpoint", nargs=2, default=["bundled", "bundled"], metavar=("KEYPOINTS", "EMOTION"))
     parser.add_argument("--baseline", type=Path, help="speed.json of an earlier run to compare with")
     parser.add_argument("--absolute", action="store_true", help="compare milliseconds too: on the same machine only")
     compare.add_options(parser)
     options = parser.parse_args()
     try:
-        if options.baseline:
-            compare.read_figures(options.baseline)  # before the long work
+        earlier = compare.read_result(options.baseline) if options.baseline else {}
+        options.batches = options.batches or earlier.get("batches", [1, 8, 32, 64])
+        options.threads = options.threads or earlier.get("threads", os.cpu_count() or 1)
         figures = run(options)
         if options.baseline:
             compared = [f for f in figures if options.absolute or not f.name.endswith(_MILLISECONDS)]
@@ -152,6 +153,7 @@ def run(options: argparse.Namespace) -> list[Figure]:
                 figures += figures_of(task, batch, times)
     record = {
         "rounds": options.rounds,
+        "batches": options.batches,
         "threads": options.threads,
         "environment": compare.machine(),
         "nodes": nodes,

@@ -1,7 +1,8 @@
-"""What Grappler leaves around the convolutions of a graph, merged into them.
+"""Merges the nodes that Grappler leaves around convolutions.
 
-Each rewrite replaces nodes by fewer ones with the same values: the input is NHWC, pads are part of their convolution or
-pooling, biases are BiasAdd (which TensorFlow fuses into the convolution when it runs), and reshapes do no arithmetic.
+Each rewrite replaces nodes by fewer ones with the same values: the input becomes NHWC, pads become part of their
+convolution or pooling, biases become BiasAdd (which TensorFlow fuses into the convolution), and reshapes need no
+arithmetic.
 """
 
 from collections import Counter
@@ -22,10 +23,10 @@ _GONE = {"Transpose", "Pad", "PadV2", "MirrorPad", "SparseToDense", "Shape", "Da
 
 
 def simplify(graph_def: Any, tensors: list[str]) -> Any:
-    """The graph with an NHWC input `images` (N, 96, 96, 1) and everything merged that can be; constants stay exact.
+    """The graph with an NHWC input `images` (N, 96, 96, 1), simplified; constants stay exact.
 
     Raises:
-        ExportError: the start of the graph is not the normalisation that our networks begin with.
+        ExportError: the graph does not start with the normalisation of our networks.
     """
     graph = _Graph(graph_def)
     _start_in_nhwc(graph)
@@ -43,16 +44,14 @@ def simplify(graph_def: Any, tensors: list[str]) -> Any:
 
 
 def check(graph_def: Any, name: str) -> None:
-    """Every convolution, pooling and bias is NHWC, and no transpose, pad or shape arithmetic is left.
+    """Checks that every convolution, pooling and bias is NHWC and no transpose, pad or shape arithmetic is left.
 
     Raises:
-        ExportError: naming the first node that is not so.
+        ExportError: names the first node that is left, or has another layout.
     """
     for node in graph_def.node:
         if node.op in _GONE:
-            raise ExportError(
-                f"the {name} graph still has a {node.op} ({node.name}); its conversion did not go through"
-            )
+            raise ExportError(f"the {name} graph still has a {node.op} ({node.name}); the conversion is incomplete")
         if node.op in _LAID_OUT and node.attr["data_format"].s != b"NHWC":
             found = node.attr["data_format"].s.decode()
             raise ExportError(
@@ -98,18 +97,16 @@ def _name(source: str) -> str:
 
 
 def _start_in_nhwc(graph: _Graph) -> None:
-    """The transpose to NHWC comes after the normalisation and the first pad; an input that is NHWC needs none."""
+    """Makes the input NHWC and drops the transpose after the normalisation and the first pad."""
     first = [n for n in graph.nodes.values() if n.op == "Transpose" and _is_permutation(graph, n, _NHWC_FROM_NCHW)]
     if len(first) != 1:
-        raise ExportError(
-            f"the graph has {len(first)} transposes to NHWC instead of the input's one; layout pass failed"
-        )
+        raise ExportError(f"the graph has {len(first)} transposes to NHWC instead of one; the layout pass failed")
     node = graph.source(first[0])
     while node.name != IMAGES_INPUT:
         if node.op == "Pad" and (pads := graph.constant(node, 1)) is not None:
             node.input[1] = graph.add_constant(f"{node.name}/nhwc", pads[_NHWC_FROM_NCHW])
         elif not (node.op in _ELEMENTWISE and (other := graph.constant(node, 1)) is not None and other.size == 1):
-            raise ExportError(f"a {node.op} ({node.name}) stands between the input and the first convolution")
+            raise ExportError(f"unexpected {node.op} ({node.name}) between the input and the first convolution")
         node = graph.source(node)
     shape = tf.TensorShape([None, CROP_SIZE, CROP_SIZE, 1]).as_proto()
     node.attr["shape"].shape.CopyFrom(shape)
@@ -127,7 +124,7 @@ def _is_permutation(graph: _Graph, node: Any, order: list[int]) -> bool:
 
 
 def _merge_pad(graph: _Graph, node: Any) -> None:
-    """Zeros around a convolution, or minus infinity around a maximum, become its own padding."""
+    """Merges zeros around a convolution, or minus infinity around a maximum, into its padding."""
     pad = graph.source(node)
     if node.attr["padding"].s != b"VALID" or pad.op not in ("Pad", "PadV2"):
         return
@@ -157,7 +154,7 @@ def _is_same(graph: _Graph, node: Any, pads: NDArray[Any]) -> bool:
 
 
 def _bias_add(graph: _Graph, node: Any) -> None:
-    """Adding one constant for each channel right after a convolution or a matrix product is BiasAdd."""
+    """Replaces the addition of one constant per channel after a convolution or matrix product by BiasAdd."""
     product, bias = graph.source(node), graph.constant(node, 1)
     if product.op not in ("Conv2D", "MatMul") or bias is None or graph.uses[product.name] != 1:
         return
@@ -170,18 +167,18 @@ def _bias_add(graph: _Graph, node: Any) -> None:
 
 
 def _reshape_to_constant(graph: _Graph, node: Any) -> None:
-    """onnx-tf adds to the wanted shape the sizes that ONNX writes as 0, by arithmetic that runs at every call."""
+    """Replaces onnx-tf's arithmetic for sizes that ONNX writes as 0, which runs at every call, by its result."""
     add = graph.source(node, 1)
     if add.op != "AddV2" or graph.source(add, 1).op != "SparseToDense":
         return
-    wanted = graph.constant(add, 0)
-    if wanted is not None and (wanted != 0).all():
-        node.input[1] = graph.add_constant(f"{node.name}/shape", wanted)
-        node.attr["Tshape"].type = tf.as_dtype(wanted.dtype).as_datatype_enum
+    shape = graph.constant(add, 0)
+    if shape is not None and (shape != 0).all():
+        node.input[1] = graph.add_constant(f"{node.name}/shape", shape)
+        node.attr["Tshape"].type = tf.as_dtype(shape.dtype).as_datatype_enum
 
 
 def _drop_transpose_of_vectors(graph: _Graph, node: Any) -> None:
-    """A 1x1 map reads the same in either layout, so nothing has to move before it is reshaped."""
+    """Drops the transpose of a 1x1 map before a reshape: it is the same in either layout."""
     transpose = graph.source(node)
     if transpose.op == "Transpose" and _is_permutation(graph, transpose, _NCHW_FROM_NHWC):
         shape = graph.shape(graph.source(transpose))

@@ -1,9 +1,9 @@
-"""Lets onnx-tf 1.10.0 (2022, its last) import beside current packages.
+"""Lets onnx-tf 1.10.0 (2022, its last release) import with current packages.
 
-It wants `onnx.mapping`, removed in onnx 1.19 (onnx/onnx-tensorflow pull request 1083), and imports tensorflow-addons
-and tensorflow-probability, which no longer import beside Keras 3, for recurrent layers, Hardmax and Bernoulli, which
-our networks do not have. The tables are supplied from `onnx.helper`; the two packages are stood in for, during the
-import only.
+It needs `onnx.mapping`, removed in onnx 1.19 (onnx/onnx-tensorflow pull request 1083). It also imports
+tensorflow-addons and tensorflow-probability, which do not import with Keras 3, for recurrent layers, Hardmax and
+Bernoulli, which our networks do not have. The tables are rebuilt from `onnx.helper`; the two packages are replaced by
+stubs during the import.
 """
 
 import sys
@@ -22,7 +22,7 @@ def load_onnx_tf() -> Any:
 
     Raises:
         MissingExtraError: onnx-tf is not installed.
-        ExportError: it does not import in spite of the stand-ins.
+        ExportError: it does not import even with the stubs.
     """
     import onnx.helper
 
@@ -32,7 +32,7 @@ def load_onnx_tf() -> Any:
         onnx.mapping = onnx.helper.mapping = mapping  # type: ignore[attr-defined]
     before = {name: sys.modules.get(name) for name in _ABSENT}
     for name in _ABSENT:
-        sys.modules[name] = _stand_in(name)
+        sys.modules[name] = _stub(name)
     try:
         import onnx_tf.backend
     except ModuleNotFoundError as error:
@@ -41,7 +41,7 @@ def load_onnx_tf() -> Any:
         raise MissingExtraError(f"export needs {error.name}: pip install 'emotion-ai[export]'") from error
     except Exception as error:
         raise ExportError(
-            f"onnx-tf does not import beside these versions ({error}); install with constraints.txt"
+            f"onnx-tf does not import with the installed packages ({error}); install with constraints.txt"
         ) from error
     finally:
         for name, module in before.items():
@@ -52,11 +52,11 @@ def load_onnx_tf() -> Any:
     return onnx_tf.backend
 
 
-def _stand_in(name: str) -> ModuleType:
-    """A module with the two names that onnx-tf touches while it is imported."""
+def _stub(name: str) -> ModuleType:
+    """A module with the two names that onnx-tf uses while it is imported."""
 
     def absent(*_: Any, **__: Any) -> Any:
-        raise ExportError(f"this network needs {name}, which does not work beside current packages")
+        raise ExportError(f"this network needs {name}, which does not work with current packages")
 
     module = ModuleType(name)
     module.seq2seq = SimpleNamespace(hardmax=absent)  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def _stand_in(name: str) -> ModuleType:
 
 
 def _mapping() -> ModuleType:
-    """`onnx.mapping` as it was: tables between NumPy's types, ONNX's, and the fields that store them."""
+    """The former `onnx.mapping`: tables between NumPy's types, ONNX's, and the fields that store them."""
     from onnx import TensorProto, helper
 
     types = [number for number in TensorProto.DataType.values() if number != TensorProto.UNDEFINED]

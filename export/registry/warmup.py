@@ -1,4 +1,4 @@
-"""Warm-up requests: TensorFlow Serving replays them while it loads a version, before the version takes requests."""
+"""Warm-up requests, which TensorFlow Serving replays while it loads a version."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +14,16 @@ from emotion_ai.published import WARMUP_FILE
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.registry.quiet_tensorflow import held_stderr, tf
 
-BATCHES = (1, 8, 32, 64)  # one, and the batch sizes that the batching parameters allow
+BATCHES = (1, 8, 32, 64)  # the allowed_batch_sizes of the batching parameters
 
 
 def write_warmup(version: Path, servable: Servable, images: NDArray[np.uint8]) -> None:
-    """Writes the requests for each signature at each batch size, as a TFRecord of PredictionLog.
+    """Writes requests for every signature and batch size, as a TFRecord of PredictionLog.
 
     Args:
         version: the version's folder.
-        servable: the name that the model is served under.
-        images: uint8 (N, 96, 96), repeated as needed.
+        servable: the name of the served model.
+        images: crops, uint8 (N, 96, 96), repeated as needed.
     """
     path = version / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
@@ -52,25 +52,25 @@ def requests(path: Path) -> Iterator[tuple[str, dict[str, NDArray[np.generic]]]]
 
 
 def replay_warmup(version: Path, model: Any) -> int:
-    """Answers a version's warm-up requests as the server will; returns how many there are.
+    """Runs a version's warm-up requests as the server will; returns their number.
 
     Args:
         version: the version's folder.
-        model: its SavedModel, loaded.
+        model: its loaded SavedModel.
 
     Raises:
-        ExportError: a record that the model does not answer; the server would refuse to load the version.
+        ExportError: a request fails, so the server would refuse to load the version.
     """
     path, count = version / WARMUP_FILE, 0
     try:
         for signature, inputs in requests(path):
-            answer = model.signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
+            found = model.signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
             (batch,) = {len(value) for value in inputs.values()}
-            if {len(value) for value in answer.values()} != {batch}:
-                raise ExportError(f"{path}: record {count} has another number of answers than faces; export again")
+            if {len(value) for value in found.values()} != {batch}:
+                raise ExportError(f"{path}: record {count} has more or fewer results than faces; export again")
             count += 1
     except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
-        raise ExportError(f"{path}: record {count} cannot be answered ({error}); export again") from error
+        raise ExportError(f"{path}: record {count} fails ({error}); export again") from error
     if count == 0:
-        raise ExportError(f"{path}: holds no requests; export again")
+        raise ExportError(f"{path}: no requests in the file; export again")
     return count

@@ -36,7 +36,7 @@ def test_a_request_that_the_model_refuses_stops_the_export(loaded: dict[str, Any
     request.inputs["image_bytes"].CopyFrom(protos.tensor([b"no image"]))
     with tf.io.TFRecordWriter(str(tmp_path / WARMUP_FILE)) as writer:
         writer.write(record.SerializeToString())
-    with pytest.raises(ExportError, match="record 0 cannot be answered"):
+    with pytest.raises(ExportError, match="record 0 fails"):
         replay_warmup(tmp_path, loaded["emotion"])
     shutil.copyfile("/dev/null", tmp_path / WARMUP_FILE)
     with pytest.raises(ExportError, match="no requests"):
