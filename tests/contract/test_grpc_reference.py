@@ -1,4 +1,4 @@
-"""gRPC: the embedded server answers what the real TensorFlow Serving answered, message by message."""
+"""Over gRPC, the embedded server responds as TensorFlow Serving did, message by message."""
 
 import os
 from collections.abc import Iterator
@@ -93,12 +93,12 @@ def ask(channel: grpc.Channel, path: str, request: Any) -> Any:
     return method.with_call(request, timeout=30)
 
 
-def test_every_recorded_request_is_asked() -> None:
+def test_every_recorded_request_is_tested() -> None:
     assert ASKED.keys() == RECORDED.keys()
 
 
 @pytest.mark.parametrize("label", ASKED)
-def test_grpc_answers_as_recorded(label: str, channel: grpc.Channel) -> None:
+def test_grpc_responses_are_as_recorded(label: str, channel: grpc.Channel) -> None:
     path, request = ASKED[label]
     recorded = RECORDED[label]
     if recorded.startswith("ERR "):
@@ -136,7 +136,7 @@ def test_a_label_and_its_absence(channel: grpc.Channel) -> None:
         ask(channel, *predict(version_label="nope"))
 
 
-def test_the_embedded_server_says_what_it_is(channel: grpc.Channel, request: pytest.FixtureRequest) -> None:
+def test_the_embedded_server_names_itself(channel: grpc.Channel, request: pytest.FixtureRequest) -> None:
     if "real" in request.node.name:
         pytest.skip("the real one does not")
     _, call = ask(channel, *status("m"))

@@ -1,4 +1,4 @@
-"""The embedded server answers what the real TensorFlow Serving answered; where it does not, the table says why."""
+"""The embedded server responds as TensorFlow Serving did; the table lists the differences and their reasons."""
 
 import ast
 import asyncio
@@ -70,7 +70,7 @@ def real(models: Path) -> Iterator[Ask]:
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["label"])
-def test_embedded_answers_as_recorded(recorded: dict[str, Any], embedded: Ask) -> None:
+def test_embedded_responses_are_as_recorded(recorded: dict[str, Any], embedded: Ask) -> None:
     answer = embedded(recorded)
     same = _comparable(answer.status_code, answer.text) == _comparable(recorded["status"], recorded["body"])
     reason = DIFFERENT.get(recorded["label"])
@@ -81,7 +81,7 @@ def test_embedded_answers_as_recorded(recorded: dict[str, Any], embedded: Ask) -
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["label"])
-def test_real_answers_as_recorded(recorded: dict[str, Any], real: Ask) -> None:
+def test_real_responses_are_as_recorded(recorded: dict[str, Any], real: Ask) -> None:
     answer = real(recorded)
     assert _comparable(answer.status_code, answer.text) == _comparable(recorded["status"], recorded["body"])
 

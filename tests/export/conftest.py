@@ -1,4 +1,4 @@
-"""What is made of the small random networks, once for all tests of the export."""
+"""The small random networks, served and loaded once for all tests of the export."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from emotion_ai_export.serving.launch import Addresses, running
 def live(
     request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Addresses]:
-    """The random networks, served as version 1 by a process of its own."""
+    """The random networks, served as version 1 by another process."""
     if request.param != "embedded" and not os.environ.get("TFS_BIN"):
         pytest.skip("TFS_BIN is not set: no real TensorFlow Serving")
     base = tmp_path_factory.mktemp("live")

@@ -1,4 +1,4 @@
-"""The README's main job, end to end, through the command line."""
+"""The demo through the command line: train, export, serve and predict."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from emotion_ai.published import list_versions
 
 
 @pytest.mark.timeout(600)
-def test_the_whole_road(tmp_path: Path) -> None:
+def test_the_demo_runs_every_step(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "emotion_ai.cli", "demo", "--fast", "--out", str(tmp_path / "demo")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=580, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -20,7 +20,7 @@ def test_the_whole_road(tmp_path: Path) -> None:
     with Image.open(tmp_path / "demo" / "demo.png") as picture:
         assert picture.size[0] >= 1000
         assert len(set(picture.convert("L").resize((64, 64)).get_flattened_data())) > 50
-    answers = [line.split() for line in result.stdout.splitlines() if line.strip().startswith(("astronaut", "grace"))]
-    assert [answer[:2] for answer in answers] == [[p, v] for p in ("astronaut", "grace_hopper") for v in ("1", "2")]
-    assert answers[1][2] == "Happy"
+    rows = [line.split() for line in result.stdout.splitlines() if line.strip().startswith(("astronaut", "grace"))]
+    assert [row[:2] for row in rows] == [[p, v] for p in ("astronaut", "grace_hopper") for v in ("1", "2")]
+    assert rows[1][2] == "Happy"
     assert {path.name for path in tmp_path.iterdir()} == {"demo"}

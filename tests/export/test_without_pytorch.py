@@ -53,7 +53,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of a process in which the blocked packages cannot be imported, nor in its children."""
+    """For a process in which, as in its children, the blocked packages cannot be imported."""
     folder = tmp_path_factory.mktemp("site")
     lines = ["import sys", *(f"sys.modules[{name!r}] = None" for name in BLOCKED)]
     (folder / "sitecustomize.py").write_text("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Builds the small models that the recorded requests ask."""
+"""Builds the small models of the recorded requests."""
 
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ class Bytes(_OneSignature):
 
 
 def _set_methods(file: Path) -> None:
-    """TensorFlow 2 calls every signature a predict one."""
+    """Sets the method names: TensorFlow 2 writes predict for every signature."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     model = SavedModel.FromString(file.read_bytes())

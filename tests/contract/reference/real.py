@@ -1,4 +1,4 @@
-"""The real TensorFlow Serving of TFS_BIN, on the models that were asked."""
+"""Starts the TensorFlow Serving of TFS_BIN."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ import requests
 
 @contextmanager
 def real_server(models: Path) -> Iterator[tuple[int, int]]:
-    """Its REST and its gRPC port."""
+    """Serves the models; yields the REST and the gRPC port."""
     ports = _free_port(), _free_port()
     arguments = [f"--rest_api_port={ports[0]}", f"--port={ports[1]}", f"--model_config_file={models}/models.config"]
     with tempfile.TemporaryFile() as log:

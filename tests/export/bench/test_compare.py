@@ -75,7 +75,7 @@ def test_the_command_fails_when_asked_to(
     assert "of 1 figures are worse" in output
 
 
-def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
+def test_errors_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         compare.read_figures(tmp_path / "none.json")
     (tmp_path / "other.json").write_text("{}")

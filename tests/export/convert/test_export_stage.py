@@ -1,4 +1,4 @@
-"""The export stage through the command line: what it publishes, and what a killed one leaves."""
+"""The export through the command line: what it publishes, and what a killed one leaves behind."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def published(base: Path) -> dict[str, list[int]]:
     return {name: list_versions(base / name) for name in SERVABLES}
 
 
-def test_killed_it_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: Path, command: list[str]) -> None:
+def test_a_killed_export_leaves_nothing_visible_and_the_next_one_publishes(tmp_path: Path, command: list[str]) -> None:
     base = tmp_path / "models"
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet, start_new_session=True, cwd=tmp_path)

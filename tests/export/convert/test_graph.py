@@ -18,7 +18,7 @@ from emotion_ai_export.convert.saved_model import save_servable
 
 
 def nodes(folder: Path) -> Iterator[Any]:
-    """Every node of a SavedModel, those inside functions included."""
+    """Every node of a SavedModel, including those inside functions."""
     saved = loader_impl.parse_saved_model(str(folder))
     graph = saved.meta_graphs[0].graph_def
     yield from graph.node

@@ -69,7 +69,7 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
 
 
 @pytest.mark.parametrize("task", ["keypoints", "emotion"])
-def test_a_weight_that_was_altered_after_the_export_is_refused(
+def test_an_altered_weight_fails(
     task: Task,
     networks: dict[Task, FaceNetwork],
     onnx_models: dict[Task, Any],
@@ -92,7 +92,7 @@ def test_a_weight_that_was_altered_after_the_export_is_refused(
         assert report.worst.output == output
 
 
-def test_a_swap_between_faces_of_a_batch_is_noticed(
+def test_a_swap_within_a_batch_fails(
     networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any], faces: dict[str, Any]
 ) -> None:
     predict = saved_model_predictor(loaded)
@@ -104,7 +104,7 @@ def test_a_swap_between_faces_of_a_batch_is_noticed(
     assert {row.batch for row in report.rows if not row.passes} == set(BATCHES) - {1}
 
 
-def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
+def test_files_are_decoded_and_resized_as_in_training(
     networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any]
 ) -> None:
     rows = compare("SavedModel", SERVABLES, saved_model_predictor(loaded), file_cases(networks))
@@ -115,7 +115,7 @@ def test_files_of_every_kind_are_decoded_and_resized_as_in_training(
         assert any(word in kind for kind in kinds), word
 
 
-def test_a_coarser_resize_is_noticed(networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any]) -> None:
+def test_a_coarser_resize_fails(networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any]) -> None:
     predict = saved_model_predictor(loaded)
 
     def nearest(servable: Servable, signature: str, values: list[bytes] | NDArray[np.float32], /) -> Outputs:
@@ -144,11 +144,11 @@ def test_an_answer_that_is_not_the_contracts_does_not_pass(
         report.require()
 
 
-def test_nothing_compared_is_not_a_proof() -> None:
+def test_a_report_without_comparisons_fails() -> None:
     assert not ParityReport().passes
 
 
-def test_the_worst_is_judged_by_its_own_tolerance() -> None:
+def test_the_worst_is_relative_to_its_tolerance() -> None:
     pixel = Comparison("SavedModel", "face", "serving_default", "keypoints", "noise", 1, 5e-5, 1e-4)
     probability = Comparison("SavedModel", "face", "serving_default", "probabilities", "noise", 1, 9e-6, 1e-5)
     assert ParityReport([pixel, probability]).worst is probability

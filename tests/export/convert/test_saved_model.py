@@ -55,7 +55,7 @@ def test_signatures_have_the_contracts_names_shapes_and_batch_first(name: str, l
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_any_batch_is_answered_by_both_signatures(batch: int, loaded: dict[str, Any]) -> None:
+def test_any_batch_size_works_in_both_signatures(batch: int, loaded: dict[str, Any]) -> None:
     faces = [picture((96, 96), "L") for _ in range(batch)]
     pixels = np.zeros((batch, 96, 96, 1), np.float32)
     files = tf.constant([encoded(face, "PNG") for face in faces])
@@ -89,7 +89,7 @@ def test_the_fast_dct_would_be_noticed() -> None:
     assert np.abs(fast - pillows(file)).max() > GRAY_LEVELS
 
 
-def test_a_frame_passes_unchanged() -> None:
+def test_a_crop_passes_unchanged() -> None:
     image = picture((96, 96), "L")
     np.testing.assert_array_equal(decode(tf.constant([encoded(image, "PNG")]))[0, ..., 0], np.asarray(image))
 
@@ -112,7 +112,7 @@ def bad_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", bad_files())
-def test_a_file_that_cannot_be_decoded_is_refused_and_the_next_answered(kind: str, loaded: dict[str, Any]) -> None:
+def test_a_broken_file_is_rejected_and_the_next_request_succeeds(kind: str, loaded: dict[str, Any]) -> None:
     ask = loaded["emotion"].signatures["serving_bytes"]
     good = encoded(picture((96, 96), "L"), "PNG")
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:

@@ -1,4 +1,4 @@
-"""What was published is proven again, and what was altered since is found."""
+"""Published versions pass; every kind of damage is found."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from emotion_ai_export.serving.launch import running
 
 @pytest.fixture(scope="module", autouse=True)
 def few_batches() -> Iterator[None]:
-    """The export's own test goes through all of them."""
+    """The export's own test runs all of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity_cases, "BATCHES", (1, 3))
         yield
@@ -64,7 +64,7 @@ def a_weight(networks: dict[Any, Any]) -> float:
     return float(networks["emotion"].head.linear.bias[2].detach())
 
 
-def test_what_was_published_passes_in_all_ways_and_says_so_for_a_machine(published: Path, tmp_path: Path) -> None:
+def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp_path: Path) -> None:
     arguments = ["verify", str(published), "--json", "--out", str(tmp_path / "proof.json")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.stdout
@@ -81,7 +81,7 @@ def test_what_was_published_passes_in_all_ways_and_says_so_for_a_machine(publish
     assert comparisons["REST"] == comparisons["gRPC"] == comparisons["SavedModel"] == wanted
 
 
-def test_a_running_server_is_asked_instead_of_one_of_our_own(base: Path) -> None:
+def test_a_running_server_is_verified(base: Path) -> None:
     with running(base, engine=server_engine()) as server:
         checks = verify(base, VerifyOptions(server.rest, server.grpc))
         assert not failed(checks)
@@ -158,7 +158,7 @@ def test_damage_is_found_and_named(base: Path, harm: Callable[[Path], object], c
     assert all(problem and "\n" not in problem for problem in problems.values())
 
 
-def test_the_command_fails_with_one_and_says_what(base: Path) -> None:
+def test_the_command_exits_with_1_and_names_the_problem(base: Path) -> None:
     (base / "keypoints/1/assets.extra/MODEL_CARD.md").write_text("praise")
     for model in ("keypoints", "emotion", "face"):
         shutil.rmtree(base / model / "1" / "variables", ignore_errors=True)
@@ -167,7 +167,7 @@ def test_the_command_fails_with_one_and_says_what(base: Path) -> None:
     assert "was altered after the export" in result.stdout or "is missing" in result.stdout
 
 
-def test_what_cannot_be_verified_is_one_line(tmp_path: Path, base: Path) -> None:
+def test_nothing_to_verify_is_a_clear_error(tmp_path: Path, base: Path) -> None:
     with pytest.raises(ConfigError, match="no published versions there"):
         verify(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="no version 9 there"):

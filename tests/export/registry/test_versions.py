@@ -1,4 +1,4 @@
-"""Versions as deployers live them, under load, on small models that say their own number."""
+"""Versions under load, on small models that return their own number."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ REQUESTS = 10_000
 
 
 class Number(tf.Module):  # type: ignore[misc]
-    """Answers which version it is."""
+    """Returns its version."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def test_offline_labels_move_and_policies_follow(numbered: Path, tmp_path: Path)
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".staging")]
 
 
-def test_what_cannot_be_done_is_one_line_and_changes_nothing(numbered: Path, tmp_path: Path) -> None:
+def test_errors_are_one_line_and_change_nothing(numbered: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"no models\.config there; publish with"):
         promote(tmp_path)
     with pytest.raises(ConfigError, match="no published versions"):
@@ -123,7 +123,7 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(numbered: Path, tmp
         rollback(tmp_path)
 
 
-def test_the_list_shows_what_a_version_is(numbered: Path, tmp_path: Path) -> None:
+def test_the_list_describes_versions(numbered: Path, tmp_path: Path) -> None:
     publish(numbered, tmp_path)
     extra = tmp_path / "face" / "1" / "assets.extra"
     extra.mkdir()
@@ -150,7 +150,7 @@ def live(request: pytest.FixtureRequest, numbered: Path, tmp_path_factory: pytes
         yield base, server
 
 
-def test_no_request_is_lost_or_answered_by_a_wrong_version_while_versions_change(numbered: Path, live: Any) -> None:
+def test_no_request_is_lost_or_reaches_a_wrong_version_during_changes(numbered: Path, live: Any) -> None:
     base, server = live
     rest = WatchedServer(server.rest)
     # what each path may answer; widened before a change, narrowed once the change is known to have come through

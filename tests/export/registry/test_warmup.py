@@ -16,7 +16,7 @@ FACES = np.random.default_rng(0).integers(0, 256, (5, 96, 96), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", SERVABLES)
-def test_every_request_is_answered(
+def test_every_request_succeeds(
     name: Servable, folders: dict[str, Path], loaded: dict[str, Any], tmp_path: Path
 ) -> None:
     write_warmup(tmp_path, name, FACES)
@@ -28,7 +28,7 @@ def test_every_request_is_answered(
     assert seen == [(signature, batch) for batch in BATCHES for signature in signatures]
 
 
-def test_a_request_that_the_model_refuses_stops_the_export(loaded: dict[str, Any], tmp_path: Path) -> None:
+def test_a_failing_request_stops_the_export(loaded: dict[str, Any], tmp_path: Path) -> None:
     write_warmup(tmp_path, "emotion", FACES)
     record = protos.PredictionLog()
     request = record.predict_log.request
@@ -62,9 +62,9 @@ def test_messages_have_the_official_field_numbers() -> None:
 
 
 @pytest.mark.parametrize("value", [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((0, 5), np.uint8)])
-def test_tensors_come_back_as_they_went(value: np.ndarray) -> None:
+def test_tensors_round_trip(value: np.ndarray) -> None:
     np.testing.assert_array_equal(protos.array(protos.tensor(value)), value)
 
 
-def test_bytes_come_back_as_they_went() -> None:
+def test_bytes_round_trip() -> None:
     assert protos.array(protos.tensor([b"\x00\xff", b""])).tolist() == [b"\x00\xff", b""]

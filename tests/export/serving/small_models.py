@@ -20,7 +20,7 @@ class Ask(Protocol):
 
 
 class Face(tf.Module):  # type: ignore[misc]
-    """Mean of a picture, times the version: as the real servables, with pixels and with bytes."""
+    """The mean of a picture times the version, from pixels and from bytes, as in the real servables."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Face(tf.Module):  # type: ignore[misc]
 
 
 class Sleepy(tf.Module):  # type: ignore[misc]
-    """Takes three seconds for its answer."""
+    """Takes three seconds."""
 
     @tf_function(tf.TensorSpec([None], tf.float32, "x"))
     def call(self, x: Any) -> Any:
@@ -88,6 +88,6 @@ ONES = {"instances": np.ones((1, 96, 96, 1)).tolist()}
 
 
 def served(ask: Ask, choice: str = "") -> Any:
-    """Which version answers: the model multiplies ones by its number."""
+    """The version that serves a request: the model multiplies ones by its number."""
     answer = ask(f"/v1/models/face{choice}:predict", ONES)
     return answer.json()["predictions"] if answer.status_code == 200 else answer.status_code

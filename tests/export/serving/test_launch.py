@@ -31,7 +31,7 @@ def test_running_leaves_nothing_behind(built: Path, base: Path) -> None:
     socket.create_server(("127.0.0.1", port)).close()
 
 
-def test_a_terminated_server_answers_what_was_asked(built: Path, base: Path, tmp_path: Path) -> None:
+def test_a_terminated_server_finishes_open_requests(built: Path, base: Path, tmp_path: Path) -> None:
     put(built, base, 1)
     (base / "broken" / "1").mkdir(parents=True)
     (base / "sleepy").mkdir()
@@ -65,7 +65,7 @@ def test_a_terminated_server_answers_what_was_asked(built: Path, base: Path, tmp
     assert "Traceback" not in said
 
 
-def test_what_cannot_be_served_is_said_in_one_line(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_one_line(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no such folder; publish models into it with: emotion-ai export out="):
         launch.serve(base)
     (base / "face" / "latest").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Both clients against a running server; the load measurement; what fuzzing leaves of it."""
+"""Both clients against a running server, the load benchmark, and fuzzing."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ def address(request: pytest.FixtureRequest, live: Addresses) -> str:
 
 
 @pytest.mark.parametrize("signature", ["serving_bytes", "serving_default", "serving_uncertainty"])
-def test_both_ways_answer_what_the_networks_say(address: str, signature: str, networks: dict[Any, Any]) -> None:
+def test_predictions_equal_the_networks(address: str, signature: str, networks: dict[Any, Any]) -> None:
     with torch.inference_mode():
         images = torch.from_numpy(CROPS)[:, None]
         keypoints, deviations = (part.numpy() for part in networks["keypoints"].uncertainty(images))
@@ -55,14 +55,14 @@ def test_both_ways_answer_what_the_networks_say(address: str, signature: str, ne
         assert readings.deviations is None
 
 
-def test_both_ways_take_crops_of_any_size(address: str) -> None:
+def test_crops_of_any_size_are_accepted(address: str) -> None:
     odd = [CROPS[0][:, :50], CROPS[1][:30]]
     assert np.isnan(FaceClient(address, model="emotion").read_crops(odd).keypoints).all()
     alone, together = (FaceClient(address, model=model).read_crops(odd) for model in ("keypoints", "face"))
     np.testing.assert_allclose(alone.keypoints, together.keypoints, atol=1e-4)
 
 
-def test_both_ways_refuse_alike(address: str) -> None:
+def test_errors_are_the_same_over_rest_and_grpc(address: str) -> None:
     with pytest.raises(ModelNotFoundError, match="Specific\\(face, 2\\)"):
         FaceClient(address, version=2).read_crops(CROPS[:1])
     with pytest.raises(ModelNotFoundError, match="Unrecognized servable version label: stable"):
@@ -79,7 +79,7 @@ def test_both_ways_refuse_alike(address: str) -> None:
     "shape",
     [(), (3,), (3, 1), (96, 96), (1, 96, 96), (1, 48, 48, 1), (1, 96, 96, 3), (1, 1, 96, 96), (1, 1, 96, 96, 1)],
 )
-def test_pixels_of_another_shape_are_refused_and_do_not_end_the_server(live: Addresses, shape: tuple[int, ...]) -> None:
+def test_pixels_of_another_shape_are_rejected(live: Addresses, shape: tuple[int, ...]) -> None:
     images = np.zeros(shape, np.float32)
     for model in ("keypoints", "emotion", "face"):
         body = {"inputs": images.tolist()}
@@ -96,7 +96,7 @@ def test_pixels_of_another_shape_are_refused_and_do_not_end_the_server(live: Add
     assert FaceClient(live.rest).ready()
 
 
-def test_no_faces_are_an_empty_answer_or_a_refusal(live: Addresses) -> None:
+def test_an_empty_batch_is_accepted_or_rejected(live: Addresses) -> None:
     with FaceClient(live.grpc) as client:
         try:
             assert client.predict(np.zeros((0, 96, 96, 1), np.float32), "serving_default")["keypoints"].shape == (
@@ -108,7 +108,7 @@ def test_no_faces_are_an_empty_answer_or_a_refusal(live: Addresses) -> None:
             assert client.ready()
 
 
-def test_both_ways_tell_the_same_of_a_model(live: Addresses) -> None:
+def test_status_and_metadata_are_the_same_over_rest_and_grpc(live: Addresses) -> None:
     rest, rpc = (FaceClient(address) for address in live)
     assert rest.ready()
     assert rpc.ready()
@@ -121,19 +121,19 @@ def test_both_ways_tell_the_same_of_a_model(live: Addresses) -> None:
     assert rest.metadata()["model_spec"]["version"] == rpc.metadata()["model_spec"]["version"] == "1"
 
 
-def test_more_than_four_megabytes_come_back_over_grpc(live: Addresses) -> None:
-    """gRPC's own limit for a client; 64 faces are far below, so the answer is made large by asking for many."""
+def test_large_responses_over_grpc(live: Addresses) -> None:
+    """gRPC limits a client to 4 MB by default. 64 faces stay far below, so this sends many."""
     with FaceClient(live.grpc, model="keypoints") as client:
         frames = np.zeros((400, 96, 96, 1), np.float32)
         assert client.predict(frames, "serving_default")["keypoints"].shape == (400, 15, 2)
 
 
-def test_nothing_there_is_one_clear_error() -> None:
+def test_no_server_is_a_clear_error() -> None:
     with pytest.raises(ServerUnreachableError, match="UNAVAILABLE"):
         FaceClient("grpc://127.0.0.1:9", retries=0).status()
 
 
-def test_the_load_is_measured_for_every_way(
+def test_the_load_is_measured_for_every_encoding(
     live: Addresses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--server", live.rest, "--grpc", live.grpc, "--out", str(tmp_path)]
@@ -163,7 +163,7 @@ DOCUMENTED = {200, 400, 404, 405, 413, 429, 431, 501, 503}
 
 
 def damaged(content: bytes) -> st.SearchStrategy[bytes]:
-    """Cut, flipped, doubled, or with something put in."""
+    """Cut, with a flipped byte, or with bytes inserted."""
     place = st.integers(0, max(len(content) - 1, 0))
     flip = st.tuples(place, st.integers(0, 255)).map(lambda t: content[: t[0]] + bytes([t[1]]) + content[t[0] + 1 :])
     cut = place.map(lambda i: content[:i])
@@ -222,7 +222,7 @@ def embedded_process(rest: str) -> int:
     raise AssertionError("the server's process is not there")
 
 
-def test_fuzzing_leaves_the_server_up_and_no_larger(live: Addresses, request: pytest.FixtureRequest) -> None:
+def test_fuzzing_neither_crashes_nor_grows_the_server(live: Addresses, request: pytest.FixtureRequest) -> None:
     if "embedded" not in request.node.name:
         pytest.skip("TensorFlow Serving's own makers fuzz it")
     pid, place = embedded_process(live.rest), urlsplit(live.rest)

@@ -20,7 +20,7 @@ from emotion_ai_export.serving.embedded.wire import parse_predict, render_predic
 from tests.export.serving.small_models import ONES, asker, put, served
 
 
-def test_bytes_are_answered_and_bad_ones_refused(built: Path, base: Path) -> None:
+def test_images_are_accepted_and_other_bytes_rejected(built: Path, base: Path) -> None:
     put(built, base, 1)
     store = ModelStore(base)
     store.refresh()
@@ -64,7 +64,7 @@ def test_bytes_are_answered_and_bad_ones_refused(built: Path, base: Path) -> Non
     ],
     ids=range(13),
 )
-def test_malformed_bodies_are_refused(built: Path, base: Path, body: bytes) -> None:
+def test_malformed_bodies_are_rejected(built: Path, base: Path, body: bytes) -> None:
     put(built, base, 1)
     store = ModelStore(base)
     store.refresh()
@@ -101,7 +101,7 @@ dtypes = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.int32, 
 
 @settings(max_examples=300)
 @given(body=st.dictionaries(st.sampled_from(["instances", "inputs", "signature_name"]), json_values), dtype=dtypes)
-def test_any_json_is_parsed_or_refused(body: dict[str, Any], dtype: np.dtype[Any]) -> None:
+def test_any_json_is_parsed_or_rejected(body: dict[str, Any], dtype: np.dtype[Any]) -> None:
     try:
         request = parse_predict(json.dumps(body).encode(), lambda _: {"x": dtype})
     except ServingError:

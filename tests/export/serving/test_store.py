@@ -1,4 +1,4 @@
-"""The embedded server's versions: they come, break and go, and labels move."""
+"""The embedded server's versions: loaded, broken and unloaded, with labels that move."""
 
 import shutil
 import threading
@@ -37,7 +37,7 @@ def test_versions_come_and_go(built: Path, base: Path) -> None:
     assert states(ask) == {"2": "END", "1": "END"}
 
 
-def test_names_that_are_no_number_are_not_looked_at(built: Path, base: Path) -> None:
+def test_names_that_are_no_number_are_ignored(built: Path, base: Path) -> None:
     put(built, base, 1)
     for name in (".staging-9", "9.partial", "latest", "-3", "²"):
         shutil.copytree(built / "3", base / "face" / name)
@@ -47,7 +47,7 @@ def test_names_that_are_no_number_are_not_looked_at(built: Path, base: Path) -> 
 
 
 @pytest.mark.parametrize("broken", ["empty", "no variables", "garbage", "warm-up"])
-def test_a_broken_version_leaves_the_old_one_serving_and_can_be_mended(built: Path, base: Path, broken: str) -> None:
+def test_a_broken_version_leaves_the_old_one_serving_and_can_be_repaired(built: Path, base: Path, broken: str) -> None:
     put(built, base, 1)
     store = ModelStore(base)
     store.refresh()
@@ -104,7 +104,7 @@ def test_models_config_chooses_versions_and_labels(built: Path, base: Path) -> N
     assert served(ask, "/labels/stable") == [2.0]  # what was served stays
 
 
-def test_a_request_under_way_outlives_its_version(built: Path, base: Path) -> None:
+def test_an_open_request_outlives_its_version(built: Path, base: Path) -> None:
     put(built, base, 1)
     store = ModelStore(base)
     store.refresh()

@@ -80,7 +80,7 @@ def test_the_manifests_fit_together(base: Path, target: str) -> None:
     assert {mount["name"] for mount in server["volumeMounts"]} == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
-def test_nothing_runs_with_more_rights_than_it_needs(base: Path, target: str) -> None:
+def test_the_server_runs_with_minimal_rights(base: Path, target: str) -> None:
     texts = rendered(base, target)
     pod = manifests(texts["kubernetes.yaml"])["Deployment"]["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
@@ -128,7 +128,7 @@ def test_batching_is_two_comment_signs_away(base: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "dollar$HOME", "quote\"'", "ümlaut #1: x"])
-def test_a_folder_of_any_name_is_named_as_it_is(tmp_path: Path, name: str) -> None:
+def test_folders_of_any_name_work(tmp_path: Path, name: str) -> None:
     base = tmp_path / name
     for model in SERVABLES:
         put_version(base / model / "1", 1)
@@ -164,7 +164,7 @@ def test_the_same_models_give_the_same_bytes_and_nothing_else(base: Path, target
     assert sorted(path.name for path in (base / "deployment").iterdir()) == sorted(FILES)
 
 
-def test_the_servers_do_not_take_the_folder_for_a_model(base: Path, target: str) -> None:
+def test_the_folder_is_not_served_as_a_model(base: Path, target: str) -> None:
     rendered(base, target)
     assert sorted(served_models(base)) == sorted(SERVABLES)
     (base / "models.config").unlink()
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(base: Path) -> None:
         write_deployment(base, "host")
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(base: Path) -> None:
+def test_a_wrong_target_fails_before_anything_is_written(base: Path) -> None:
     with pytest.raises(ExportError, match="target=moon: choose one of host, container"):
         write_deployment(base, "moon")
     with pytest.raises(ExportError, match=r"models\.config: no such file"):

@@ -19,7 +19,7 @@ from tests.export.serving.deployment.deployment_files import container, rendered
 
 @contextmanager
 def status_server(states: dict[str, list[str]]) -> Iterator[int]:
-    """Answers a model's status as TensorFlow Serving does, pretty-printed, and 404 for a model that is not there."""
+    """A server with TensorFlow Serving's status responses, pretty-printed, and 404 for unknown models."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -12,7 +12,7 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 
 
 def message(name: str, fields: list[tuple[str, int, str | int]], repeated: tuple[str, ...] = ()) -> Any:
-    """A message of TensorFlow Serving's, from its fields: name, number, and a type or a message's name."""
+    """A message of TensorFlow Serving, from its fields: name, number, and a type or a message's name."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="tensorflow.serving", syntax="proto3")
     file.dependency.append("google/protobuf/wrappers.proto")
     nested = file.message_type.add(name="PrometheusConfig")
