@@ -67,7 +67,7 @@ bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed
 
 BASELINE ?= docs/benchmarks/speed.json
-bench-compare: $(READY) # fails where an export is slower than in the baseline
+bench-compare: $(READY) # fails if the SavedModel is slower than in the baseline
 	$(BIN)/python -m emotion_ai_export.bench.speed --baseline $(BASELINE) --fail
 
 load: $(READY) # against the server that runs on 8501 and 8500; LOAD="--server ... --grpc ..." names another

@@ -160,7 +160,7 @@ def run(options: argparse.Namespace) -> list[Figure]:
         "figures": compare.figures_record(figures),
     }
     write_json(options.out / "load.json", record)
-    Console().print(_table(loads))
+    Console().print(_loads_table(loads))
     if address is None:
         Console().print(f"without gRPC: no server responds at {options.grpc}", highlight=False)
     draw(loads).savefig(options.out / "load.png", dpi=150)
@@ -188,7 +188,7 @@ def draw(loads: list[Load]) -> Picture:
     return figure
 
 
-def _table(loads: list[Load]) -> Table:
+def _loads_table(loads: list[Load]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("clients", "encoding", "bytes", "faces/s", "p50 ms", "p90 ms", "p99 ms", "failed"):
         table.add_column(name, justify="left" if name == "encoding" else "right", no_wrap=True)

@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> list[Figure]:
     }
     write_json(options.out / "speed.json", record)
     for task in TASKS:
-        Console().print(_table(task, [row for row in rows if row.task == task]))
+        Console().print(_speed_table(task, [row for row in rows if row.task == task]))
     draw(rows).savefig(options.out / "speed.png", dpi=150)
     Console().print(f"[green]wrote[/] {options.out}/speed.json and speed.png", highlight=False)
     return figures
@@ -188,7 +188,7 @@ def draw(rows: list[SpeedRow]) -> Picture:
     return figure
 
 
-def _table(task: Task, rows: list[SpeedRow]) -> Table:
+def _speed_table(task: Task, rows: list[SpeedRow]) -> Table:
     table = Table(title=f"{task}: median time of a call, and ratios (95 %)", box=SIMPLE_HEAD, padding=0)
     for name in ("batch", "backend", "ms", "to Keras", "to onnx-tf", "to ONNX Runtime"):
         table.add_column(name, justify="left" if name == "backend" else "right", no_wrap=True)

@@ -143,7 +143,7 @@ def verify_command(base: Path, options: VerifyOptions, out: Path | None, as_json
     if as_json:
         Console().print_json(data=record)
     else:
-        Console().print(_table(checks))
+        Console().print(_checks_table(checks))
         if not any(check.name == "gRPC" for check in checks):
             Console().print("gRPC was not checked: no server found; give --grpc grpc://HOST:PORT", highlight=False)
     return int(not passes)
@@ -197,7 +197,7 @@ def _line(error: Exception) -> str:
     return " ".join(lines) if isinstance(error, EmotionAIError) else f"{type(error).__name__}: {lines[0][:300]}"
 
 
-def _table(checks: list[Check]) -> Table:
+def _checks_table(checks: list[Check]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("version", "check", "result"):
         table.add_column(name, justify="right" if name == "version" else "left", overflow="fold")
