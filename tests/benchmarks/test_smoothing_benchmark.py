@@ -1,17 +1,17 @@
-"""What is said of smoothing, on movements that are known."""
+"""The smoothing benchmark's measures on known movements."""
 
 import numpy as np
 import pytest
 
-from emotion_ai.benchmarks.smoothing import FPS, calmer, lag, main, points, video
+from emotion_ai.benchmarks.smoothing import FPS, lag, main, points, reduction, video
 from emotion_ai.inference.reader import FaceReader
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 
 
-def test_calmer_and_lag_of_known_movements() -> None:
+def test_reduction_and_lag_of_known_movements() -> None:
     rng = np.random.default_rng(0)
     read = rng.normal(size=(3 * FPS, 15, 2))
-    assert calmer(read, read / 4) == pytest.approx(0.75)
+    assert reduction(read, read / 4) == pytest.approx(0.75)
     seconds = np.arange(4 * FPS) / FPS
     swaying = np.zeros((len(seconds), 15, 2))
     swaying[..., 0] = np.sin(np.pi * seconds)[:, None]
@@ -21,7 +21,7 @@ def test_calmer_and_lag_of_known_movements() -> None:
     assert lag(swaying, swaying) == 0
 
 
-def test_the_face_of_a_video_moves_as_far_as_it_says() -> None:
+def test_the_face_of_a_video_moves_by_its_reach() -> None:
     portrait = load_photo(PORTRAITS[0]).rgb
     frames = video(portrait, 30, FPS + 1, 0)  # half a period: at a quarter it is farthest, at the end in the middle
     assert all(frame.shape == portrait.shape for frame in frames)
@@ -32,18 +32,18 @@ def test_the_face_of_a_video_moves_as_far_as_it_says() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_says_both_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["steadiness", "--videos", "1", "--seconds", "2"])
+def test_the_command_prints_both_measures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["smoothing", "--videos", "1", "--seconds", "2"])
     main()
-    said = capsys.readouterr().out
-    assert "2 videos of each kind" in said
-    assert "less movement from frame to frame: 0." in said
-    assert "lag in milliseconds: " in said
+    shown = capsys.readouterr().out
+    assert "at rest: reduction of movement │ 0." in shown
+    assert "swaying: lag in milliseconds" in shown
+    assert "95 % interval" in shown
 
 
-def test_too_short_videos_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_short_videos_are_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--videos", "0"], ["--seconds", "1"]):
-        monkeypatch.setattr("sys.argv", ["steadiness", *arguments])
+        monkeypatch.setattr("sys.argv", ["smoothing", *arguments])
         with pytest.raises(SystemExit, match="2"):
             main()
-        assert "error: --videos is at least 1, --seconds at least 2" in capsys.readouterr().err
+        assert "error: --videos must be at least 1 and --seconds at least 2" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from emotion_ai.benchmarks.detection import FRAMES
+from emotion_ai.benchmarks.scenes import PORTRAIT_BOXES
 from emotion_ai.vision.blazeface import _decode, _merge
 from emotion_ai.vision.crops import Box, box_from_detection
 from emotion_ai.vision.detector import _starts, find_faces
@@ -27,7 +27,7 @@ def test_portraits(which: int, scale: float) -> None:
     portrait = Image.open(PORTRAITS[which]).convert("RGB")
     rgb = np.asarray(portrait.resize((round(portrait.width * scale), round(portrait.height * scale))))
     (face,) = find_faces(rgb)
-    true = FRAMES[which]
+    true = PORTRAIT_BOXES[which]
     assert face.score > 0.7
     np.testing.assert_allclose(face.points[:4] / scale, POINTS[which], atol=true.size * 0.08)
     box = box_from_detection(face.points)
@@ -40,7 +40,7 @@ def group(width: int, face: int, count: int) -> tuple[Image.Image, list[Box]]:
     """Portraits in a row on a wall, the faces so many pixels large."""
     wall, expected = Image.new("RGB", (width, width * 2 // 3), (126, 138, 132)), []
     for i in range(count):
-        portrait, true = Image.open(PORTRAITS[i % 2]).convert("RGB"), FRAMES[i % 2]
+        portrait, true = Image.open(PORTRAITS[i % 2]).convert("RGB"), PORTRAIT_BOXES[i % 2]
         scale = face / true.size
         small = portrait.resize(
             (round(portrait.width * scale), round(portrait.height * scale)), Image.Resampling.LANCZOS
@@ -63,7 +63,7 @@ def test_small_faces_of_a_group_are_all_found_from_left_to_right(width: int, fac
 
 
 def test_a_face_that_fills_the_picture_is_found() -> None:
-    photo, true = load_photo(PORTRAITS[1]).rgb, FRAMES[1]
+    photo, true = load_photo(PORTRAITS[1]).rgb, PORTRAIT_BOXES[1]
     top, left, size = int(true.top), int(true.left), int(true.size)
     (face,) = find_faces(photo[top : top + size, left : left + size])
     assert box_from_detection(face.points).size == pytest.approx(true.size, rel=0.15)
