@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emotion_ai.data.duplicates import duplicate_groups, folds, grouped_split, seen_in
+from emotion_ai.data.duplicates import common_groups, duplicate_groups, folds, grouped_split, seen_in
 from emotion_ai.errors import ConfigError
 
 
@@ -40,6 +40,23 @@ def test_seen_in_finds_equal_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 255, (6, 4, 4), dtype=np.uint8)
     assert seen_in(images, images[[1, 4]]).tolist() == [False, True, False, False, True, False]
     assert not seen_in(images, np.zeros((2, 5, 5), np.uint8)).any()
+
+
+def test_sets_share_groups_if_their_images_have_one_size() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (6, 4, 4), dtype=np.uint8)
+    first, second = common_groups(images[:4], images[2:])
+    assert first[2:].tolist() == second[:2].tolist()
+    assert len(set(first) | set(second)) == 6
+    small, large = common_groups(images[:2, :2, :2], images[:3])
+    assert not set(small) & set(large)
+
+
+def test_a_subset_splits_like_its_own_groups() -> None:
+    images = np.random.default_rng(0).integers(0, 2, (200, 3, 3), dtype=np.uint8)
+    rows = np.arange(0, 200, 3)
+    own, common = duplicate_groups(images[rows]), duplicate_groups(images)[rows]
+    for part, other in zip(grouped_split(own, [0.7, 0.3], 5), grouped_split(common, [0.7, 0.3], 5), strict=True):
+        np.testing.assert_array_equal(part, other)
 
 
 @pytest.mark.parametrize("fractions", [[0.5, 0.2], [1.2, -0.2], [0.999, 0.001]])

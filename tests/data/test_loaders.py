@@ -45,7 +45,7 @@ def test_blank_padded_columns_in_another_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "labels", "wanted"),
+    ("ids", "labels", "expected"),
     [
         ([0, 4, 2], "auto", [0, 4, 2]),  # no id above 4: the five-class file
         ([0, 4, 6, 5], "auto", [0, 2, 4]),
@@ -54,10 +54,10 @@ def test_blank_padded_columns_in_another_order(tmp_path: Path) -> None:
     ],
 )
 def test_labels_without_usage(
-    tmp_path: Path, ids: list[int], labels: str, wanted: list[int], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ids: list[int], labels: str, expected: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = fer(tmp_path / "train.csv", [f"{i},{FER_ROW}" for i in ids], "emotion,pixels")
-    assert load(path, labels=labels).targets.tolist() == wanted
+    assert load(path, labels=labels).targets.tolist() == expected
     assert ("data.labels=auto" in capsys.readouterr().err) == (labels == "auto")
 
 

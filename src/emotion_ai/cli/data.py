@@ -71,7 +71,7 @@ def _table(d: "Description") -> Table:
     def add(what: str, figure: int | str, note: str = "") -> None:
         table.add_row(what, figure if isinstance(figure, str) else f"{figure:,}", note)
 
-    add("faces", d.faces, f"{d.width}x{d.height} gray, mean {d.pixel_mean:.1f}, deviation {d.pixel_std:.1f}")
+    add("faces", d.faces, f"{d.width}x{d.height} gray, mean {d.pixel_mean:.1f}, standard deviation {d.pixel_std:.1f}")
     for part, count in d.parts.items():
         add(f"  {part}", count)
     for name, count in d.classes.items():
