@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emotion_ai.cli import hydra
-from emotion_ai.studies import runs
+from emotion_ai.training import train as training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
@@ -34,16 +34,16 @@ def test_a_sweep_that_was_killed_keeps_the_finished_job_and_completes_the_others
     out: list[str], train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[int] = []
-    real = runs.train
+    real = training.train
 
     def killed_at(seed: int | None) -> None:
-        def training(cfg: Any) -> Any:
+        def counting(cfg: Any) -> Any:
             if cfg.seed == seed:
                 raise KeyboardInterrupt
             trained.append(cfg.seed)
             return real(cfg)
 
-        monkeypatch.setattr(runs, "train", training)
+        monkeypatch.setattr(training, "train", counting)
 
     killed_at(1)
     with pytest.raises(KeyboardInterrupt):

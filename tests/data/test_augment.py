@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -153,7 +155,7 @@ def test_random_numbers_are_uniform_and_uncorrelated() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"flip": 1.5}, {"rotation": -1}, {"erasing": -0.1}])
-def test_impossible_settings(setting: dict[str, float]) -> None:
+def test_impossible_settings(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="augment"):
         Augmentation(**setting)
 

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 
 from emotion_ai.contract import TASKS
 from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.evaluation.statistics import t_interval
 from emotion_ai.studies import ablations as module
-from emotion_ai.studies import runs
 from emotion_ai.studies.ablations import BASE, BEGIN, END, ablations
 from emotion_ai.studies.cross_validation import cross_validate
+from emotion_ai.training import train as training
 from emotion_ai.training.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -42,7 +43,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folders.append(Path(cfg.out))
         return train(cfg)
 
-    monkeypatch.setattr(runs, "train", counting)
+    monkeypatch.setattr(training, "train", counting)
     return folders
 
 
@@ -68,7 +69,7 @@ def test_cross_validation_tests_every_face_once(task: Any, tmp_path: Path, train
     (tmp_path / "fold-1" / "run.json").unlink()  # as if killed before it was written
     assert cross_validate(config("train", *arguments)) == pytest.approx(pooled)
     assert trained[2:] == [tmp_path / "fold-1"]
-    with pytest.raises(ConfigError, match=r"made with another epochs; delete its folder or give another out"):
+    with pytest.raises(ConfigError, match=r"made with epochs=1; delete its folder or give another out"):
         cross_validate(config("train", *arguments, "epochs=2"))
 
 
@@ -106,8 +107,7 @@ def small_plan(monkeypatch: pytest.MonkeyPatch) -> DictConfig:
         plan[task].changes = {name: change for name, change in plan[task].changes.items() if name in names}
         plan.budgets.quick[task] = TINY if task == "keypoints" else TINY[:-1]
     plan.budgets.quick.without = ["SGD"]
-    real = module.compose
-    monkeypatch.setattr(module, "compose", lambda name, *rest: plan if name == "ablations" else real(name, *rest))
+    monkeypatch.setattr(module, "load_plan", lambda: plan)
     return plan
 
 
@@ -168,8 +168,8 @@ def test_the_full_table_is_written_between_its_markers_alone(
 
 
 def row(value: float) -> module.Row:
-    gap = module.t_interval([value - 0.8] * 2)
-    same = module.t_interval([value, value])
+    gap = t_interval([value - 0.8] * 2)
+    same = t_interval([value, value])
     return module.Row("?", [], [value] * 2, same, 0.0, [value - 0.8] * 2, None if value == 0.8 else gap, 1.0, 5)
 
 

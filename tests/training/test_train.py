@@ -22,7 +22,7 @@ from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.provenance import RunRecord, environment
 from emotion_ai.training.config import TrainConfig
-from emotion_ai.training.modules import CalibratedLoss, EmotionModule, KeypointModule, Teachers
+from emotion_ai.training.modules import CalibratedLoss, EmotionModule, FaceModule, KeypointModule, Teachers
 from emotion_ai.training.train import load_splits, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -92,7 +92,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
     again = json.loads((tmp_path / "killed" / "run.json").read_text())
     assert again.pop("seconds") > record.pop("seconds") / 2 > 0, "nothing is left to train, its time stays"
     assert again == record
-    with pytest.raises(ConfigError, match="was trained with another batch_size, epochs; resume with the same settings"):
+    with pytest.raises(ConfigError, match="was trained with batch_size=32, epochs=4; resume with the same settings"):
         train(config(*arguments, f"out={tmp_path / 'killed'}", "resume=true", "epochs=9", "batch_size=16"))
     (tmp_path / "straight" / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
@@ -107,7 +107,7 @@ def test_eight_faces_can_be_overfitted(task: Any) -> None:
     faces = synthetic_faces(8, seed=3).faces(task)
     network = FaceNetwork(task, TINY)
     settings: dict[str, Any] = {"network": network, "augment": Augmentation(), "seed": 0}
-    module = (
+    module: FaceModule = (
         KeypointModule(**settings, smooth_l1_beta=3.0)
         if task == "keypoints"
         else EmotionModule(

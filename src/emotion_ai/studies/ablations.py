@@ -74,8 +74,7 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
         ConfigError: an unknown budget, a full one without data or document, or a folder with other runs.
         DataError: no dataset in the folder.
     """
-    with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-        plan = compose("ablations")
+    plan = load_plan()
     if budget not in plan.budgets:
         raise ConfigError(f"budget {budget}: choose one of {', '.join(plan.budgets)}")
     chosen = plan.budgets[budget]
@@ -120,6 +119,12 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
     console.print(Markdown(table))
     console.print(f"[green]wrote[/] {document or out / 'ablations.md'}", highlight=False, soft_wrap=True)
     return rows
+
+
+def load_plan() -> DictConfig:
+    """The budgets and changes of `conf/ablations.yaml`."""
+    with initialize_config_module("emotion_ai_conf", version_base="1.3"):
+        return compose("ablations")
 
 
 def _rows(

@@ -7,8 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.provenance import RunRecord
+from emotion_ai.training import train as training
 from emotion_ai.training.config import changed_settings, recorded_settings
-from emotion_ai.training.train import train
 
 
 def run(cfg: DictConfig) -> RunRecord:
@@ -22,8 +22,8 @@ def run(cfg: DictConfig) -> RunRecord:
     if "ddp" in str(cfg.trainer.get("strategy")):
         raise ConfigError("trainer=ddp: a series of runs takes one process; give trainer=cpu or trainer=gpu")
     if not path.is_file():
-        train(OmegaConf.merge(cfg, {"resume": True}))  # type: ignore[arg-type]
+        training.train(OmegaConf.merge(cfg, {"resume": True}))  # type: ignore[arg-type]
     record = RunRecord.from_dict(json.loads(path.read_text()))
     if changed := changed_settings(recorded_settings(cfg), record.config):
-        raise ConfigError(f"{path}: was made with another {', '.join(changed)}; delete its folder or give another out")
+        raise ConfigError(f"{path}: was made with {', '.join(changed)}; delete its folder or give another out")
     return record

@@ -221,14 +221,14 @@ def recorded_settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 def changed_settings(now: Mapping[str, Any], before: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys of the settings whose values differ, sorted."""
+    """Settings that differ, as "key=value" with the value from before, sorted by key."""
     changed = []
     for key in sorted(now.keys() | before.keys()):
         new, old = now.get(key), before.get(key)
         if isinstance(new, Mapping) and isinstance(old, Mapping):
             changed += changed_settings(new, old, f"{prefix}{key}.")
         elif new != old:
-            changed.append(f"{prefix}{key}")
+            changed.append(f"{prefix}{key}={'null' if old is None else old}")
     return changed
 
 

@@ -131,7 +131,7 @@ def _resume_from(config: TrainConfig, settings: dict[str, Any]) -> Path | None:
     if config.resume and last.is_file():
         before = load_network(last, config.task.name).record.config
         if changed := changed_settings(settings, before):
-            raise ConfigError(f"{last}: was trained with another {', '.join(changed)}; resume with the same settings")
+            raise ConfigError(f"{last}: was trained with {', '.join(changed)}; resume with the same settings")
         return last
     if last.exists() and not config.resume:
         raise ConfigError(f"{out}: already holds a run; add resume=true to continue it, or give another out=")
