@@ -26,25 +26,25 @@ test-install: $(READY) # the wheel in empty environments; downloads packages
 coverage: $(READY) # fails below the floor in pyproject.toml; build/coverage/index.html shows the lines
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html
 
-# trainings on processors: glibc keeps freed memory, whose pages would otherwise be fetched anew in every step
+# training on a processor: glibc keeps freed memory, whose pages would otherwise be fetched again in every step
 ablations weights-keypoints weights-emotion: export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 ablations weights-keypoints weights-emotion: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-# BUDGET=quick tries the pipeline in minutes, BUDGET=cpu takes hours; DATA is the folder of the datasets,
-# ABLATIONS="trainer=gpu" goes to every run
+# BUDGET=quick tries the pipeline in minutes, BUDGET=cpu takes hours; DATA is the folder of the datasets;
+# ABLATIONS="trainer=gpu" is passed to every run
 BUDGET ?= full
 DATA ?= $(EMOTION_AI_DATA)
 ablations: $(READY)
 	$(BIN)/emotion-ai ablations --budget $(BUDGET) $(if $(DATA),--data "$(DATA)") $(ABLATIONS)
 
-# the recipe of the weights that come with the package; hours on a processor, minutes with TRAINER=gpu; goes on where it
-# stopped; -j2 trains for both tasks side by side
+# the recipe of the bundled weights: hours on a processor, minutes with TRAINER=gpu; started again, it resumes; -j2 trains
+# both tasks side by side
 TRAINER ?= cpu_bf16
 OUT := runs/weights
-found = $(or $(firstword $(shell find -L "$(DATA)" -name '$(1)')),$(error no $(1) in "$(DATA)": give DATA=folder))
+weights-keypoints weights-emotion: export EMOTION_AI_DATA := $(DATA)
 TRAIN = $(BIN)/emotion-ai train trainer=$(TRAINER) resume=true
-POINTS = data.train=$(call found,training.csv*) data.test=$(call found,validation.csv*)
-FER = data.train=$(call found,fer2013.csv*)
+POINTS = data=kaggle 'data.test=$$EMOTION_AI_DATA/validation.csv*'
+VOTES = 'data.vote_file=$$EMOTION_AI_DATA/fer2013new.csv'
 weights: weights-keypoints weights-emotion
 
 weights-keypoints: $(READY)
@@ -56,11 +56,11 @@ weights-keypoints: $(READY)
 		'teachers=[$(OUT)/first/best.ckpt,$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
 
 weights-emotion: $(READY)
-	$(TRAIN) experiment=emotion $(FER) out=$(OUT)/long
-	$(TRAIN) experiment=emotion_short $(FER) out=$(OUT)/short
-	$(TRAIN) experiment=emotion_votes $(FER) data.vote_file=$(call found,fer2013new.csv) out=$(OUT)/votes \
+	$(TRAIN) experiment=emotion data=fer2013 out=$(OUT)/long
+	$(TRAIN) experiment=emotion_short data=fer2013 out=$(OUT)/short
+	$(TRAIN) experiment=emotion_votes data=fer2013 $(VOTES) out=$(OUT)/votes \
 		init_from=$(OUT)/long/best.ckpt 'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
-	$(TRAIN) experiment=emotion_distilled $(FER) data.vote_file=$(call found,fer2013new.csv) out=$(OUT)/emotion \
+	$(TRAIN) experiment=emotion_distilled data=fer2013 $(VOTES) out=$(OUT)/emotion \
 		init_from=$(OUT)/votes/best.ckpt 'teachers=[$(OUT)/votes/best.ckpt,$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 
 bench-export: $(READY)

@@ -67,8 +67,8 @@ def test_points_against_a_float64_reference(transform: tuple[float, float, float
         face = np.stack([95 - face[:, 0], face[:, 1]], 1)[list(FLIP)]
     radians = np.deg2rad(angle)
     turn = factor * np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
-    wanted = (face - 47.5) @ turn.T + 47.5 + [dx, dy]
-    assert np.abs(got - wanted).max() < 1e-3
+    expected = (face - 47.5) @ turn.T + 47.5 + [dx, dy]
+    assert np.abs(got - expected).max() < 1e-3
 
 
 @settings(max_examples=40)
@@ -165,8 +165,8 @@ def test_the_blur_is_binomial_and_keeps_even_faces() -> None:
     point[0, 0, 40, 50] = 1.0
     once = torch.tensor([1, 4, 6, 4, 1]) / 16
     twice = torch.nn.functional.conv1d(once[None, None], once[None, None], padding=4)[0, 0]  # symmetric: no flip
-    wanted = torch.zeros(CROP_SIZE, CROP_SIZE)
-    wanted[36:45, 46:55] = twice[:, None] * twice[None, :]
-    torch.testing.assert_close(blurred(point)[0, 0], wanted)
+    expected = torch.zeros(CROP_SIZE, CROP_SIZE)
+    expected[36:45, 46:55] = twice[:, None] * twice[None, :]
+    torch.testing.assert_close(blurred(point)[0, 0], expected)
     even = torch.full((2, 1, CROP_SIZE, CROP_SIZE), 200.0)
     torch.testing.assert_close(blurred(even), even)

@@ -152,7 +152,7 @@ def test_the_full_table_is_written_between_its_markers_alone(
     (data / "training.csv").touch()
     small_plan.budgets.full.document = str(document)
     document.write_text("nothing here")
-    with pytest.raises(ConfigError, match="not a file with the markers"):
+    with pytest.raises(ConfigError, match="has no markers"):
         ablations("full", data, tmp_path)
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     monkeypatch.setattr(module, "_rows", lambda *_: {BASE: row(0.8), "change": row(0.7)})

@@ -243,7 +243,7 @@ def test_epochs_are_chosen_by_the_loss_that_calibration_would_leave() -> None:
 def test_the_metrics_of_a_run_are_those_of_the_weights_that_it_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the best epoch is not the last, whose averaged weights must not be judged instead."""
+    """Also where the best epoch is not the last, whose averaged weights must not be evaluated instead."""
     monkeypatch.setattr(KeypointModule, "mode", "max")
     cfg = config(*QUICK, "task=keypoints", "data.test=synthetic", "epochs=3", f"out={tmp_path}")
     metrics = train(cfg)

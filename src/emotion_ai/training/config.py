@@ -168,7 +168,7 @@ class TrainConfig:
             ConfigError: an unknown or missing key, a value of the wrong type or out of range, or settings that
                 contradict each other.
         """
-        if missing := sorted(OmegaConf.missing_keys(cfg)):
+        if missing := missing_settings(cfg):
             raise ConfigError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=...")
         values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
         data = values["data"]
@@ -176,6 +176,14 @@ class TrainConfig:
             data |= {"val": VAL_SHARE, "test": data["val"]}
         data |= {key: find_data(data[key]) for key in _FILES if isinstance(data.get(key), str)}
         return bind(cls, values)
+
+
+def missing_settings(cfg: DictConfig) -> list[str]:
+    """Dotted keys that must still be given, sorted.
+
+    A recipe marks a key that has a default elsewhere with "<required>": OmegaConf keeps the default under "???".
+    """
+    return sorted(OmegaConf.missing_keys(cfg) | {str(key) for key in cfg if cfg._get_node(key) == "<required>"})
 
 
 @dataclass(frozen=True)
