@@ -37,7 +37,13 @@ def test_a_record_of_an_older_version_is_read() -> None:
     assert record.data.val is None
     assert record.data.training_duplicates_of_test_removed == 3
     assert record.config["data"] == {"train": "a.csv", "val": 0.1, "test": "b.csv", "vote_file": None}
-    assert record.config["task"] == {"name": "emotion", "label_smoothing": 0.1, "dropout": 0.2}
+    assert record.config["task"] == {
+        "name": "emotion",
+        "label_smoothing": 0.1,
+        "dropout": 0.2,
+        "augment": {"erasing_size": [0.1, 0.4]},
+        "confident_accuracy": 0.9,
+    }
     assert record.config["optimizer"] == {
         "_target_": "torch.optim.SGD",
         "momentum": 0.9,
