@@ -47,7 +47,8 @@ def build(source: ModelSource, session: ModelSession, folder: Path) -> gr.Blocks
                 compare = CompareTab(context)
         gr.HTML(_footer(source, folder))
         dropdowns = [read.choice, live.choice, compare.first, compare.second]
-        gr.Timer(STATUS_SECONDS).tick(
+        gr.on(
+            [page.load, gr.Timer(STATUS_SECONDS).tick],
             _check_server(session, read, len(dropdowns)),
             [shown, *read.inputs],
             [status, shown, *dropdowns, *read.outputs],

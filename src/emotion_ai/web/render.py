@@ -155,7 +155,11 @@ def version_report(info: VersionInfo, version: int) -> str:
     metrics = ""
     if info.metrics:
         values = [(name, f"{value:.4f}") for name, value in sorted(info.metrics.items())]
-        metrics = _html_table("Test metrics of the checkpoints", [("metric", False), ("value", True)], values)
+        metrics = _html_table(
+            "Test metrics recorded in training; those in the model card may be newer",
+            [("metric", False), ("value", True)],
+            values,
+        )
     return f'<section class="ea-result" aria-label="Metrics and parity">{metrics}{_parity(info, version)}</section>'
 
 
