@@ -10,7 +10,8 @@ from emotion_ai.cli import web
 from emotion_ai.errors import ConfigError, ExportError
 
 
-def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMOTION_AI_CACHE", str(tmp_path))
     calls = []
 
     def export(arguments: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
@@ -27,7 +28,7 @@ def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch,
         web.bundled_models(console)
     folder = web.bundled_models(console)
     assert web.bundled_models(console) == folder
-    assert folder.parent == own_cache
+    assert folder.parent == tmp_path
     assert len(calls) == 2
 
 
