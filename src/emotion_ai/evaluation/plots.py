@@ -281,7 +281,8 @@ def class_scores(scores: EmotionScores) -> Figure:
     figure, axis = _plain(6.4, 3.8)
     place = np.arange(len(EMOTIONS))
     for offset, name, colour in ((-0.26, "precision", BLUE), (0, "recall", ORANGE), (0.26, "f1", GREEN)):
-        axis.bar(place + offset, [c[name] for c in scores.per_class.values()], 0.25, label=name, color=colour)
+        values = [c[name] for c in scores.per_class.values()]
+        axis.bar(place + offset, values, 0.25, label="F1" if name == "f1" else name, color=colour)
     names = [f"{e}\n{int(c['faces'])} faces" for e, c in scores.per_class.items()]
     axis.set_xticks(place, names)
     axis.set(ylim=(0, 1), title="Scores of each class")
