@@ -1,0 +1,37 @@
+"""Batches: order, shares of processes, the one resize."""
+
+import numpy as np
+import torch
+
+from emotion_ai.data.batches import Batches, resize_to_crops
+from emotion_ai.data.synthetic import synthetic_faces
+
+
+def test_batches_share_an_epoch_between_processes() -> None:
+    faces = synthetic_faces(23, seed=0).faces("emotion")
+    epoch = 0
+
+    def rows(rank: int, world: int) -> list[int]:
+        batches = Batches(faces, 5, torch.device("cpu"), lambda: epoch, shuffle_seed=1, rank=rank, world=world)
+        found = [row for _, _, rows in batches for row in rows.tolist()]
+        assert len(found) == len(batches) * 5
+        return found
+
+    first, second = rows(0, 2), rows(1, 2)
+    assert not set(first) & set(second)
+    assert len(first) == len(second) == 10
+    before = rows(0, 1)
+    epoch = 1
+    assert rows(0, 1) != before
+    kept = Batches(faces, 5, torch.device("cpu"), lambda: 0)
+    assert [row for _, _, rows in kept for row in rows.tolist()] == list(range(23))
+    assert len(kept) == 5
+
+
+def test_small_images_take_the_one_resize() -> None:
+    from emotion_ai.vision.crops import resize_to_crop
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 48), dtype=np.uint8)
+    crops = resize_to_crops(torch.from_numpy(images))
+    expected = np.stack([resize_to_crop(image) for image in images])
+    np.testing.assert_allclose(crops[:, 0].numpy(), expected, atol=1e-3)
