@@ -77,6 +77,7 @@ def hydra_errors() -> Iterator[None]:
         ("experiment=emotoin", "experiment=emotoin: unknown choice emotoin; did you mean emotion"),
         ("data.train=a,b.csv", "data.train=a,b.csv has several values: add -m for one run each"),
         ("+seed=3", "Could not append to config"),
+        ("seed", "seed: not a setting; write key=value"),
     ],
 )
 @pytest.mark.usefixtures("hydra_errors")

@@ -104,7 +104,7 @@ def test_a_run_starts_from_given_weights_and_its_last_checkpoint_is_that_of_the_
     tmp_path: Path, make_network: Callable[..., FaceNetwork]
 ) -> None:
     file = tmp_path / "first.safetensors"
-    save_network(make_network("emotion", TINY), file, RunRecord())
+    save_network(make_network("emotion", TINY, head="regression"), file, RunRecord())
     still = [*QUICK, "task=emotion", f"init_from={file}", "optimizer.lr=0", "epochs=3"]
     train(
         config(*still, f"teachers=[{file}]", "distill_weight=0.5", f"out={tmp_path / 'still'}")

@@ -1,6 +1,8 @@
 """Lightning's Trainer: the user's arguments, loggers, callbacks, optimizers and schedules."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +49,18 @@ def test_arguments_of_the_trainer_work(arguments: list[str], tmp_path: Path) -> 
     metrics = train(config(*TINY, *arguments, *logger, f"out={tmp_path / 'run'}"))
     assert all(key.startswith(("val/", "test/")) for key in metrics)
     assert (tmp_path / "run" / "network.safetensors").exists()
+
+
+def test_the_network_can_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Callable[..., Any]] = []
+
+    def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_function)
+    train(config(*TINY, "compile=true", "+trainer.fast_dev_run=true", f"out={tmp_path}"))
+    assert [function.__name__ for function in compiled] == ["outputs"]
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])

@@ -65,6 +65,8 @@ def explained(error: Exception, config: str, arguments: Sequence[str]) -> Config
         return ConfigError(
             f"{key}={value} has several values: add -m for one run each, or quote a single one: {single}"
         )
+    if match := re.match(r"Error parsing override '(.+?)' missing EQUAL", text):
+        return ConfigError(f"{match[1]}: not a setting; write key=value")
     if match := re.match(r"Could not override '([\w.@/]+)'\.", text):
         key = match[1].partition("@")[0]
         return ConfigError(unknown_key(key, _known_keys(config, key, arguments)))
