@@ -115,7 +115,9 @@ ENCODERS: dict[Task, dict[str, Any]] = {
 def random_network(task: Task, encoder: dict[str, Any], seed: int = 0, head: str = "heatmap") -> FaceNetwork:
     """As after training: no statistic, gain or head weight is left at a value that hides a wrong conversion."""
     generator = torch.Generator().manual_seed(seed)
-    network = FaceNetwork(task, encoder, {"name": head}, mean=120.0, std=60.0).eval()
+    with torch.random.fork_rng(devices=[]):  # the same in every worker
+        torch.manual_seed(seed)
+        network = FaceNetwork(task, encoder, {"name": head}, mean=120.0, std=60.0).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

@@ -191,7 +191,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, its event loop runs
 def browser(camera: Path) -> Iterator[Browser]:
     if not BROWSER:
         pytest.skip("chromium is not installed")
