@@ -240,4 +240,4 @@ def test_the_bundled_weights_match_their_cards(
     found = re.search(rf"^\| {metric} \| ([\d.]+) \|", card, re.MULTILINE)
     assert found
     assert value == pytest.approx(float(found[1]), abs=1e-3)
-    assert ("FER+ (MIT licence)" in card) == (task == "emotion")  # all training data are named
+    assert ("FER+ votes (MIT licence)" in card) == (task == "emotion")  # all training data are named
