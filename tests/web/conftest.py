@@ -209,7 +209,7 @@ class OpenPage(Protocol):
     def __call__(self, width: int = 1280, **options: Any) -> Page: ...
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def desktop(browser: Browser) -> Iterator[BrowserContext]:
     """Shared by the tests that need no other window, so that the page's scripts are loaded once."""
     with browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True) as context:
