@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emotion_ai_export.serving.embedded.errors import TYPE_NAMES, ServingError
 
 _ECHO = 512  # characters of a value in an error
+_MAX_RANK = 64  # of NumPy
 _INT32 = (-(2**31), 2**31 - 1)
 _RANGES = {"int64": (-(2**63), 2**63 - 1), "uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1)}
 _KINDS = {dict: "Object", list: "Array", str: "String", int: "Number", float: "Number", type(None): "Null"}
@@ -84,6 +85,8 @@ def _bytes(value: Any) -> bytes:
 
 
 def to_array(leaves: list[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if len(shape) > _MAX_RANK:
+        raise ServingError(f"Tensors of more than {_MAX_RANK} dimensions are not supported, got {len(shape)}")
     if dtype.kind in "iu" and dtype.itemsize < 4:
         return np.array(leaves, np.int32).astype(dtype).reshape(shape)  # the server wraps values out of range
     with np.errstate(over="ignore"):  # 1e39 is infinite in float32

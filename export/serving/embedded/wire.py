@@ -30,6 +30,8 @@ _SYNTAX = {
     "Unterminated string starting at": "Missing a closing quotation mark in string.",
     "Invalid \\escape": "Invalid escape character in string.",
     "Expecting ',' delimiter": "Missing a comma or a closing bracket.",
+    "Illegal trailing comma before end of object": "Missing a name for object member.",
+    "Illegal trailing comma before end of array": "Invalid value.",
 }
 
 
@@ -55,7 +57,10 @@ def parse_body(body: bytes) -> dict[str, Any]:
     try:
         value, _ = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
-        where = f"at offset: {offset + error.pos}"
+        position = error.pos
+        if error.msg.startswith("Illegal trailing comma"):  # from Python 3.13 on, and placed at the comma
+            position = len(text) - len(text[position + 1 :].lstrip())
+        where = f"at offset: {offset + position}"
         raise ServingError(f"JSON Parse error: {_SYNTAX.get(error.msg, error.msg + '.')} {where}") from error
     except _TooBig as error:
         where = f"at offset: {offset + text.find(str(error))}"

@@ -52,6 +52,8 @@ def test_images_are_accepted_and_other_bytes_rejected(built: Path, base: Path) -
         b"\x00\xff\xfe",
         b"[" * 100_000,
         b'{"instances":' + b"[" * 3000 + b"]" * 3000 + b"}",
+        b'{"instances":' + b"[" * 100 + b"1" + b"]" * 100 + b"}",
+        b'{"instances": [1], }',
         b'{"instances": [' + b"9" * 5000 + b"]}",
         b'{"signature_name": "\\ud800", "instances": [1]}',
         b'{"signature_name": "serving_bytes", "instances": ["\\ud800"]}',
@@ -62,7 +64,7 @@ def test_images_are_accepted_and_other_bytes_rejected(built: Path, base: Path) -
         b'{"inputs": {"images": {"images": 1}}}',
         b'{"inputs": "text"}',
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_malformed_bodies_are_rejected(built: Path, base: Path, body: bytes) -> None:
     put(built, base, 1)
