@@ -20,18 +20,20 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
         sync: waits until the file and its name are on the disk.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the file cannot be written; the error names `path`.
     """
     partial = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.partial")
-    partial.touch(exist_ok=False)
     try:
+        partial.touch(exist_ok=False)
         yield partial
         if sync:
             sync_path(partial)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file at all
         raise
     if sync:
         sync_path(path.parent)

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from importlib.metadata import version
@@ -104,6 +105,41 @@ def test_errors_are_one_line_and_exit_code_2(
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("command", ["data", "evaluate"])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/run.json"),
+            "a/run.json: No space left on device; free some space, or write to another disk",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.csv"),
+            "a.csv: Permission denied; check the permissions, or use another folder",
+        ),
+        (OSError("odd"), "odd"),
+    ],
+    ids=str,
+)
+def test_what_the_operating_system_refuses_is_one_line(
+    command: str,
+    error: OSError,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("emotion_ai.evaluation.stage.evaluate", refuse)
+    monkeypatch.setattr("emotion_ai.data.loaders.load", refuse)
+    monkeypatch.chdir(tmp_path)
+    arguments = {"data": ["data", "a.csv"], "evaluate": ["evaluate", "task=emotion", "checkpoint=bundled"]}[command]
+    assert call(arguments, monkeypatch) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 def test_a_hydra_stage_fails_in_one_line_from_the_shell(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Files are written completely or not at all."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, sync: bool) -> None:
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    def full(partial: Path) -> None:
+        partial.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write(2) fails: without a name
+
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="No space left") as raised, atomic_path(path) as partial:
+        full(partial)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as is_folder:
+        write_text(tmp_path / "folder", "text")
+    assert is_folder.value.filename == str(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError) as missing:
+        write_text(tmp_path / "none" / "a.txt", "text")
+    assert missing.value.filename == str(tmp_path / "none" / "a.txt")

@@ -50,9 +50,9 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of `emotion-ai`: user errors print one line to stderr and exit with 2."""
+    """Entry point of `emotion-ai`: errors of the user or the operating system print one line and exit with 2."""
     try:
         with optional_imports():
             app()
-    except EmotionAIError as error:
+    except (EmotionAIError, OSError) as error:
         fail(error)

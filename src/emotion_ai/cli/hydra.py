@@ -30,7 +30,7 @@ def run_stage(config: str, module: str, function: str) -> None:
             if missing := sorted(load("omegaconf").OmegaConf.missing_keys(cfg)):
                 raise ConfigError(f"emotion-ai {config}: {', '.join(missing)} must be given, e.g. {missing[0]}=...")
             return run(cfg)
-        except EmotionAIError as error:
+        except (EmotionAIError, OSError) as error:
             fail(error)
 
     arguments, notice = overrides.prepare(original[2:])
