@@ -95,6 +95,11 @@ def reading(mean: float) -> dict[str, Any]:
     return {"keypoints": [[mean, 2.0]] * 15, "probabilities": [0.1, 0.2, 0.3, 0.25, 0.15]}
 
 
+def probable(first: Any, second: Any) -> dict[str, Any]:
+    zero = type(first)(0)
+    return {**reading(1.0), "probabilities": [first, second, zero, zero, zero]}
+
+
 def decoded(body: Any) -> list[np.ndarray]:
     return [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(instance["b64"], validate=True))))
@@ -285,12 +290,35 @@ def test_no_server_is_one_line(server: FakeServer) -> None:
         ({"predictions": [{**reading(1.0), "probabilities": ["a"] * 5}]}, "the response of face lacks"),
         ({"predictions": [{**reading(1.0), "probabilities": [None] * 5}]}, "NaN or infinite"),
         ({"predictions": [reading(float("nan"))]}, "keypoints contains NaN or infinite values"),
+        ({"predictions": [reading(1e39)]}, "keypoints contains NaN or infinite values"),
+        ({"predictions": [reading(10**400)]}, "the response of face lacks keypoints"),
+        (
+            {"predictions": [reading(-193.0)]},
+            "keypoints lie from -193 to 2 in pixels of the 96x96 crop, outside -192",
+        ),
+        ({"predictions": [reading(289.0)]}, "to 289 in pixels of the 96x96 crop, outside -192 to 288; the model is"),
+        ({"predictions": [probable(1.2, -0.2)]}, r"probabilities must be between 0 and 1, got -0\.2 to 1\.2"),
+        ({"predictions": [probable(0.5, 0.2)]}, r"probabilities of a face must sum to 1, got 0\.7"),
+        ({"predictions": [probable(0.0, 0.0)]}, "probabilities of a face must sum to 1, got 0;"),
+        ({"predictions": [probable("0.5", "0.5")]}, "the response of face lacks probabilities"),
+        ({"predictions": [probable(True, False)]}, "the response of face lacks probabilities"),
     ],
 )
 def test_a_response_that_breaks_the_contract_is_a_server_failure(server: FakeServer, body: Any, text: str) -> None:
     server.respond((200, body))
     with pytest.raises(errors.ServerFailureError, match=text):
         FaceClient(server.url).read_crops(np.zeros((1, 9, 9), np.uint8))
+
+
+def test_negative_standard_deviations_are_a_server_failure(server: FakeServer) -> None:
+    spread = np.full((15, 2), 3.0)
+    client = FaceClient(server.url, signature="serving_uncertainty")
+    server.respond((200, {"predictions": [{**reading(1.0), "deviations": spread.tolist()}]}))
+    assert client.read_crops(np.zeros((1, 9, 9), np.uint8)).deviations is not None
+    spread[7, 1] = -0.25
+    server.respond((200, {"predictions": [{**reading(1.0), "deviations": spread.tolist()}]}))
+    with pytest.raises(errors.ServerFailureError, match=r"deviations must not be negative, got -0\.25"):
+        client.read_crops(np.zeros((1, 9, 9), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_resize_returns_a_96x96_image_unchanged_and_does_not_round() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 5), (96, 96, 3), (96,), (1, 96, 96)])
 def test_resize_refuses_what_is_no_gray_image(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match=r"must be gray \(H, W\)"):
+    with pytest.raises(ImageError, match=r"must be gray, uint8 \(H, W\)"):
         resize_to_crop(np.zeros(shape, np.uint8))
 
 

@@ -23,7 +23,7 @@ from emotion_ai.data.loaders import load
 from emotion_ai.evaluation.statistics import Estimate, bootstrap
 from emotion_ai.evaluation.tables import INTERVAL, Cell, Column, Interval, ReportTable
 from emotion_ai.inference.pipeline import read_boxes
-from emotion_ai.inference.results import CropReader, CropReadings, Crops
+from emotion_ai.inference.results import CropReader, CropReadings, Crops, check_crops
 from emotion_ai.models import load_network
 from emotion_ai.vision.crops import Box, box_from_detection, box_from_points, crop, resize_to_crop
 from emotion_ai.vision.detector import find_faces
@@ -49,7 +49,7 @@ class PointsReader:
         self._network = load_network(checkpoint, "keypoints").network
 
     def read_crops(self, images: Crops) -> CropReadings:
-        crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None]
+        crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in check_crops(images)]))[:, None]
         with torch.inference_mode():
             points = self._network(crops).numpy()
         return CropReadings(points, np.full((len(points), len(EMOTIONS)), np.nan, np.float32))

@@ -8,26 +8,24 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from emotion_ai.client.checks import SHAPES, check_inputs, check_output
 from emotion_ai.client.rest import RestTransport
 from emotion_ai.client.transport import Connection, Inputs, Transport
 from emotion_ai.contract import (
     BYTES_INPUT,
     BYTES_SIGNATURE,
     DEVIATIONS,
-    EMOTIONS,
     INPUTS,
-    KEYPOINTS,
     Servable,
     outputs,
 )
-from emotion_ai.errors import ClientError, ConfigError, ImageError, ServerFailureError
+from emotion_ai.errors import ClientError, ConfigError, ServerFailureError
 from emotion_ai.inference.pipeline import read_photo
-from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_threshold
+from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_crops, check_threshold
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai.vision.photo import Photo, Source, encode_png
 
 BATCH = 32
-_SHAPES = {"keypoints": (len(KEYPOINTS), 2), DEVIATIONS: (len(KEYPOINTS), 2), "probabilities": (len(EMOTIONS),)}
 
 
 class FaceClient:
@@ -92,16 +90,18 @@ class FaceClient:
         Crops are sent without loss, at most 32 in a request.
 
         Raises:
-            ImageError: a crop is not uint8 (H, W).
+            ImageError: a crop is not gray, uint8 (H, W).
             ClientError: the request fails, or the response breaks the contract.
         """
-        found = {name: np.full((len(images), *shape), np.nan, np.float32) for name, shape in _SHAPES.items()}
+        images = check_crops(images)
+        found = {name: np.full((len(images), *shape), np.nan, np.float32) for name, shape in SHAPES.items()}
         for start in range(0, len(images), BATCH):
-            crops = [_checked(start + i, image) for i, image in enumerate(images[start : start + BATCH])]
+            crops = images[start : start + BATCH]
             if INPUTS[self.signature] == BYTES_INPUT:
-                predictions = self.predict([encode_png(crop) for crop in crops])
+                predictions = self._predict([encode_png(crop) for crop in crops], self.signature)
             else:
-                predictions = self.predict(np.stack([resize_to_crop(crop) for crop in crops])[..., None])
+                pixels = np.stack([resize_to_crop(crop) for crop in crops])[..., None]
+                predictions = self._predict(pixels, self.signature)
             for name, values in predictions.items():
                 found[name][start : start + BATCH] = values
         deviations = found[DEVIATIONS] if DEVIATIONS in outputs(self.connection.model, self.signature) else None
@@ -127,25 +127,17 @@ class FaceClient:
             signature: replaces the client's.
 
         Raises:
+            ImageError: the inputs are neither.
             ClientError: the request fails, or the response breaks the contract.
         """
-        signature, model, url = signature or self.signature, self.connection.model, self.connection.url
-        _check_signature(model, signature)
-        names = outputs(model, signature)
-        values: Inputs = list(inputs) if INPUTS[signature] == BYTES_INPUT else np.asarray(inputs, np.float32)
-        response = self._transport.predict(signature, values, names)
-        found = {}
-        for name in names:
-            try:
-                found[name] = np.array(response[name], np.float32)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ServerFailureError(f"{url}: the response of {model} lacks {name} ({error!r})") from error
-            shape = (len(values), *_SHAPES[name])
-            if found[name].shape != shape:
-                raise ServerFailureError(f"{url}: {name} must have the shape {shape}, got {found[name].shape}")
-            if not np.isfinite(found[name]).all():
-                raise ServerFailureError(f"{url}: {name} contains NaN or infinite values; the model is broken")
-        return found
+        signature = signature or self.signature
+        _check_signature(self.connection.model, signature)
+        return self._predict(check_inputs(signature, inputs), signature)
+
+    def _predict(self, inputs: Inputs, signature: str) -> dict[str, NDArray[np.float32]]:
+        names = outputs(self.connection.model, signature)
+        response = self._transport.predict(signature, inputs, names)
+        return {name: check_output(name, response.get(name), len(inputs), self.connection) for name in names}
 
     def metadata(self) -> dict[str, Any]:
         """The served version's number and signatures, as TensorFlow Serving describes them in JSON.
@@ -197,13 +189,6 @@ def _transport(connection: Connection, session: requests.Session | None) -> Tran
     from emotion_ai.client.rpc import GrpcTransport
 
     return GrpcTransport(connection)
-
-
-def _checked(position: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 2 or not image.size:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ImageError(f"crop {position} must be gray, uint8 (H, W), got {got}")
-    return image
 
 
 def _check_signature(model: Servable, signature: str) -> None:

@@ -65,6 +65,11 @@ class Connection:
         return self._parts.netloc.rpartition("@")[2]
 
     @property
+    def shown(self) -> str:
+        """The URL for messages, without a user name and password."""
+        return f"{self.scheme}://{self.address}{self._parts.path}"
+
+    @property
     def local(self) -> bool:
         """Whether the server runs on this machine, which proxies do not reach."""
         return self._parts.hostname in ("127.0.0.1", "localhost", "::1")

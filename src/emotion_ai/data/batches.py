@@ -8,13 +8,20 @@ from torch import Tensor
 
 from emotion_ai.contract import CROP_SIZE
 from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.errors import ImageError
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images float32 (B, 1, 96, 96), targets, row numbers int64 (B,)."""
 
 
 def resize_to_crops(images: Tensor) -> Tensor:
-    """The one resize, batched: uint8 (B, H, W) to float32 (B, 1, 96, 96), half-pixel bilinear, antialiased."""
+    """The one resize, batched: uint8 (B, H, W) to float32 (B, 1, 96, 96), half-pixel bilinear, antialiased.
+
+    Raises:
+        ImageError: the images are not uint8 (B, H, W).
+    """
+    if images.dtype != torch.uint8 or images.ndim != 3:
+        raise ImageError(f"images must be uint8 (B, H, W), got {images.dtype} {tuple(images.shape)}")
     crops = images[:, None].float()
     if crops.shape[-2:] == (CROP_SIZE, CROP_SIZE):
         return crops

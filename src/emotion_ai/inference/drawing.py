@@ -10,6 +10,7 @@ from PIL import Image, ImageFont
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.inference.canvas import Area, Colour, Layer, Point
 from emotion_ai.inference.results import FaceReading
+from emotion_ai.vision.crops import check_rgb
 
 ELLIPSE_95 = math.sqrt(-2 * math.log(0.05))
 """Half axes, in standard deviations, of the ellipse that holds 95 % of a normal distribution in 2-D."""
@@ -58,8 +59,11 @@ def annotate(
         names: writes the points' names beside large faces, or their numbers, from 1, if another face is in the way.
         ellipses: draws the 95 % region of each point with standard deviations, assuming normal errors along x and y.
         bars: draws the probabilities beside each face if there is room; not together with names.
+
+    Raises:
+        ImageError: the photo is not colour, uint8 (H, W, 3).
     """
-    picture = Image.fromarray(rgb)
+    picture = Image.fromarray(check_rgb(rgb, "the photo"))
     scale = max(_MIN_SIDE / max(picture.size), 1.0)
     if scale > 1:
         size = (round(picture.width * scale), round(picture.height * scale))

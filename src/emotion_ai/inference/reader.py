@@ -8,7 +8,7 @@ import numpy as np
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import ConfigError, MissingExtraError
 from emotion_ai.inference.pipeline import read_photo
-from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_threshold
+from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_crops, check_threshold
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai.vision.photo import Photo, Source
 
@@ -75,8 +75,13 @@ class FaceReader:
         return cls(points.network.to(place), classifier.network.to(place), uncertain_below)
 
     def read_crops(self, images: Crops) -> CropReadings:
-        """Keypoints, their standard deviations, and probabilities of crops, of any size, in their order."""
-        if len(images) == 0:
+        """Keypoints, their standard deviations, and probabilities of crops, of any size, in their order.
+
+        Raises:
+            ImageError: a crop is not gray, uint8 (H, W).
+        """
+        images = check_crops(images)
+        if not images:
             none = np.zeros((0, len(KEYPOINTS), 2), np.float32)
             return CropReadings(none, np.zeros((0, len(EMOTIONS)), np.float32), none)
         crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
-from emotion_ai.errors import ConfigError
-from emotion_ai.vision.crops import Box
+from emotion_ai.errors import ConfigError, ImageError
+from emotion_ai.vision.crops import Box, check_gray, describe
 from emotion_ai.vision.photo import Photo, Source
 
 if TYPE_CHECKING:
@@ -149,6 +149,18 @@ class PhotoReader(CropReader, Protocol):
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """The faces of a photo, from left to right."""
         ...
+
+
+def check_crops(images: Crops) -> list[NDArray[np.uint8]]:
+    """The crops one by one, unchanged; both readers take what this takes.
+
+    Raises:
+        ImageError: one of them is not gray, uint8 (H, W), or these are no crops at all.
+    """
+    single = isinstance(images, np.ndarray) and images.ndim in (0, 2) and images.size
+    if single or not isinstance(images, Sequence | np.ndarray) or isinstance(images, str | bytes):
+        raise ImageError(f"crops must be uint8 (N, H, W) or a list of arrays (H, W), got {describe(images)}")
+    return [check_gray(image, f"crop {position}") for position, image in enumerate(images)]
 
 
 def check_threshold(uncertain_below: float) -> float:

@@ -14,16 +14,46 @@ from emotion_ai.contract import CROP_SIZE, KEYPOINTS, MEAN_FACE
 from emotion_ai.errors import ImageError
 
 
-def resize_to_crop(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-    """The one resize: gray (H, W), 0-255, to float32 (96, 96), not rounded.
+def check_gray(image: Any, name: str) -> NDArray[np.uint8]:
+    """Returns an image unchanged.
+
+    Raises:
+        ImageError: it is not gray, uint8 (H, W), or has no pixels; `name` says which it is.
+    """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 2 and image.size:
+        return image
+    raise ImageError(f"{name} must be gray, uint8 (H, W), got {describe(image)}")
+
+
+def check_rgb(image: Any, name: str) -> NDArray[np.uint8]:
+    """Returns an image unchanged.
+
+    Raises:
+        ImageError: it is not colour, uint8 (H, W, 3), or has no pixels; `name` says which it is.
+    """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size:
+        return image
+    raise ImageError(f"{name} must be colour, uint8 (H, W, 3), got {describe(image)}")
+
+
+def describe(value: Any) -> str:
+    """What a value is, for messages: dtype and shape of an array, otherwise the type."""
+    if not isinstance(value, np.ndarray):
+        return type(value).__name__
+    scaled = value.dtype.kind == "f" and value.size and 0 <= value.min() <= value.max() <= 1
+    remedy = "; for pixels from 0 to 1 give np.rint(255 * pixels).astype(np.uint8)" if scaled else ""
+    return f"{value.dtype} {value.shape}{remedy}"
+
+
+def resize_to_crop(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The one resize: gray uint8 (H, W) to float32 (96, 96), 0-255, not rounded.
 
     Half-pixel bilinear, antialiased when shrinking, aspect not kept: x96 = (x + 1/2) * 96 / W - 1/2.
 
     Raises:
-        ImageError: the image does not have two dimensions, or has no pixels.
+        ImageError: the image is not uint8 (H, W), or has no pixels.
     """
-    if image.ndim != 2 or image.size == 0:
-        raise ImageError(f"a face crop must be gray (H, W), got the shape {image.shape}")
+    check_gray(image, "a face crop")
     if image.shape == (CROP_SIZE, CROP_SIZE):
         return image.astype(np.float32)
     floating = Image.fromarray(image.astype(np.float32))  # mode F: the result is not rounded
@@ -86,7 +116,12 @@ def box_from_points(points: NDArray[np.floating[Any]]) -> Box:
 
 
 def crop(gray: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """The pixels of `box.rounded()`, uint8 (S, S); outside the photo its border is repeated."""
+    """The pixels of `box.rounded()`, uint8 (S, S); outside the photo its border is repeated.
+
+    Raises:
+        ImageError: the photo is not gray, uint8 (H, W).
+    """
+    check_gray(gray, "the photo")
     box = box.rounded()
     rows = np.arange(box.top, box.top + box.size).clip(0, gray.shape[0] - 1)
     columns = np.arange(box.left, box.left + box.size).clip(0, gray.shape[1] - 1)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from emotion_ai.vision import blazeface
 from emotion_ai.vision.blazeface import CANVAS
+from emotion_ai.vision.crops import check_rgb
 from emotion_ai.vision.overlap import overlaps
 
 _SMALL = 48  # pixels of the canvas; the points of smaller faces are coarse
@@ -67,9 +68,10 @@ def find_faces(rgb: NDArray[np.uint8], min_score: float = 0.5) -> list[Detection
         min_score: lowest score of a face.
 
     Raises:
+        ImageError: the photo is not colour, uint8 (H, W, 3).
         MissingExtraError: the LiteRT interpreter cannot be loaded.
     """
-    photo = Image.fromarray(rgb)
+    photo = Image.fromarray(check_rgb(rgb, "the photo"))
     longer = max(photo.size)
     found = _search(photo, 0, 0, longer, min_score)
     for side in (longer / 2, longer / 4):

@@ -1,0 +1,92 @@
+"""What a client sends and accepts: inputs within the contract, and outputs that a working model can return."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.client.transport import Connection, Inputs
+from emotion_ai.contract import BYTES_INPUT, CROP_SIZE, DEVIATIONS, EMOTIONS, INPUTS, KEYPOINTS
+from emotion_ai.errors import ImageError, ServerFailureError
+from emotion_ai.vision.crops import describe
+
+SHAPES = {"keypoints": (len(KEYPOINTS), 2), DEVIATIONS: (len(KEYPOINTS), 2), "probabilities": (len(EMOTIONS),)}
+"""Of each output, for one face."""
+
+POINT_RANGE = (-2.0 * CROP_SIZE, 3.0 * CROP_SIZE)
+"""Pixels of the crop: a keypoint further than two crops outside is an error of the model."""
+
+SUM_TOLERANCE = 0.01
+"""How far the probabilities of a face may be from a sum of 1, and each of them from 0 to 1."""
+
+
+def check_inputs(signature: str, inputs: Any) -> Inputs:
+    """The inputs of a request, as transports take them.
+
+    Raises:
+        ImageError: they are not encoded files, or not pixels float (N, 96, 96, 1) from 0 to 255.
+    """
+    if INPUTS[signature] == BYTES_INPUT:
+        files = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        if wrong := [file for file in files if not isinstance(file, bytes) or file is inputs]:
+            raise ImageError(f"{signature} takes a list of PNG or JPEG files, each as bytes, got {describe(wrong[0])}")
+        return files
+    try:
+        pixels = np.asarray(inputs, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{signature} takes pixels, float (N, 96, 96, 1), got {describe(inputs)}") from error
+    if pixels.shape[1:] != (CROP_SIZE, CROP_SIZE, 1):
+        raise ImageError(f"{signature} takes pixels, float (N, 96, 96, 1), got {describe(pixels)}")
+    if pixels.size and not (pixels.min() >= -0.5 and pixels.max() <= 255.5):  # NaN too; a resize may be off by rounding
+        raise ImageError(f"pixels must be from 0 to 255, got {pixels.min():g} to {pixels.max():g}")
+    if pixels.size and pixels.max() <= 1 and (pixels % 1).any():
+        raise ImageError("pixels must be from 0 to 255, got values from 0 to 1; multiply them by 255")
+    return pixels
+
+
+def check_output(name: str, values: Any, count: int, connection: Connection) -> NDArray[np.float32]:
+    """One output of a response for `count` faces, as float32.
+
+    Args:
+        name: the output's.
+        values: an array, or nested lists of numbers.
+        count: faces in the request.
+        connection: for messages.
+
+    Raises:
+        ServerFailureError: no numbers, another shape, or values that no working model returns.
+    """
+    url, shape = connection.shown, (count, *SHAPES[name])
+    try:
+        found = np.asarray(values)
+        if found.dtype.kind not in "fiuO":
+            raise TypeError(f"values of type {found.dtype}")
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, reported below
+            found = np.array(found, np.float32)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        reason = repr(error)[:200]
+        raise ServerFailureError(f"{url}: the response of {connection.model} lacks {name} ({reason})") from error
+    if found.shape != shape:
+        raise ServerFailureError(f"{url}: {name} must have the shape {shape}, got {found.shape}")
+    if not np.isfinite(found).all():
+        raise ServerFailureError(f"{url}: {name} contains NaN or infinite values; the model is broken")
+    if found.size and (problem := _impossible(name, found)):
+        raise ServerFailureError(f"{url}: {problem}; the model is broken, or it is another model")
+    return found
+
+
+def _impossible(name: str, values: NDArray[np.float32]) -> str:
+    """What no working model returns, or nothing."""
+    low, high = float(values.min()), float(values.max())
+    if name == "keypoints" and not POINT_RANGE[0] <= low <= high <= POINT_RANGE[1]:
+        bounds = " to ".join(f"{bound:g}" for bound in POINT_RANGE)
+        return f"keypoints lie from {low:g} to {high:g} in pixels of the 96x96 crop, outside {bounds}"
+    if name == DEVIATIONS and low < 0:
+        return f"deviations must not be negative, got {low:g}"
+    if name == "probabilities":
+        if low < -SUM_TOLERANCE or high > 1 + SUM_TOLERANCE:
+            return f"{name} must be between 0 and 1, got {low:g} to {high:g}"
+        sums = values.sum(-1, dtype=np.float64)
+        if (wrong := np.abs(sums - 1) > SUM_TOLERANCE).any():
+            return f"{name} of a face must sum to 1, got {sums[wrong][0]:g}"
+    return ""
