@@ -6,13 +6,13 @@ from pathlib import Path
 from hydra import compose, initialize_config_module
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from emotion_ai.client import FaceClient
 from emotion_ai.contract import EMOTIONS, TASKS, Task
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.inference.results import FaceReading
+from emotion_ai.terminal import Console
 from emotion_ai.training.train import train
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.stage import export
@@ -55,7 +55,7 @@ def demo(out: Path, fast: bool = False) -> Path:
     console.print(_readings_table(readings))
     picture = out / "demo.png"
     _compose(readings).save(picture)
-    console.print(f"[green]wrote[/] {picture}", highlight=False)
+    console.wrote(picture)
     return picture
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import bootstrap
 
 from emotion_ai.errors import ConfigError, EmotionAIError
 from emotion_ai.provenance import environment
+from emotion_ai.terminal import Console, print_error
 
 MARGIN = 0.1
 
@@ -156,7 +156,7 @@ def main() -> None:
     try:
         sys.exit(report(read_figures(options.result), options.baseline, options))
     except EmotionAIError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         sys.exit(2)
 
 

@@ -17,13 +17,13 @@ import numpy as np
 from matplotlib.figure import Figure as Picture
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from emotion_ai.client import FaceClient
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.files import write_json
+from emotion_ai.terminal import Console, print_error
 from emotion_ai_export.bench import compare
 from emotion_ai_export.bench.compare import Figure
 from emotion_ai_export.bench.request_encodings import RequestEncoding, request_encodings
@@ -122,7 +122,7 @@ def main() -> None:
         if options.baseline:
             sys.exit(compare.report(figures, options.baseline, options))
     except EmotionAIError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         sys.exit(2)
 
 
@@ -164,7 +164,7 @@ def run(options: argparse.Namespace) -> list[Figure]:
     if address is None:
         Console().print(f"without gRPC: no server responds at {options.grpc}", highlight=False)
     draw(loads).savefig(options.out / "load.png", dpi=150)
-    Console().print(f"[green]wrote[/] {options.out}/load.json and load.png", highlight=False)
+    Console().wrote(f"{options.out}/load.json and load.png")
     return figures
 
 

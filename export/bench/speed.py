@@ -20,7 +20,6 @@ import torch
 from matplotlib.figure import Figure as Picture
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from emotion_ai.contract import CROP_SIZE, TASKS, Task
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.files import write_json
 from emotion_ai.models import load_network
+from emotion_ai.terminal import Console, print_error
 from emotion_ai_export.bench import compare
 from emotion_ai_export.bench.backends import (
     FOLDERS,
@@ -129,7 +129,7 @@ def main() -> None:
             compared = [f for f in figures if options.absolute or not f.name.endswith(_MILLISECONDS)]
             sys.exit(compare.report(compared, options.baseline, options))
     except EmotionAIError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         sys.exit(2)
 
 
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace) -> list[Figure]:
     for task in TASKS:
         Console().print(_speed_table(task, [row for row in rows if row.task == task]))
     draw(rows).savefig(options.out / "speed.png", dpi=150)
-    Console().print(f"[green]wrote[/] {options.out}/speed.json and speed.png", highlight=False)
+    Console().wrote(f"{options.out}/speed.json and speed.png")
     return figures
 
 

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.provenance import environment
+from emotion_ai.terminal import Console
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.frameworks import tf
@@ -86,7 +87,7 @@ def export(cfg: DictConfig) -> Export:
         config = write_config(base, cfg.target)
         deployment = write_deployment(base, cfg.target)
     for path in [*paths, config, deployment[0].parent]:
-        console.print(f"[green]published[/] {path}", soft_wrap=True, highlight=False)
+        console.wrote(path, verb="published")
     return Export(version, paths, report)
 
 
@@ -100,7 +101,9 @@ def parity_table(report: ParityReport) -> Table:
     for path, servable, output, difference, tolerance in report.summary():
         unit = "" if output == "probabilities" else "px"
         colour = "green" if difference <= tolerance else "bold red"
-        table.add_row(path, servable, output, f"[{colour}]{difference:.1e}[/] {unit}", f"{tolerance:.0e} {unit}")
+        table.add_row(
+            path, servable, output, Text.assemble((f"{difference:.1e}", colour), f" {unit}"), f"{tolerance:.0e} {unit}"
+        )
     return table
 
 

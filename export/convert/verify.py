@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +21,7 @@ from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
 from emotion_ai.files import write_json
 from emotion_ai.published import CONFIG_FILE
+from emotion_ai.terminal import Console, print_json
 from emotion_ai_export.convert.parity import Comparison, ParityReport, Predictor, compare
 from emotion_ai_export.convert.parity_cases import Outputs
 from emotion_ai_export.convert.published_version import PublishedVersion
@@ -141,7 +141,7 @@ def verify_command(base: Path, options: VerifyOptions, out: Path | None, as_json
     if out:
         write_json(out, record)
     if as_json:
-        Console().print_json(data=record)
+        print_json(record)
     else:
         Console().print(_checks_table(checks))
         if not any(check.name == "gRPC" for check in checks):

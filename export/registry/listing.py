@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from emotion_ai.contract import SERVABLES, TASKS
 from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.published import PARITY_FILE, checkpoint_file, list_versions, read_header
+from emotion_ai.terminal import Console, print_json
 from emotion_ai_export.registry.model_config import ModelConfig, read_config
 from emotion_ai_export.registry.publish import published_numbers
 from emotion_ai_export.registry.watched_server import server_states
@@ -61,7 +61,7 @@ def versions_command(base: Path, server: str | None, as_json: bool) -> None:
     """`emotion-ai versions`."""
     found = describe_versions(base, server)
     if as_json:
-        Console().print_json(data=[vars(version) for version in found])
+        print_json([vars(version) for version in found])
         return
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("version", "labels", "state", "metrics", "parity", "checkpoint"):

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
-from rich.console import Console
 
 from emotion_ai.errors import ConfigError, ExportError
 from emotion_ai.published import list_versions
+from emotion_ai.terminal import Console
 from emotion_ai_export.registry.model_config import read_config
 from emotion_ai_export.serving.engines import (
     ServerOptions,
@@ -51,7 +51,7 @@ def serve(base: Path, options: ServerOptions | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="emotion-ai-serve-") as scratch:
         command = command_line(base, options, Path(scratch))
         console.print(
-            f"[bold]{options.engine}[/] serves {', '.join(models)} on http://{options.host}:{options.rest_port} "
+            f"{options.engine} serves {', '.join(models)} on http://{options.host}:{options.rest_port} "
             f"and grpc://{options.host}:{options.grpc_port}"
         )
         plain = command
@@ -60,7 +60,7 @@ def serve(base: Path, options: ServerOptions | None = None) -> None:
         if options.engine == "embedded":
             console.print("It is a stand-in for development. To run TensorFlow Serving instead:")
             plain = binary_command(base, options, Path(scratch))
-        console.print(f"  {shlex.join(plain)}", markup=False)
+        console.print(f"  {shlex.join(plain)}")
         process = subprocess.Popen(command)
         signals: list[int] = []
 

@@ -1,4 +1,7 @@
 import errno
+import io
+import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 from emotion_ai import cli
 from emotion_ai.errors import MissingExtraError
 from emotion_ai.extras import load, optional_imports
+from emotion_ai.vision.photo import PORTRAITS
 
 HYDRA_STAGES = ["train", "cross-validate", "evaluate", "export"]
 COMMANDS = [
@@ -166,3 +170,46 @@ def test_a_command_without_its_extra_fails_in_one_line(
 def test_a_bug_is_not_taken_for_a_missing_extra() -> None:
     with pytest.raises(ModuleNotFoundError):
         load("emotion_ai.typo")
+
+
+def test_escape_sequences_of_a_name_do_not_reach_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["versions", "\x1b[31m[bold]:smile:\x9b\udcff"], monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(r"error: \x1b[31m[bold]:smile:\x9b\udcff: ")
+
+
+def test_an_exception_of_ours_has_no_escape_sequences_either() -> None:
+    code = (
+        "from emotion_ai.cli import main, app\n"
+        "def broken() -> None: raise AssertionError('server said \\x1b[31mred')\n"
+        "app.command()(broken); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "broken"], capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert rb"AssertionError: server said \x1b[31mred" in done.stderr
+    assert b"\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_characters_that_the_output_cannot_show_are_escaped(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Ω"
+    (folder / "Happy").mkdir(parents=True)
+    shutil.copy(PORTRAITS[0], folder / "Happy" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    assert call(["data", str(folder)], monkeypatch) == 0
+    assert r"\u03a9: emotion" in written.getvalue().decode(encoding)
+
+
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "emotion_ai.cli", "--version"], stdout=write, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from emotion_ai.cli.train import show_results
+from emotion_ai.terminal import Console
 
 
 def printed(metrics: dict[str, float], out: Path) -> str:

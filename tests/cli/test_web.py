@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from emotion_ai.cli import web
 from emotion_ai.errors import ConfigError, ExportError
+from emotion_ai.terminal import Console
 
 
 def test_the_bundled_weights_are_published_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from rich.console import Console
 
 from emotion_ai.evaluation.statistics import Estimate
 from emotion_ai.evaluation.tables import Column, Interval, ReportTable, estimate_table, value_table
+from emotion_ai.terminal import Console
 
 TABLE = ReportTable(
     "Scores [bold] & more",

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 
 from emotion_ai.contract import CROP_SIZE, EMOTIONS
@@ -25,6 +24,7 @@ from emotion_ai.evaluation.tables import INTERVAL, Cell, Column, Interval, Repor
 from emotion_ai.inference.pipeline import read_boxes
 from emotion_ai.inference.results import CropReader, CropReadings, Crops, check_crops
 from emotion_ai.models import load_network
+from emotion_ai.terminal import Console
 from emotion_ai.vision.crops import Box, box_from_detection, box_from_points, crop, resize_to_crop
 from emotion_ai.vision.detector import find_faces
 

@@ -18,7 +18,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from scipy.stats import binomtest
 
@@ -27,6 +26,7 @@ from emotion_ai.evaluation.plots import save
 from emotion_ai.evaluation.statistics import Estimate
 from emotion_ai.evaluation.tables import INTERVAL, Cell, Column, Interval, ReportTable
 from emotion_ai.files import write_json
+from emotion_ai.terminal import Console
 from emotion_ai.vision.crops import box_from_detection
 from emotion_ai.vision.detector import find_faces
 from emotion_ai.vision.overlap import iou

@@ -11,12 +11,12 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 
 from emotion_ai.evaluation.statistics import t_interval
 from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable
 from emotion_ai.inference.reader import FaceReader
+from emotion_ai.terminal import Console
 from emotion_ai.video.smoothing import Smoother
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 

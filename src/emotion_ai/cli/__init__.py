@@ -6,7 +6,7 @@ import typer
 
 from emotion_ai import __version__
 from emotion_ai.cli import ablations, data, demo, hydra, predict, serve, verify, versions, web
-from emotion_ai.cli.console import fail
+from emotion_ai.cli.console import fail, safe_output
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.extras import optional_imports
 
@@ -51,8 +51,9 @@ def _options(
 
 def main() -> None:
     """Entry point of `emotion-ai`: errors of the user or the operating system print one line and exit with 2."""
-    try:
-        with optional_imports():
-            app()
-    except (EmotionAIError, OSError) as error:
-        fail(error)
+    with safe_output():
+        try:
+            with optional_imports():
+                app()
+        except (EmotionAIError, OSError) as error:
+            fail(error)

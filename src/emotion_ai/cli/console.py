@@ -1,13 +1,15 @@
-"""How the command line reports an error."""
+"""How the command line reports an error, and what its output goes through."""
 
 import errno
+import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
-from rich.console import Console
-from rich.markup import escape
-
 from emotion_ai.errors import EmotionAIError
+from emotion_ai.terminal import escaped, print_error
 
 _ADVICE = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -30,9 +32,31 @@ _ADVICE = {
 def fail(error: EmotionAIError | OSError) -> NoReturn:
     """Prints the error as one line on stderr and exits with 2."""
     text = str(error) if isinstance(error, EmotionAIError) else explain(error)
-    message = escape(" ".join(text.split()))
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {message}", highlight=False)
+    print_error(text)
     sys.exit(2)
+
+
+@contextmanager
+def safe_output() -> Iterator[None]:
+    """Characters that stdout cannot show are escaped, as control characters of errors are; a closed pipe ends quietly.
+
+    The exit code is 1 if whoever reads stdout, such as `head`, went away.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except Exception:
+        sys.stderr.write(escaped(traceback.format_exc()))
+        sys.exit(1)
+    finally:
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
 
 def explain(error: OSError) -> str:

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from emotion_ai.contract import EMOTIONS, TASKS, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.files import write_text
+from emotion_ai.terminal import Console, printable
 
 if TYPE_CHECKING:
     from emotion_ai.data.dataset import FaceDataset
@@ -46,10 +45,10 @@ def data(
         except OSError as error:
             raise ConfigError(f"out={out}: cannot be written ({error.strerror}); choose another --out") from error
     if as_json:
-        console.print_json(text)
+        print(text)
     else:
         console.print(_table(description))
-        console.print(escape(f"{out}/: description.json, {', '.join(path.name for path in pictures)}"), highlight=False)
+        console.print(f"{out}/: description.json, {', '.join(path.name for path in pictures)}", highlight=False)
 
 
 def _faces(source: str, task: Task | None, labels: str) -> "FaceDataset":
@@ -63,7 +62,7 @@ def _faces(source: str, task: Task | None, labels: str) -> "FaceDataset":
 
 
 def _table(d: "Description") -> Table:
-    table = Table(title=escape(f"{Path(d.source).name}: {d.task}"), show_header=False, title_justify="left")
+    table = Table(title=f"{printable(Path(d.source).name)}: {d.task}", show_header=False, title_justify="left")
     table.add_column("what", style="bold")
     table.add_column("figure", justify="right")
     table.add_column("note", style="dim")

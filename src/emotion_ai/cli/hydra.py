@@ -4,11 +4,10 @@ import os
 import sys
 from typing import Any
 
-from rich.console import Console
-
 from emotion_ai.cli.console import fail
 from emotion_ai.errors import ConfigError, EmotionAIError
 from emotion_ai.extras import load
+from emotion_ai.terminal import Console
 
 HYDRA_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 """Context settings of a Typer command whose arguments are Hydra's."""
@@ -35,7 +34,7 @@ def run_stage(config: str, module: str, function: str) -> None:
 
     arguments, notice = overrides.prepare(original[2:])
     if notice and "LOCAL_RANK" not in os.environ:
-        Console(stderr=True, soft_wrap=True).print(f"note: {notice}", highlight=False, markup=False)
+        Console(stderr=True, soft_wrap=True).print(f"note: {notice}", highlight=False)
     sys.argv = [original[0], *arguments]
     try:
         hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()

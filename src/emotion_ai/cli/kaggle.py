@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from emotion_ai import files
@@ -11,6 +10,7 @@ from emotion_ai.contract import CROP_SIZE
 from emotion_ai.data.loaders import load, load_image_ids, load_lookup
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.inference.results import CropReader
+from emotion_ai.terminal import Console
 
 _BATCH = 64
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +29,7 @@ from emotion_ai.errors import (
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.inference.results import FaceReading, PhotoReader
 from emotion_ai.inference.tables import PHOTO_COLUMNS, face_rows, write_csv
+from emotion_ai.terminal import Console
 from emotion_ai.video.smoothing import Smoother
 from emotion_ai.vision.photo import load_photo
 
@@ -87,7 +87,7 @@ def predict_command(options: PredictOptions) -> int:
         if options.kaggle:
             path = options.csv or Path("submission.csv")
             rows = kaggle.write_submission(options.photos[0], options.photos[1], reader, path)
-            Console(soft_wrap=True).print(f"wrote {path}: {rows} rows", markup=False, highlight=False)
+            Console().wrote(path, f"{rows} rows")
             return 0
         return follow(options, reader) if options.watch else predict(options, reader)
 

@@ -7,10 +7,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from emotion_ai.studies.runs import run
+from emotion_ai.terminal import Console
 from emotion_ai.training.train import train
 
 _WRITTEN = {
@@ -47,4 +47,4 @@ def show_results(console: Console, task: str, metrics: Mapping[str, float], out:
     if not written:
         console.print("nothing is saved in a run of trainer.fast_dev_run")
     for name, words in written.items():
-        console.print(f"[green]wrote[/] {out / name}: {words}", highlight=False, soft_wrap=True)
+        console.wrote(out / name, words)

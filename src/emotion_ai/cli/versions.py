@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from emotion_ai.terminal import Console
 
 Base = Annotated[Path, typer.Argument(help="Folder that `emotion-ai export` published to.")]
 Label = Annotated[str, typer.Option(help="stable or canary.")]

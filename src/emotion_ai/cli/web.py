@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from emotion_ai.contract import TASKS
 from emotion_ai.errors import ConfigError, ExportError
 from emotion_ai.published import list_versions
+from emotion_ai.terminal import Console
 
 if TYPE_CHECKING:
     from emotion_ai.web.backend import ModelSource
@@ -41,9 +41,7 @@ def web(
 
         listener = stack.enter_context(application.listening(host, port))
         source = stack.enter_context(model_source(models, server, console))
-        console.print(
-            f"the page is at [bold]http://{host}:{listener.getsockname()[1]}[/]; it uses the models of {source.url}"
-        )
+        console.print(f"the page is at http://{host}:{listener.getsockname()[1]}; it uses the models of {source.url}")
         try:
             application.run(source, folder, listener)
         except KeyboardInterrupt:

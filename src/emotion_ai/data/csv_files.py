@@ -14,9 +14,10 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import rich.progress
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.markup import escape
 
 from emotion_ai.errors import DataError
+from emotion_ai.terminal import Console, printable
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -122,7 +123,12 @@ def _rows(path: Path, reader: "Reader", width: int) -> Iterator[tuple[int, list[
 def _open_text(path: Path) -> Iterator[IO[str]]:
     console = Console(stderr=True)
     with rich.progress.open(
-        path, "rb", description=f"reading {path.name}", console=console, transient=True, disable=not console.is_terminal
+        path,
+        "rb",
+        description=escape(f"reading {printable(path.name)}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as raw:
         if path.suffix == ".zip":
             with zipfile.ZipFile(raw) as archive, archive.open(_only_csv(path, archive)) as stream:

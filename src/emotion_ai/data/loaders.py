@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, TASKS, Task
 from emotion_ai.data.cache import Arrays, cached, fingerprint
@@ -18,6 +17,7 @@ from emotion_ai.data.csv_files import open_table, parse_coordinate, parse_intege
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.folders import class_folders, parse_folder
 from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.terminal import Console
 
 COORDINATES = tuple(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy")
 FER7_TO_FIVE = {0: 0, 1: 1, 3: 3, 4: 2, 5: 4}
@@ -223,7 +223,9 @@ def _five_classes(path: Path, arrays: Arrays, labels: str, votes: NDArray[np.flo
     ids = arrays["targets"]
     if labels == "auto":
         labels = "five" if not (arrays["part"] != "").any() and ids.max() < len(EMOTIONS) else "fer7"
-        Console(stderr=True).print(f"[dim]{path.name}: data.labels=auto reads {_CHOICE[labels]}[/dim]", highlight=False)
+        Console(stderr=True).print(
+            f"{path.name}: data.labels=auto reads {_CHOICE[labels]}", style="dim", highlight=False
+        )
     if labels == "five":
         if ids.max() >= len(EMOTIONS):
             raise DataError(f"{path}: has the class id {ids.max()}, so it has more than five; use data.labels=fer7")

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.models import FaceNetwork
+from emotion_ai.terminal import Console
 
 
 def predict(

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from emotion_ai.evaluation.statistics import Estimate
@@ -78,11 +77,11 @@ class ReportTable:
 
     def as_rich(self) -> Table:
         """For the terminal."""
-        table = Table(title=escape_markup(self.title), title_justify="left")
+        table = Table(title=self.title, title_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(escape_markup(column.name), justify="right" if i else "left")
+            table.add_column(column.name, justify="right" if i else "left")
         for texts in self.texts:
-            table.add_row(*map(escape_markup, texts))
+            table.add_row(*texts)
         return table
 
 

@@ -10,7 +10,6 @@ from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markdown import Markdown
 
 from emotion_ai.contract import TASKS, Task
@@ -22,6 +21,7 @@ from emotion_ai.legacy import translate_overrides
 from emotion_ai.models import load_network
 from emotion_ai.provenance import environment
 from emotion_ai.studies.runs import run
+from emotion_ai.terminal import Console
 
 BASE = "base"
 BEGIN, END = "<!-- ablations: begin -->", "<!-- ablations: end -->"
@@ -117,7 +117,7 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
         write_text(document, _with_table(document, table))
     console = Console()
     console.print(Markdown(table))
-    console.print(f"[green]wrote[/] {document or out / 'ablations.md'}", highlight=False, soft_wrap=True)
+    console.wrote(document or out / "ablations.md")
     return rows
 
 

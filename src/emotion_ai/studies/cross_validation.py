@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from emotion_ai.errors import ConfigError
@@ -16,6 +15,7 @@ from emotion_ai.evaluation.summary import summary_metrics
 from emotion_ai.files import write_json
 from emotion_ai.models import load_network
 from emotion_ai.studies.runs import run
+from emotion_ai.terminal import Console
 from emotion_ai.training.config import TrainConfig, recorded_settings
 from emotion_ai.training.train import load_splits
 
@@ -73,5 +73,5 @@ def cross_validate(cfg: DictConfig) -> dict[str, float]:
     for name, rows in result.items():
         table.add_row(name, str(rows["mean of the folds"]), f"{spread[name]:.4f}", str(rows["pooled"]))
     console.print(table)
-    console.print(f"[green]wrote[/] {out / 'cross_validation.json'}", highlight=False, soft_wrap=True)
+    console.wrote(out / "cross_validation.json")
     return {name: estimate.value for name, estimate in pooled.items()}
