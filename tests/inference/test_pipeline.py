@@ -188,3 +188,17 @@ def test_the_threshold_reaches_the_readings() -> None:
     for threshold in (0.79, 0.81):
         (face,) = read_photo(PORTRAITS[0], Reader(), threshold)
         assert face.uncertain == (threshold > 0.8)
+
+
+def test_points_of_a_shrunken_photo_are_in_pixels_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, stream = Image.open(PORTRAITS[0]).convert("RGB"), io.BytesIO()
+    picture.resize((1024, 1024)).save(stream, "JPEG", quality=95)
+    (whole,) = read_photo(stream.getvalue(), Reader())
+    monkeypatch.setattr("emotion_ai.vision.decoding.MAX_PIXELS", 300_000)
+    (shrunk,) = read_photo(stream.getvalue(), Reader())
+    np.testing.assert_allclose(shrunk.points, whole.points, atol=0.02 * whole.box.size)
+    photo = load_photo(stream.getvalue())
+    (in_photo,) = read_photo(photo, Reader())
+    assert (photo.scale, photo.gray.shape) == (2, (512, 512))
+    np.testing.assert_allclose((in_photo.points + 0.5) * 2, shrunk.points + 0.5, atol=1e-3)
+    assert in_photo.box.size * 2 == shrunk.box.size

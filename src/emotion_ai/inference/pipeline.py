@@ -58,7 +58,8 @@ def read_photo(source: Source | Photo, reader: CropReader, uncertain_below: floa
     """Detects and reads the faces of a photo, from left to right.
 
     Args:
-        source: the photo.
+        source: the photo. Boxes and points are in pixels of what is given: of the upright file, or of a `Photo`, which
+            is smaller than its file if `scale` is above 1.
         reader: reads the crops.
         uncertain_below: confidence below which an emotion counts as uncertain.
 
@@ -67,7 +68,8 @@ def read_photo(source: Source | Photo, reader: CropReader, uncertain_below: floa
         NoFaceError: it shows no face.
     """
     photo = source if isinstance(source, Photo) else load_photo(source)
-    return read_faces(photo.gray, detect_faces(photo), reader, uncertain_below)
+    readings = read_faces(photo.gray, detect_faces(photo), reader, uncertain_below)
+    return readings if photo is source or photo.scale == 1 else [face.scaled(photo.scale) for face in readings]
 
 
 def read_faces(

@@ -1,7 +1,7 @@
 """What both readers return: keypoints and probabilities of crops, and of the faces in a photo."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -112,6 +112,15 @@ class FaceReading:
         if self.emotion is None:
             return "points"
         return "uncertain" if self.uncertain else f"{self.emotion} {self.confidence:.0%}"
+
+    def scaled(self, factor: float) -> "FaceReading":
+        """The face in a photo `factor` times as large, pixel centres at integers."""
+        return replace(
+            self,
+            box=Box(self.box.left * factor, self.box.top * factor, self.box.size * factor),
+            points=((self.points + 0.5) * factor - 0.5).astype(np.float32),
+            deviations=None if self.deviations is None else self.deviations * np.float32(factor),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON; None where the model has no such output."""

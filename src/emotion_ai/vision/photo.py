@@ -1,29 +1,44 @@
-"""Decoding of photos: any format of Pillow's, any mode, any EXIF orientation."""
+"""Photos: whatever a user may hand over, decoded by `emotion_ai.vision.decoding`."""
 
 import io
-import warnings
+import os
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from emotion_ai.errors import ImageError
-
-MAX_PIXELS = 64_000_000
-"""Pixels of the largest photo that is decoded."""
+from emotion_ai.vision.decoding import MAX_PIXELS as MAX_PIXELS
+from emotion_ai.vision.decoding import decode
 
 MIN_SIDE = 16
 """Pixels of the shorter side of the smallest photo that is accepted."""
+
+MAX_FILE_BYTES = 512 * 1024**2
+"""Size of the largest picture file that is read."""
 
 _PORTRAITS = files("emotion_ai") / "assets" / "portraits"
 PORTRAITS = (Path(str(_PORTRAITS / "astronaut.png")), Path(str(_PORTRAITS / "grace_hopper.jpg")))
 """Two public-domain portraits that come with the package."""
 
-Source = str | Path | bytes | Image.Image | NDArray[np.uint8]
-"""A photo: a path, an encoded file, a PIL image, or an array uint8 (H, W) or (H, W, 3)."""
+
+class ArrayLike(Protocol):
+    """An array or tensor of NumPy, PyTorch, TensorFlow, JAX, ..."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NDArray[Any]: ...
+
+
+Encoded = bytes | bytearray | memoryview | BinaryIO
+Source = str | os.PathLike[str] | Encoded | Image.Image | ArrayLike | Sequence[Sequence[Any]]
+"""A photo: the path of a file; an encoded file as bytes, bytearray, memoryview or binary file object; a PIL image; or
+pixels, as an array, a tensor on any device or nested lists: integers 0-255, gray (H, W), or RGB or RGBA with the
+channels last (H, W, 3) or first (3, H, W). uint16 (H, W) is scaled like a 16-bit file."""
 
 
 @dataclass(frozen=True)
@@ -34,54 +49,64 @@ class Photo:
         rgb: uint8 (H, W, 3).
         gray: uint8 (H, W).
         name: for messages.
+        scale: pixels of the file per pixel of `rgb`; above 1 for a JPEG file of more than 64 megapixels.
+        notes: what was done beyond decoding, in words, such as "the first of several frames".
     """
 
     rgb: NDArray[np.uint8]
     gray: NDArray[np.uint8]
     name: str
+    scale: int = 1
+    notes: tuple[str, ...] = ()
 
 
 def load_photo(source: Source) -> Photo:
     """Decodes a photo.
 
     EXIF orientation is applied, 16 bits are scaled to 8, transparency is laid over white, CMYK and palettes become RGB.
+    Of several frames or pages the first is used. Colour profiles are not applied. `emotion_ai.vision.decoding.decode`
+    has the details.
 
     Raises:
-        ImageError: the photo is missing, empty, truncated, not a picture, larger than 64 megapixels or smaller than 16
-            pixels.
+        ImageError: the photo is missing, empty, truncated, not a picture, larger than 64 megapixels (JPEG files: 256)
+            or smaller than 16 pixels; or an array has other values than integers from 0 to 255.
     """
-    name = str(source) if isinstance(source, str | Path) else "the given image"
-    if isinstance(source, np.ndarray):
-        if (
-            source.dtype != np.uint8
-            or source.ndim not in (2, 3)
-            or (source.ndim == 3 and source.shape[2] not in (3, 4))
-        ):
-            raise ImageError(f"{name}: must be uint8 (H, W) or (H, W, 3), got {source.dtype} {source.shape}")
-        if source.size == 0:
-            raise ImageError(f"{name}: is empty; it must have at least {MIN_SIDE}x{MIN_SIDE} pixels")
-        source = Image.fromarray(source)
-    if not isinstance(source, Image.Image):
-        content = source if isinstance(source, bytes) else _read(Path(source))
-        if not content:
-            raise ImageError(f"{name}: is empty (0 bytes); use a picture file")
+    name = "the given image"
+    if isinstance(source, str | os.PathLike):
+        name = str(source)
+        content: bytes | Image.Image = read_picture(Path(source))
+    elif isinstance(source, Image.Image):
+        content = source
+    elif isinstance(source, bytes | bytearray | memoryview):
+        content = bytes(source)
+    elif hasattr(source, "read"):
+        content = _read_stream(source, name)
+    else:
+        content = _image(source, name)
+    if isinstance(content, bytes) and not content:
+        raise ImageError(f"{name}: is empty (0 bytes); use a picture file")
+    decoded = decode(content, name, min_side=MIN_SIDE)
+    return Photo(np.asarray(decoded.rgb), decoded.gray(), name, decoded.scale, decoded.notes)
+
+
+def read_picture(path: Path) -> bytes:
+    """The content of a picture file.
+
+    Raises:
+        ImageError: it is missing, not a regular file, larger than `MAX_FILE_BYTES`, or cannot be read.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit comes before Pillow's warning
-            if isinstance(source, Image.Image):
-                return _photo(source, name)
-            with Image.open(io.BytesIO(content)) as image:
-                return _photo(image, name)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: is not a readable picture; use PNG, JPEG, WebP, TIFF, BMP or GIF") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name}: has far more than {MAX_PIXELS // 1_000_000} megapixels; use a smaller one"
-        ) from error
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
-        raise ImageError(f"{name}: is damaged or truncated ({error}); use the complete file") from error
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe could block for ever
+            raise ImageError(f"{path}: cannot be read (not a regular file); use a picture file")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: cannot be read ({reason}); use a picture file") from error
+    return _bounded(content, str(path))
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -91,40 +116,45 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def _read(path: Path) -> bytes:
+def _read_stream(stream: Any, name: str) -> bytes:
     try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file; check the path") from error
+        content = stream.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise ImageError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); use a picture file"
-        ) from error
+        raise ImageError(f"{name}: the file object cannot be read ({error}); open it in binary mode") from error
+    if not isinstance(content, bytes):
+        raise ImageError(f"{name}: the file object returns {type(content).__name__}; open it in binary mode")
+    return _bounded(content, name)
 
 
-def _photo(image: Image.Image, name: str) -> Photo:
-    width, height = image.size
-    if width * height > MAX_PIXELS:  # before anything is decoded
-        limit = f"{MAX_PIXELS // 1_000_000} megapixels"
-        raise ImageError(f"{name}: has {width}x{height} pixels, more than {limit}; use a smaller one")
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{name}: has {width}x{height} pixels; it must have at least {MIN_SIDE}x{MIN_SIDE}")
-    image.load()
-    rgb = _rgb(ImageOps.exif_transpose(image))
-    return Photo(np.asarray(rgb), np.asarray(rgb.convert("L")), name)
+def _bounded(content: bytes, name: str) -> bytes:
+    if len(content) > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: is larger than {MAX_FILE_BYTES // 1024**2} MiB; use a smaller picture")
+    return content
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
-        # 16 bits are scaled, not clipped; floating-point pictures hold 0-1 or 0-255
-        if values.max() > 255:
-            values /= 257
-        elif image.mode == "F" and values.max() <= 1:
-            values *= 255
-        return Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
+def _image(source: Any, name: str) -> Image.Image:
+    """Pixels as a PIL image."""
+    if hasattr(source, "detach"):  # a PyTorch tensor: NumPy takes it only without gradient and on the CPU
+        source = source.detach().cpu()
+    try:
+        array = np.asarray(source)
+    except Exception as error:  # each library raises its own kind
+        raise ImageError(f"{name}: a {type(source).__name__} is not a photo ({error}); {_FORMS}") from error
+    shown = f"got {array.dtype} {array.shape}"
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype.kind not in "iu" or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        hint = "; multiply by 255 and round" if array.dtype.kind == "f" and array.ndim in (2, 3) else ""
+        raise ImageError(f"{name}: {_FORMS}, {shown}{hint}")
+    if array.size == 0:
+        raise ImageError(f"{name}: is empty; it must have at least {MIN_SIDE}x{MIN_SIDE} pixels")
+    if array.dtype == np.uint16 and array.ndim == 2:
+        return Image.fromarray(np.ascontiguousarray(array))
+    if array.dtype != np.uint8 and not 0 <= array.min() <= array.max() <= 255:
+        raise ImageError(f"{name}: {_FORMS}, got values from {array.min()} to {array.max()}")
+    return Image.fromarray(np.ascontiguousarray(array.astype(np.uint8)))
+
+
+_FORMS = "must be a path, an encoded file, a PIL image, or integers 0-255 as gray (H, W) or RGB (H, W, 3)"
