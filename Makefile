@@ -4,12 +4,13 @@ runs = $(shell $(1) -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.versi
 PYTHON ?= $(or $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(call runs,$(name)))),$\
 	$(error no Python 3.11, 3.12 or 3.13 found: give PYTHON=path))
 BIN := .venv/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/.ready
 
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))# each takes about 2 GB
 
 .PHONY: demo test test-all test-install coverage lint docs notebooks ablations weights weights-keypoints weights-emotion \
-	bench-export bench-compare load clean
+	bench-export bench-compare load lock clean
 
 demo: $(READY)
 	$(BIN)/emotion-ai demo
@@ -93,9 +94,16 @@ notebooks: $(READY)
 clean:
 	rm -rf .venv build demo
 
-# onnx-tf's metadata asks for tensorflow-addons, which we do not use and which has no wheel for Python 3.12
+# every package of every platform with its hashes, from pyproject.toml and the versions that are there; needs uv, and takes
+# newer versions after: rm constraints.txt
+MARKERS = python_full_version < '3.14' and |(; )?\(sys_platform == 'darwin' or sys_platform == 'linux'\) *
+lock:
+	uv pip compile --quiet pyproject.toml --group pinned --extra dev --universal --python-version 3.11.5 --generate-hashes \
+		--no-annotate --custom-compile-command 'make lock' --output-file constraints.txt
+	sed -i -E "/^[a-z]/s/$(MARKERS)//g; s/( +(and|;))+ +\\\\$$/ \\\\/" constraints.txt
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps onnx-tf==1.10.0
+	$(PIP) --no-deps --require-hashes --requirement constraints.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $(READY)

@@ -1,5 +1,6 @@
 """Empty environments to install the wheel into."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from emotion_ai.vision.photo import PORTRAITS
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
-def install(folder: Path, requirement: str) -> Path:
-    """An environment with this requirement alone; returns its folder of programs."""
+def install(folder: Path, wheel: Path, extra: str = "") -> Path:
+    """An environment with the wheel and its pinned requirements, checked by hash; returns its folder of programs."""
+    mark = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    requirement = f"emotion-ai{extra} @ {wheel.as_uri()}#sha256={mark}"
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*command, "-c", str(CONSTRAINTS), requirement], check=True, timeout=1000)
