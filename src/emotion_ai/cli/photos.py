@@ -17,7 +17,7 @@ from rich.text import Text
 
 from emotion_ai.cli import kaggle, watch
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, Servable
+from emotion_ai.contract import EMOTIONS, Servable
 from emotion_ai.errors import (
     ClientError,
     ConfigError,
@@ -48,8 +48,8 @@ class PredictOptions:
         watch: a folder whose new photos are read until interrupted, instead of `photos`.
         kaggle: writes a submission to `csv`, by default `submission.csv`.
         fps: frame rate, if the photos are frames of one video in order; readings are smoothed.
-        uncertain_below: confidence below which an emotion counts as uncertain; by default the bundled weights' own
-            threshold, and none for a server.
+        uncertain_below: confidence below which an emotion counts as uncertain; by default the threshold of the
+            bundled weights, or of the served version.
         out: folder for the annotated photos.
         csv: table with one row per face.
         json: prints JSON instead of a table.
@@ -58,7 +58,7 @@ class PredictOptions:
     photos: Sequence[Path] = ()
     server: str | None = None
     model: Servable = "face"
-    signature: str = BYTES_SIGNATURE
+    signature: str | None = None
     version: int | None = None
     label: str | None = None
     watch: Path | None = None
@@ -106,7 +106,7 @@ def _check(options: PredictOptions) -> None:
     if options.fps is not None and (options.watch or not 0 < options.fps < math.inf):
         raise ConfigError(f"--fps must be a frame rate above 0, for photos without --watch, got {options.fps:g}")
     served = (options.model, options.signature, options.version, options.label)
-    if options.server is None and served != ("face", BYTES_SIGNATURE, None, None):
+    if options.server is None and served != ("face", None, None, None):
         raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
 
 
@@ -118,7 +118,7 @@ def _open_reader(options: PredictOptions) -> contextlib.AbstractContextManager[P
             version=options.version,
             label=options.label,
             signature=options.signature,
-            uncertain_below=options.uncertain_below or 0.0,
+            uncertain_below=options.uncertain_below,
         )
     from emotion_ai.inference.reader import FaceReader  # imports PyTorch
 
