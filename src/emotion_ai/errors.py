@@ -15,6 +15,7 @@ EmotionAIError
      ├─ ModelNotFoundError     404: no such model, version or label
      ├─ RequestRejectedError   other 4xx: the server's own text is kept
      └─ ServerFailureError     5xx, or a response that breaks the contract
+         └─ ServerUnavailableError     502, 503 or 504: try again later
 """
 
 
@@ -75,4 +76,8 @@ class RequestRejectedError(ClientError):
 
 
 class ServerFailureError(ClientError):
+    pass
+
+
+class ServerUnavailableError(ServerFailureError):
     pass

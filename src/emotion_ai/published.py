@@ -14,7 +14,6 @@ CONFIG_FILE = "models.config"
 EXTRA = "assets.extra"
 CHECKSUMS_FILE = f"{EXTRA}/SHA256SUMS"
 PARITY_FILE = f"{EXTRA}/parity.json"
-CONTRACT_FILE = f"{EXTRA}/contract.json"
 CARD_FILE = f"{EXTRA}/MODEL_CARD.md"
 WARMUP_FILE = f"{EXTRA}/tf_serving_warmup_requests"
 MODEL_TASKS: dict[str, tuple[Task, ...]] = {"keypoints": ("keypoints",), "emotion": ("emotion",), "face": TASKS}

@@ -71,14 +71,17 @@ def test_bad_photos_are_one_line_each_and_the_others_are_read(
     assert ["faces" in record for record in records] == [photo in PORTRAITS for photo in photos]
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["photo"] for row in rows] == [str(photo) for photo in PORTRAITS]
-    assert tuple(rows[0]) == ("photo", "face", *COLUMNS)
-    assert float(rows[0]["nose_tip_x"]) == pytest.approx(records[3]["faces"][0]["points"]["nose_tip"][0], abs=0.01)
+    assert [row["photo"] for row in rows] == [str(photo) for photo in photos]
+    assert tuple(rows[0]) == ("photo", "face", *COLUMNS, "error")
+    assert [row["face"] for row in rows] == ["", "", "", "1", "", "", "1"]
+    failed = [row["photo"] for row in rows if row["error"]]
+    assert failed == [str(path) for path in bad if path.name != "wall.png"], "a photo without a face has not failed"
+    assert float(rows[3]["nose_tip_x"]) == pytest.approx(records[3]["faces"][0]["points"]["nose_tip"][0], abs=0.01)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "astronaut.annotated.png",
-        "grace_hopper.annotated.png",
+        "astronaut.png.annotated.png",
+        "grace_hopper.jpg.annotated.png",
     ]
-    with Image.open(tmp_path / "out" / "astronaut.annotated.png") as picture:
+    with Image.open(tmp_path / "out" / "astronaut.png.annotated.png") as picture:
         assert picture.size == (640, 640)
 
 
@@ -88,8 +91,8 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -
     photos = (PORTRAITS[0], tmp_path / "a" / "astronaut.png")
     assert predict(PredictOptions(photos, out=tmp_path / "out"), Happy()) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "astronaut-2.annotated.png",
-        "astronaut.annotated.png",
+        "astronaut.png-2.annotated.png",
+        "astronaut.png.annotated.png",
     ]
 
 
@@ -264,5 +267,7 @@ def test_a_watched_folder_is_read_as_photos_come(tmp_path: Path, capsys: pytest.
     assert err.count("no server answers") == 1
     assert err.count("bad.jpg") == 1
     with table.open(newline="") as file:
-        assert [Path(row["photo"]).name for row in csv.DictReader(file)] == read
-    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.annotated.png", "b.annotated.png"}
+        rows = [(Path(row["photo"]).name, bool(row["error"])) for row in csv.DictReader(file)]
+    assert [name for name, failed in rows if not failed] == read
+    assert [name for name, failed in rows if failed] == ["bad.jpg"]
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png.annotated.png", "b.jpg.annotated.png"}

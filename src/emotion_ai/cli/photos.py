@@ -6,35 +6,37 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from emotion_ai.cli import kaggle, watch
+from emotion_ai.cli.console import terminable
+from emotion_ai.cli.patience import SERVER_AWAY, PatientReader
+from emotion_ai.cli.photo_files import FoundPhotos, PhotoFile, find_photos, picture_name
+from emotion_ai.cli.photo_results import (
+    JsonList,
+    Result,
+    TerminalTable,
+    make_folder,
+    record,
+    show_error,
+    write_picture,
+)
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import EMOTIONS, Servable
+from emotion_ai.contract import BYTES_SIGNATURE, Servable
 from emotion_ai.errors import (
-    ClientError,
     ConfigError,
     EmotionAIError,
     ImageError,
-    ModelNotFoundError,
-    ServerUnreachableError,
+    MissingExtraError,
+    NoFaceError,
+    ServerTimeoutError,
 )
-from emotion_ai.inference.drawing import annotate
+from emotion_ai.inference.photo_table import PhotoTable
 from emotion_ai.inference.results import FaceReading, PhotoReader
-from emotion_ai.inference.tables import PHOTO_COLUMNS, face_rows, write_csv
-from emotion_ai.terminal import Console
+from emotion_ai.terminal import Console, print_error, printable
 from emotion_ai.video.smoothing import Smoother
 from emotion_ai.vision.photo import load_photo
-
-Result = list[FaceReading] | EmotionAIError
-"""The faces of a photo, or why it could not be read."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,25 @@ class PredictOptions:
     """Options of `emotion-ai predict`.
 
     Attributes:
-        photos: files; with `kaggle` its `test.csv` and `IdLookupTable.csv`.
+        photos: files, and folders that are searched at any depth; with `kaggle` its `test.csv` and `IdLookupTable.csv`.
         server: a server's address; without it the bundled weights are used, with PyTorch.
         model, signature, version, label: of the served model.
         watch: a folder whose new photos are read until interrupted, instead of `photos`.
         kaggle: writes a submission to `csv`, by default `submission.csv`.
         fps: frame rate, if the photos are frames of one video in order; readings are smoothed.
-        uncertain_below: confidence below which an emotion counts as uncertain; by default the threshold of the
-            bundled weights, or of the served version.
+        uncertain_below: confidence below which an emotion counts as uncertain; by default the bundled weights' own
+            threshold, and none for a server.
         out: folder for the annotated photos.
-        csv: table with one row per face.
+        csv: table with one row per face; photos that it has already are not read again.
+        timeout: seconds to wait for a server that is away; by default `patience.WAIT` once it has answered, before that
+            not at all.
         json: prints JSON instead of a table.
     """
 
     photos: Sequence[Path] = ()
     server: str | None = None
     model: Servable = "face"
-    signature: str | None = None
+    signature: str = BYTES_SIGNATURE
     version: int | None = None
     label: str | None = None
     watch: Path | None = None
@@ -67,6 +71,7 @@ class PredictOptions:
     uncertain_below: float | None = None
     out: Path | None = None
     csv: Path | None = None
+    timeout: float | None = None
     json: bool = False
 
 
@@ -74,7 +79,7 @@ def predict_command(options: PredictOptions) -> int:
     """Reads photos with a served model, or with the bundled weights, and shows the faces.
 
     Returns:
-        The exit code: 0; 1 if a photo could not be read; 2 if the server read none of them.
+        The exit code: 0; 1 if a photo could not be read; 2 if the server went away; 130 after Ctrl-C.
 
     Raises:
         ConfigError: options contradict each other, or a file cannot be written.
@@ -83,10 +88,11 @@ def predict_command(options: PredictOptions) -> int:
         DataError, ClientError: a submission cannot be made.
     """
     _check(options)
-    with _open_reader(options) as reader:
+    with terminable(), _open_reader(options) as reader:
         if options.kaggle:
             path = options.csv or Path("submission.csv")
-            rows = kaggle.write_submission(options.photos[0], options.photos[1], reader, path)
+            patient = PatientReader(reader, options.timeout, _note)
+            rows = kaggle.write_submission(options.photos[0], options.photos[1], patient, path)
             Console().wrote(path, f"{rows} rows")
             return 0
         return follow(options, reader) if options.watch else predict(options, reader)
@@ -105,8 +111,10 @@ def _check(options: PredictOptions) -> None:
         raise ConfigError("give either photos, or --watch FOLDER")
     if options.fps is not None and (options.watch or not 0 < options.fps < math.inf):
         raise ConfigError(f"--fps must be a frame rate above 0, for photos without --watch, got {options.fps:g}")
+    if options.timeout is not None and not 0 <= options.timeout < math.inf:
+        raise ConfigError(f"--timeout must be seconds, 0 or more, got {options.timeout:g}")
     served = (options.model, options.signature, options.version, options.label)
-    if options.server is None and served != ("face", None, None, None):
+    if options.server is None and served != ("face", BYTES_SIGNATURE, None, None):
         raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
 
 
@@ -118,7 +126,7 @@ def _open_reader(options: PredictOptions) -> contextlib.AbstractContextManager[P
             version=options.version,
             label=options.label,
             signature=options.signature,
-            uncertain_below=options.uncertain_below,
+            uncertain_below=options.uncertain_below or 0.0,
         )
     from emotion_ai.inference.reader import FaceReader  # imports PyTorch
 
@@ -127,122 +135,167 @@ def _open_reader(options: PredictOptions) -> contextlib.AbstractContextManager[P
 
 def follow(options: PredictOptions, reader: PhotoReader, poll: float = watch.POLL) -> int:
     """Reads a folder's photos until interrupted; JSON has one object per line."""
-    _make_folders(options)
-    console, errors = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True)
+    folder, out = options.watch or Path(), options.out
+    console, errors = Console(soft_wrap=True, highlight=False), Console(stderr=True)
 
     def read_file(path: Path) -> list[FaceReading]:
         photo = load_photo(path)
         faces = reader.read(photo)
-        if options.out:
-            _write_picture(photo.rgb, faces, options.out / f"{path.stem}.annotated.png")
+        if out:
+            write_picture(photo.rgb, faces, out / picture_name(path.name))
         return faces
 
     def show(path: Path, result: Result) -> None:
         if options.json:
-            console.print(json.dumps(_record(path, result)), markup=False)
+            print(json.dumps(record(path, result)), flush=True)
         if isinstance(result, EmotionAIError):
-            _print_error(errors, path, result)
+            show_error(errors, path, result)
         elif not options.json:
-            console.print(f"{path.name}: {', '.join(face.caption for face in result)}", markup=False)
+            console.print(f"{printable(path.name)}: {', '.join(face.caption for face in result)}")
 
-    with contextlib.suppress(KeyboardInterrupt):
-        watch.watch(options.watch or Path(), read_file, show, options.csv, poll)
+    with contextlib.ExitStack() as stack:
+        table = _open_table(options.csv, stack)
+        if out:
+            make_folder(out)
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        watch.watch(watch.Watched(folder, out, table, poll), read_file, show)
     return 0
 
 
 def predict(options: PredictOptions, reader: PhotoReader) -> int:
     """Reads the named photos; one that cannot be read is one line on stderr, and the others are still read."""
-    _make_folders(options)
-    pictures = _picture_names(options.photos, options.out) if options.out else None
-    results: list[tuple[Path, Result]] = []
-    smooth = Smoother() if options.fps else None
-    with _progress(len(options.photos)) as progress:
-        task = progress.add_task("reading", total=len(options.photos))
-        for i, path in enumerate(options.photos):
-            result: Result
-            try:
-                photo = load_photo(path)
-                result = reader.read(photo)
-                if smooth and options.fps:
-                    result = smooth(result, i / options.fps)
-                if pictures:
-                    _write_picture(photo.rgb, result, pictures[i])
-            except (ImageError, ClientError) as error:
-                result = error
-                _print_error(progress.console, path, error)
-            results.append((path, result))
-            progress.advance(task)
-            if isinstance(result, ServerUnreachableError | ModelNotFoundError) and not _any_read(results):
-                return 2  # the remaining photos would fail for the same reason
-    if options.csv:
-        rows = [row for path, result in results if isinstance(result, list) for row in face_rows(result, path)]
-        write_csv(options.csv, rows, PHOTO_COLUMNS)
-    if options.json:
-        Console().print_json(data=[_record(path, result) for path, result in results])
-    elif _any_read(results):
-        Console().print(_table(results))
-    return int(any(isinstance(result, EmotionAIError) for _, result in results))
+    found = find_photos(options.photos, options.out, repeats=options.fps is not None)
+    if not found.photos:
+        raise ConfigError("; ".join(found.problems))
+    _report(found)
+    with contextlib.ExitStack() as stack:
+        table = _open_table(options.csv, stack)
+        if options.out:
+            make_folder(options.out)
+        pending, faceless = _pending(found.photos, table, options)
+        if table:
+            table.drop([photo.path for photo in pending])
+            if len(pending) < len(found.photos):
+                done = len(found.photos) - len(pending)
+                _note(f"{table.path}: has {done} of the {len(found.photos)} photos already; they are not read again")
+        shown = stack.enter_context(JsonList() if options.json else TerminalTable())
+        progress = stack.enter_context(_progress(len(pending)))
+        run = _Run(options, reader, table, shown, progress)
+        try:
+            code = run.read_all(pending)
+        except (KeyboardInterrupt, SystemExit) as error:
+            rest = f"{run.done} of {len(pending)} photos were read"
+            _note(f"interrupted; {rest}" + ("; the same command reads the others" if table else ""))
+            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 130
+    return code or int(bool(found.problems) or faceless)
 
 
-def _any_read(results: Sequence[tuple[Path, Result]]) -> bool:
-    return any(isinstance(result, list) for _, result in results)
+class _Run:
+    """One pass over photos, with what it writes to."""
+
+    def __init__(
+        self,
+        options: PredictOptions,
+        reader: PhotoReader,
+        table: PhotoTable | None,
+        shown: JsonList | TerminalTable,
+        progress: Progress,
+    ) -> None:
+        self._options, self._table, self._shown, self._progress = options, table, shown, progress
+        self._reader = PatientReader(reader, options.timeout, _note)
+        self._smooth = Smoother() if options.fps else None
+        self.done = 0
+
+    def read_all(self, photos: Sequence[PhotoFile]) -> int:
+        """Returns the exit code: 0, 1 if a photo could not be read, 2 if the server stays away."""
+        task = self._progress.add_task("reading", total=len(photos))
+        failed = away = False
+        for i, photo in enumerate(photos):
+            result = self._read(photo, i)
+            if isinstance(result, SERVER_AWAY) and (away or not isinstance(result, ServerTimeoutError)):
+                self._give_up(photo, result, len(photos) - i)
+                return 2
+            away = isinstance(result, SERVER_AWAY)  # one photo may take too long; after two the server is away
+            self._keep(photo, result)
+            failed |= isinstance(result, EmotionAIError)
+            self._progress.advance(task)
+        return int(failed)
+
+    def _read(self, photo: PhotoFile, number: int) -> Result:
+        try:
+            decoded = load_photo(photo.path)
+            faces = self._reader.read(decoded)
+            if self._smooth and self._options.fps:
+                faces = self._smooth(faces, number / self._options.fps)
+            if self._options.out:
+                write_picture(decoded.rgb, faces, self._options.out / photo.picture)
+            return faces
+        except (ConfigError, MissingExtraError):
+            raise
+        except EmotionAIError as error:
+            return error
+        except Exception as error:  # whatever a strange picture does to a library, the other photos are read
+            return ImageError(f"{photo.path}: cannot be read ({type(error).__name__}: {error}); use another picture")
+
+    def _keep(self, photo: PhotoFile, result: Result) -> None:
+        if isinstance(result, EmotionAIError):
+            show_error(self._errors, photo.path, result)
+        if self._table:
+            no_face = isinstance(result, NoFaceError)
+            self._table.append(photo.path, result if isinstance(result, list) else [] if no_face else str(result))
+        self._shown.add(photo.path, result)
+        self.done += 1
+
+    def _give_up(self, photo: PhotoFile, error: EmotionAIError, left: int) -> None:
+        rest = f"; {left} photos were not read, run the same command once the server is back" if left > 1 else ""
+        show_error(self._errors, photo.path, f"{error}{rest}")
+        self._shown.add(photo.path, error)
+
+    @property
+    def _errors(self) -> Console:
+        console = self._progress.console
+        assert isinstance(console, Console)
+        return console
+
+
+def _pending(
+    photos: Sequence[PhotoFile], table: PhotoTable | None, options: PredictOptions
+) -> tuple[list[PhotoFile], bool]:
+    """The photos that a table does not have yet, and whether one that it has shows no face."""
+    if table is None:
+        return list(photos), False
+    pending, faceless = [], False
+    for photo in photos:
+        outcome = table.outcome(photo.path)
+        if outcome == "no face":
+            faceless = True
+        elif outcome != "faces" or (options.out and not (options.out / photo.picture).exists()):
+            pending.append(photo)
+    if pending and options.fps:  # smoothing needs every frame before
+        return list(photos), False
+    return pending, faceless
+
+
+def _report(found: FoundPhotos) -> None:
+    if found.passed_over:
+        kinds = ", ".join(sorted(suffix or "no suffix" for suffix in found.passed_over))
+        _note(f"files passed over in folders, which are not pictures: {sum(found.passed_over.values())} ({kinds})")
+    for problem in found.problems:
+        print_error(printable(problem))
+
+
+def _open_table(path: Path | None, stack: contextlib.ExitStack) -> PhotoTable | None:
+    if path is None:
+        return None
+    make_folder(path.parent)
+    return stack.enter_context(PhotoTable(path))
+
+
+def _note(text: str) -> None:
+    Console(stderr=True).print(printable(text), highlight=False, soft_wrap=True)
 
 
 def _progress(count: int) -> Progress:
     console = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=count < 2 or not console.is_terminal)
-
-
-def _print_error(console: Console, path: Path, error: EmotionAIError) -> None:
-    message = " ".join(str(error).split())
-    if not message.startswith(str(path)):
-        message = f"{path}: {message}"
-    console.print(Text.assemble(("error: ", "bold red"), message), highlight=False)
-
-
-def _make_folders(options: PredictOptions) -> None:
-    for folder in filter(None, (options.out, options.csv.parent if options.csv else None)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from error
-
-
-def _picture_names(photos: Sequence[Path], out: Path) -> list[Path]:
-    """A file name for each photo, numbered where photos of several folders share a name."""
-    names: list[Path] = []
-    for photo in photos:
-        name, number = out / f"{photo.stem}.annotated.png", 1
-        while name in names:
-            number += 1
-            name = out / f"{photo.stem}-{number}.annotated.png"
-        names.append(name)
-    return names
-
-
-def _write_picture(rgb: NDArray[np.uint8], readings: Sequence[FaceReading], path: Path) -> None:
-    try:
-        annotate(rgb, readings).save(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-
-
-def _record(path: Path, result: Result) -> dict[str, Any]:
-    if isinstance(result, EmotionAIError):
-        return {"photo": str(path), "error": " ".join(str(result).split())}
-    return {"photo": str(path), "faces": [face.as_dict() for face in result]}
-
-
-def _table(results: Sequence[tuple[Path, Result]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("photo", overflow="fold")
-    table.add_column("face", justify="right")
-    table.add_column("emotion", style="bold")
-    for name in EMOTIONS:
-        table.add_column(name, justify="right")
-    for path, result in results:
-        for number, face in enumerate(result if isinstance(result, list) else [], 1):
-            probabilities = (f"{p:.1%}" for p in face.probabilities)
-            table.add_row(Text(path.name), str(number), face.verdict or "-", *probabilities)
-    return table

@@ -6,21 +6,24 @@ from typing import Annotated, cast
 
 import typer
 
-from emotion_ai.contract import Servable
+from emotion_ai.contract import BYTES_SIGNATURE, Servable
 
 
 def predict(
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Photos; with --kaggle its test.csv and IdLookupTable.csv.")
+        list[Path] | None,
+        typer.Argument(help="Photos, folders of photos; with --kaggle its test.csv and IdLookupTable.csv."),
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="Server, http:// (REST) or grpc://; by default the bundled PyTorch weights.")
     ] = None,
     model: Annotated[str, typer.Option(help="Served model: face, keypoints or emotion.")] = "face",
     signature: Annotated[
-        str | None,
-        typer.Option(help="serving_bytes sends PNG, serving_default pixels; by default the fullest of the version."),
-    ] = None,
+        str,
+        typer.Option(
+            help="serving_bytes sends PNG, serving_default pixels; serving_uncertainty adds standard deviations."
+        ),
+    ] = BYTES_SIGNATURE,
     version: Annotated[int | None, typer.Option(help="Version of the served model.")] = None,
     label: Annotated[str | None, typer.Option(help="Label of the served model, e.g. stable.")] = None,
     watch: Annotated[Path | None, typer.Option(help="Folder to watch; every new photo in it is read.")] = None,
@@ -33,12 +36,18 @@ def predict(
     uncertain_below: Annotated[
         float | None,
         typer.Option(
-            help="Confidence, 0 to 1, below which an emotion is reported as uncertain; by default the network's own "
-            "threshold."
+            help="Confidence, 0 to 1, below which an emotion is reported as uncertain; the bundled weights have a "
+            "default."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated photos.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="CSV file with one row per face.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file with one row per face; a second run completes it.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds to wait for a server that is away; by default 60 once it has answered, before that 0."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Find the faces in photos, their keypoints and their emotions."""
@@ -57,6 +66,7 @@ def predict(
         uncertain_below=uncertain_below,
         out=out,
         csv=csv,
+        timeout=timeout,
         json=json,
     )
     sys.exit(predict_command(options))

@@ -15,8 +15,11 @@ from emotion_ai.errors import (
     RequestRejectedError,
     ServerFailureError,
     ServerTimeoutError,
+    ServerUnavailableError,
     ServerUnreachableError,
 )
+
+_UNAVAILABLE = (502, 503, 504)
 
 
 class RestTransport:
@@ -83,6 +86,8 @@ class RestTransport:
         try:
             content = response.json()
         except ValueError as error:
+            if response.status_code in _UNAVAILABLE:
+                raise ServerUnavailableError(f"{where}: {response.status_code}; try again later") from error
             message = f"{where}: returned {response.status_code} without JSON; is this TensorFlow Serving?"
             raise ServerFailureError(message) from error
         if response.status_code == 200 and isinstance(content, dict):
@@ -94,7 +99,7 @@ class RestTransport:
             raise ModelNotFoundError(message)
         if 400 <= response.status_code < 500:
             raise RequestRejectedError(message)
-        raise ServerFailureError(message)
+        raise (ServerUnavailableError if response.status_code in _UNAVAILABLE else ServerFailureError)(message)
 
 
 class _Retry(Retry):

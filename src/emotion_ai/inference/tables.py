@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_ai import files
 from emotion_ai.contract import KEYPOINTS
-from emotion_ai.errors import ConfigError
 from emotion_ai.inference.results import COLUMNS, FaceReading
 
-PHOTO_COLUMNS = ("photo", "face", *COLUMNS)
-"""Columns of a table of several photos: the photo, the face's number from 1 in it, and `COLUMNS`."""
+PHOTO_COLUMNS = ("photo", "face", *COLUMNS, "error")
+"""Columns of a table of several photos: the photo, the face's number from 1 in it, `COLUMNS`, and why it failed."""
 
 DEVIATION_COLUMNS = tuple(f"{name}_{axis}_deviation" for name in KEYPOINTS for axis in "xy")
+
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - full-width signs, which spreadsheets take for the plain ones
 
 Row = dict[str, Any]
 
@@ -32,48 +32,23 @@ def deviation_row(face: FaceReading) -> Row:
     return dict(zip(DEVIATION_COLUMNS, map(float, face.deviations.ravel()), strict=True))
 
 
+def text_cell(text: str) -> str:
+    r"""A text as a cell of a CSV table, which no spreadsheet takes for a formula.
+
+    Text that begins with =, +, -, @, a tab or a line break gets an apostrophe before it; so does such text after
+    apostrophes, so that taking one away gives the text back. A byte of a file name that is not UTF-8 becomes `\udcXX`.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
 def csv_text(rows: Iterable[Row], columns: Sequence[str], header: bool = True) -> str:
-    """Rows as CSV."""
+    """Rows as CSV; missing values are empty cells."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
+    writer = csv.writer(text)
     if header:
-        writer.writeheader()
-    writer.writerows(rows)
+        writer.writerow(columns)
+    for row in rows:
+        cells = (row.get(name, "") for name in columns)
+        writer.writerow([text_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue()
-
-
-def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Writes a table, whole or not at all.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    text = csv_text(rows, columns)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced
-            path.write_text(text, encoding="utf-8", newline="")
-        else:
-            files.write_text(path, text)
-    except OSError as error:
-        raise _not_written(path, error) from error
-
-
-def append_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Appends rows to a table; a new or empty file gets the header first.
-
-    Raises:
-        ConfigError: the file cannot be written, or has other columns.
-    """
-    try:
-        with path.open("a+", newline="", encoding="utf-8", errors="replace") as file:
-            file.seek(0)
-            header = next(csv.reader(file), None)
-            if header not in (None, list(columns)):
-                raise ConfigError(f"{path}: its columns differ from those to be written; choose another --csv")
-            file.write(csv_text(rows, columns, header is None))
-    except OSError as error:
-        raise _not_written(path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --csv")

@@ -73,8 +73,7 @@ def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
         raise CheckpointError(f"{path}: the weights do not match the network's settings ({first})") from error
     try:
         record = RunRecord.from_dict(saved.record)
-        _ = record.uncertain_below  # checks it
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: has an unreadable training record ({error!r}); export it again") from error
     return LoadedNetwork(network.eval(), record)
 
