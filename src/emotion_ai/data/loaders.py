@@ -15,9 +15,9 @@ from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, TASKS, Task
 from emotion_ai.data.cache import Arrays, cached, fingerprint
 from emotion_ai.data.csv_files import open_table, parse_coordinate, parse_integer, parse_pixels
 from emotion_ai.data.dataset import FaceDataset
-from emotion_ai.data.folders import class_folders, parse_folder
+from emotion_ai.data.folders import list_folder, parse_folder
 from emotion_ai.errors import ConfigError, DataError
-from emotion_ai.terminal import Console
+from emotion_ai.terminal import Console, printable
 
 COORDINATES = tuple(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy")
 FER7_TO_FIVE = {0: 0, 1: 1, 3: 3, 4: 2, 5: 4}
@@ -40,7 +40,7 @@ _CHOICE: dict[str, str] = {
 def load(
     path: str | Path, task: Task | None = None, labels: str = "auto", vote_file: str | Path | None = None
 ) -> FaceDataset:
-    """The faces of a CSV file, an archive with one, or an image folder `[split/]class/*.png|jpg`.
+    """The faces of a CSV file, an archive with one, or a folder of images `[split/]class/**/*`.
 
     Args:
         path: the file or folder.
@@ -65,12 +65,17 @@ def load(
     if path.is_dir():
         if task == "keypoints":
             raise DataError(f"{path}: is a folder; keypoints come as a CSV file, or its .zip, .gz or .xz")
-        class_folders(path)  # fails early: the fingerprint reads every file below
-    digest = fingerprint(path)
-    if path.is_dir():
-        arrays = cached(digest, "folder", lambda: parse_folder(path))
         found: Task = "emotion"
+        listing = list_folder(path)
+        digest = fingerprint(path, [image.path for image in listing.images])
+        arrays = cached(digest, "folder", lambda: parse_folder(listing))
+        notes = listing.notes()
+        if count := int(arrays.pop("frames").sum()):
+            notes.append(f"several frames or pages, of which the first is read: {count:,}")
+        for note in notes:
+            _notice(path, note)
     else:
+        digest = fingerprint(path)
         with open_table(path) as (header, _):
             found = _task_of(path, header)
         parse: Callable[[Path], Arrays] = _parse_keypoints if found == "keypoints" else _parse_emotion
@@ -83,7 +88,7 @@ def load(
     elif vote_file is not None:
         raise ConfigError(f"data.vote_file={vote_file}: FER+ votes belong to the rows of FER2013's CSV, not to {path}")
     return FaceDataset(
-        found, arrays["images"], arrays["targets"], arrays["part"], str(path), digest, arrays.get("votes")
+        found, arrays["images"], arrays["targets"], arrays["part"], printable(path), digest, arrays.get("votes")
     )
 
 
@@ -223,9 +228,7 @@ def _five_classes(path: Path, arrays: Arrays, labels: str, votes: NDArray[np.flo
     ids = arrays["targets"]
     if labels == "auto":
         labels = "five" if not (arrays["part"] != "").any() and ids.max() < len(EMOTIONS) else "fer7"
-        Console(stderr=True).print(
-            f"{path.name}: data.labels=auto reads {_CHOICE[labels]}", style="dim", highlight=False
-        )
+        _notice(path, f"data.labels=auto reads {_CHOICE[labels]}")
     if labels == "five":
         if ids.max() >= len(EMOTIONS):
             raise DataError(f"{path}: has the class id {ids.max()}, so it has more than five; use data.labels=fer7")
@@ -244,3 +247,7 @@ def _five_classes(path: Path, arrays: Arrays, labels: str, votes: NDArray[np.flo
 def _check_rows(path: Path, rows: Collection[Any]) -> None:
     if not rows:
         raise DataError(f"{path}: has a header but no rows; give the whole file")
+
+
+def _notice(path: Path, text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"{path.name}: {text}", style="dim", highlight=False)

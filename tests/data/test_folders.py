@@ -1,0 +1,237 @@
+"""Class folders: what is read, what is skipped and said, and what the cache's key covers."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion_ai.data import folders
+from emotion_ai.data.loaders import load
+from emotion_ai.errors import DataError
+from emotion_ai.vision.crops import resize_to_crop
+from emotion_ai.vision.decoding import decode
+from emotion_ai.vision.photo import load_photo
+from tests.vision.encodings import ENCODINGS
+from tests.vision.test_decoding import portrait
+
+
+def picture(path: Path, level: int = 50, size: tuple[int, int] = (48, 48)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, level).save(path)
+    return path
+
+
+def files(root: Path) -> list[str]:
+    return [image.path.relative_to(root).as_posix() for image in folders.list_folder(root).images]
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("size", [(48, 48), (96, 96), (90, 130)])
+def test_a_picture_of_a_class_folder_is_the_photograph(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    face = portrait(*size)
+    path = tmp_path / "happy" / name
+    path.parent.mkdir()
+    path.write_bytes(ENCODINGS[name](face))
+    expected = face if size == (48, 48) else resize_to_crop(face)
+    (image,) = load(tmp_path).images
+    assert np.abs(image - expected.astype(float)).max() <= 2
+    if size != (90, 130):
+        np.testing.assert_array_equal(image, load_photo(path).gray)
+
+
+def test_large_pictures_are_shrunk_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    face = portrait(3000, 4000)
+    (tmp_path / "sad").mkdir()
+    for number in range(3):
+        Image.fromarray(face).save(tmp_path / "sad" / f"{number}.jpg", quality=95)
+    sizes = []
+
+    def watched(content: bytes, name: str, shrink_to: int) -> object:
+        decoded = decode(content, name, shrink_to)
+        sizes.append(decoded.rgb.size)
+        return decoded
+
+    monkeypatch.setattr(folders, "decode", watched)
+    images = load(tmp_path).images
+    assert sizes == [(750, 1000)] * 3
+    assert np.abs(images - resize_to_crop(face)).max() <= 2
+
+
+def test_deeper_folders_and_the_only_folder_of_an_archive_are_read(tmp_path: Path) -> None:
+    picture(tmp_path / "archive" / "train" / "happy" / "person 1" / "monday" / "a.PNG")
+    picture(tmp_path / "archive" / "train" / "1_Sad" / "b.bmp")
+    picture(tmp_path / "archive" / "test" / "images" / "Happiness" / "c.tiff")
+    assert sorted(files(tmp_path)) == [
+        "archive/test/images/Happiness/c.tiff",
+        "archive/train/1_Sad/b.bmp",
+        "archive/train/happy/person 1/monday/a.PNG",
+    ]
+    faces = load(tmp_path)
+    assert sorted(zip(faces.part.tolist(), faces.targets.tolist(), strict=True)) == [
+        ("PrivateTest", 3),
+        ("Training", 2),
+        ("Training", 3),
+    ]
+
+
+def test_what_is_skipped_is_said_and_litter_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "happy" / "a.png")
+    picture(tmp_path / "fearful" / "b.png")
+    picture(tmp_path / "Contempt" / "deep" / "c.png")
+    picture(tmp_path / "loose.jpg")
+    for name in ("notes.txt", "more.txt", "README"):
+        (tmp_path / "happy" / name).write_text("text")
+    for litter in ("happy/._a.png", "happy/.DS_Store", "happy/Thumbs.db", "__MACOSX/happy/._a.png", ".hidden/a.png"):
+        (tmp_path / litter).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / litter).write_bytes(b"junk")
+    (tmp_path / "happy" / "up").symlink_to(tmp_path / "happy")
+    (tmp_path / "sad").mkdir()
+    (tmp_path / "sad" / "d.gif").write_bytes(ENCODINGS["two frames.gif"](portrait(48, 48)))
+    for _ in range(2):  # parsed, then from the cache
+        assert sorted(load(tmp_path).targets.tolist()) == [2, 3]
+        said = capsys.readouterr().err
+        assert "left out, being none of the five emotions: 1 of contempt, 1 of fear" in said
+        assert "skipped, being no picture files: 1 without suffix, 2 .txt" in said
+        assert "skipped, being outside the class folders: 1, such as" in said
+        assert "skipped, being a link to a folder above it" in said
+        assert "several frames or pages, of which the first is read: 1" in said
+        assert "without any picture: Angry, Disgust, Surprise" in said
+        assert len(said.splitlines()) == 6, said
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("3/a.png", "3: a numbered class, happy in FER2013, disgust in RAF-DB, surprise in AffectNet, disgust in CK+"),
+        ("7/a.png", "7: a numbered class, neutral in RAF-DB, contempt in AffectNet, surprise in CK+; rename it"),
+        ("sad/x/../happy/a.png", "happy: is a class or split folder inside the class folder"),
+        ("sad/train/a.png", "train: is a class or split folder inside the class folder"),
+        ("train/happy/a.png", "sad: is a class folder beside the split folder train"),
+        ("bored/a.png", "bored: unknown class or split folder; classes are afraid, anger"),
+    ],
+)
+def test_folders_of_another_form_are_one_clear_error(tmp_path: Path, made: str, message: str) -> None:
+    picture(tmp_path / "sad" / "s.png")
+    (tmp_path / "sad" / "x").mkdir()
+    picture(tmp_path / made)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path)
+    assert message in str(caught.value)
+
+
+def test_an_empty_folder_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "a.txt").write_text("text")
+    with pytest.raises(DataError, match=r"no pictures in class folders such as .*; skipped, being no picture files: 1"):
+        load(tmp_path)
+
+
+def test_linked_folders_are_keyed_by_what_they_hold(tmp_path: Path) -> None:
+    """Two datasets of links to other folders once shared one cache entry."""
+    for level in (10, 200):
+        picture(tmp_path / f"faces {level}" / "deep" / "a.png", level)
+        (tmp_path / f"set {level}").mkdir()
+        (tmp_path / f"set {level}" / "happy").symlink_to(tmp_path / f"faces {level}")
+    first, second = (load(tmp_path / f"set {level}") for level in (10, 200))
+    assert first.fingerprint != second.fingerprint
+    assert (first.images.max(), second.images.max()) == (10, 200)
+
+
+def test_every_change_of_what_is_parsed_changes_the_fingerprint_and_nothing_else_does(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    picture(root / "happy" / "a.png")
+    picture(root / "sad" / "deep" / "b.png", 60)
+    same = load(root).fingerprint
+    seen = {same}
+    elsewhere = tmp_path / "elsewhere"
+
+    def link() -> None:
+        shutil.move(root / "happy", elsewhere)
+        (root / "happy").symlink_to(elsewhere)
+
+    changes: list[Callable[[], object]] = [
+        lambda: picture(root / "happy" / "a.png", 51),
+        lambda: (root / "happy" / "a.png").rename(root / "happy" / "c.png"),
+        lambda: (root / "sad").rename(root / "surprise"),
+        lambda: (root / "surprise" / "deep").rename(root / "surprise" / "other"),
+        link,
+        lambda: picture(elsewhere / "linked.png", 9),
+    ]
+    for number, change in enumerate(changes):
+        change()
+        digest = load(root).fingerprint
+        assert (digest in seen) == (number == 4), "a link to the same files holds the same"
+        seen.add(digest)
+    (root / "happy" / "notes.txt").write_text("not parsed")
+    picture(root / "fear" / "left out.png")
+    assert load(root).fingerprint == digest
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit", "other arrays", "rows", "text", "folder", "huge"])
+def test_damaged_cache_entries_are_parsed_again(tmp_path: Path, own_cache: Path, damage: str) -> None:
+    picture(tmp_path / "happy" / "a.png", hash(damage) % 200)
+    faces = load(tmp_path)
+    (entry,) = own_cache.glob(f"{faces.fingerprint[:32]}-*")
+    content = entry.read_bytes()
+    match damage:
+        case "truncated":
+            entry.write_bytes(content[: len(content) // 2])
+        case "bit":
+            entry.write_bytes(content.replace(bytes([faces.images[0, 0, 0]]) * 9, bytes(9), 1))
+        case "other arrays":
+            np.savez(entry, pixels=faces.images)
+        case "rows":
+            np.savez(entry, images=faces.images, targets=faces.targets[:0], part=faces.part, frames=faces.part == "")
+        case "text":
+            entry.write_text("[]")
+        case "folder":
+            entry.unlink()
+            entry.mkdir()
+        case "huge":
+            entry.write_bytes(content.replace(b"(1, 48, 48)", b"(9**9**9,)", 1))
+    np.testing.assert_array_equal(load(tmp_path).images, faces.images)
+    if damage != "folder":
+        assert entry.read_bytes() == content, "and written anew"
+
+
+def test_no_home_and_a_read_only_cache_cost_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "data" / "happy" / "a.png", 77)
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("EMOTION_AI_CACHE", str(tmp_path / "file" / "cache"))
+    assert load(tmp_path / "data").images.max() == 77
+    monkeypatch.delenv("EMOTION_AI_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert load(tmp_path / "data").images.max() == 77
+
+
+def test_unreadable_folders_and_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "happy" / "a.png")
+    (tmp_path / "happy" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"gone\.png: is not a regular file, or a link to nowhere"):
+        load(tmp_path)
+    (tmp_path / "happy" / "gone.png").unlink()
+    os.mkfifo(tmp_path / "happy" / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: is not a regular file"):
+        load(tmp_path)
+    listdir = os.listdir
+
+    def refused(folder: Path) -> list[str]:
+        if Path(folder).name == "happy":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", refused)
+    with pytest.raises(DataError, match=r"happy: cannot be listed \(Permission denied\); check"):
+        load(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9") / "happy"
+    picture(folder / os.fsdecode(b"\xff.png"), 33)
+    faces = load(folder.parent)
+    assert faces.images.max() == 33
+    faces.source.encode()  # for records and reports
