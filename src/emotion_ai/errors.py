@@ -18,6 +18,9 @@ EmotionAIError
          └─ ServerUnavailableError     502, 503 or 504: try again later
 """
 
+TERMINATED = 143
+"""Exit code after SIGTERM, as shells report it."""
+
 
 class EmotionAIError(Exception):
     """Base of all errors that the command line prints as one line, with exit code 2."""

@@ -1,5 +1,6 @@
-"""The one way to write files: whole or not at all, and lastingly where a crash would matter."""
+"""The one way to write files: whole or not at all, lastingly where a crash would matter, by one process at a time."""
 
+import errno
 import json
 import os
 import secrets
@@ -7,6 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from emotion_ai.errors import ConfigError
+
+_UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # write(2) names no file
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -48,6 +56,43 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
 def write_json(path: Path, content: Any, *, sync: bool = False) -> None:
     """Writes indented JSON, keys in their order, whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n", sync=sync)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is created, while the block runs; deletes what a killed one left.
+
+    The lock ends with the process that holds it, however it ends. File systems without locks (some network ones) are
+    used without.
+
+    Raises:
+        ConfigError: another process holds the lock.
+        OSError: the folder cannot be written to; the error names it.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"{folder}: another process writes to this folder; wait for it, or give another out="
+        ) from error
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+    try:
+        for partial in folder.glob(".*.partial"):
+            partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in _UNNAMED and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        raise
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()  # still held: who waits for this file looks for another
+        lock.release()
 
 
 def sync_path(path: Path) -> None:

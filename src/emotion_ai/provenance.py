@@ -1,5 +1,6 @@
 """Where results come from: the record of a training run, and versions, processor and source revision."""
 
+import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from emotion_ai.errors import CheckpointError
 from emotion_ai.legacy import upgrade_record
 
 _SPLITS = ("train", "val", "test")
@@ -79,11 +81,41 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Reads a record of this or an older version; unknown keys are ignored."""
-        content = upgrade_record(content)
-        data = DataRecord.from_dict(content["data"]) if content.get("data") else None
+        """Reads a record of this or an older version; unknown keys are ignored.
+
+        Raises:
+            ValueError: a value of another kind than a record has.
+        """
+        try:
+            content = upgrade_record(content)
+            data = DataRecord.from_dict(content["data"]) if content.get("data") else None
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"its data or config is not that of a run: {error!r}") from error
+        for name in ("config", "metrics", "calibration", "packages"):
+            if not isinstance(content.get(name, {}), dict):
+                raise ValueError(f"{name} must be a table, got {content[name]!r}")
+        for name in ("metrics", "calibration"):
+            for key, value in content.get(name, {}).items():
+                if not isinstance(value, int | float):
+                    raise ValueError(f"{name}.{key} must be a number, got {value!r}")
         names = [name for name in cls.__dataclass_fields__ if name != "data"]
         return cls(data=data, **_only(content, *names))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads a run.json.
+
+        Raises:
+            CheckpointError: it is damaged, or something else.
+            OSError: it cannot be read.
+        """
+        try:
+            content = json.loads(path.read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError(f"holds a {type(content).__name__}")
+            return cls.from_dict(content)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: not a readable record of a run ({error}); delete it, and resume") from error
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; fields without a value are left out."""

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from emotion_ai.cli.signals import exit_on_sigterm
+
 
 def ablations(
     overrides: Annotated[
@@ -26,4 +28,5 @@ def ablations(
     """
     from emotion_ai.studies.ablations import ablations
 
-    ablations(budget, data, out / budget, overrides or ())
+    with exit_on_sigterm():
+        ablations(budget, data, out / budget, overrides or ())

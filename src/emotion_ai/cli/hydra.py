@@ -5,7 +5,8 @@ import sys
 from typing import Any
 
 from emotion_ai.cli.console import fail
-from emotion_ai.errors import ConfigError, EmotionAIError
+from emotion_ai.cli.signals import exit_on_sigterm
+from emotion_ai.errors import TERMINATED, ConfigError, EmotionAIError
 from emotion_ai.extras import load
 from emotion_ai.terminal import Console
 
@@ -16,7 +17,8 @@ HYDRA_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 def run_stage(config: str, module: str, function: str) -> None:
     """Runs a stage as a Hydra application; its arguments are those after the stage's name.
 
-    Errors in settings, Hydra's own included, are one line on stderr, and exit with 2.
+    Errors in settings, Hydra's own included, are one line on stderr, and exit with 2. Ctrl-C exits with 130 and SIGTERM
+    with 143; a training command then says how to continue.
     """
     hydra, overrides = load("hydra"), load("emotion_ai.cli.overrides")
     run = getattr(load(module), function)
@@ -31,13 +33,22 @@ def run_stage(config: str, module: str, function: str) -> None:
             return run(cfg)
         except (EmotionAIError, OSError) as error:
             fail(error)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if config == "train" and (isinstance(stop, KeyboardInterrupt) or stop.code == TERMINATED):
+                note(overrides.how_to_continue(str(cfg.out), resume=function == "train_command"))
+            raise
+
+    def note(text: str) -> None:
+        if "LOCAL_RANK" not in os.environ:  # one of several processes speaks
+            Console(stderr=True, soft_wrap=True).print(f"note: {text}", highlight=False)
 
     arguments, notice = overrides.prepare(original[2:])
-    if notice and "LOCAL_RANK" not in os.environ:
-        Console(stderr=True, soft_wrap=True).print(f"note: {notice}", highlight=False)
+    if notice:
+        note(notice)
     sys.argv = [original[0], *arguments]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()
+        with exit_on_sigterm():
+            hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()
     except (load("hydra.errors").HydraException, load("omegaconf.errors").OmegaConfBaseException) as error:
         raise overrides.explained(error, config, arguments) from error
     finally:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -71,6 +73,20 @@ def explained(error: Exception, config: str, arguments: Sequence[str]) -> Config
         key = match[1].partition("@")[0]
         return ConfigError(unknown_key(key, _known_keys(config, key, arguments)))
     return ConfigError(text.removesuffix("See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details"))
+
+
+def how_to_continue(out: str, resume: bool) -> str:
+    """What to tell somebody who has stopped a training command.
+
+    Args:
+        out: the folder it wrote to.
+        resume: it is a single run, which needs `resume=true`.
+    """
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return "stopped; start the same command again to continue"
+    plain = f"out={out}"
+    setting = plain if _parses(plain, OverridesParser.create()) else f"out={_quoted(out)}"
+    return f"stopped; to continue, add to the command: {shlex.quote(setting)}{' resume=true' if resume else ''}"
 
 
 def _is_override(text: str) -> bool:

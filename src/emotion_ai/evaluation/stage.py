@@ -22,7 +22,7 @@ from emotion_ai.evaluation.statistics import PairedTest, mcnemar, paired_rmse
 from emotion_ai.evaluation.summary import summary_metrics
 from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable, estimate_table
 from emotion_ai.evaluation.terminal import print_report
-from emotion_ai.files import atomic_path, write_json, write_text
+from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
 from emotion_ai.models import load_network
 
 
@@ -35,10 +35,15 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     Raises:
         CheckpointError: a checkpoint that cannot be used.
         DataError: a dataset that cannot be used, or without annotations.
-        ConfigError: settings that do not fit together.
+        ConfigError: settings that do not fit together, or an output folder that is in use.
     """
     if cfg.card is not None and (Path(cfg.card).is_dir() or not Path(cfg.card).parent.is_dir()):
         raise ConfigError(f"card={cfg.card}: is a folder, or in a folder that does not exist; give a file")
+    with locked_folder(Path(cfg.out)):
+        return _evaluate(cfg)
+
+
+def _evaluate(cfg: DictConfig) -> dict[str, float]:
     task: Task = cfg.task.name
     network, record = load_network(cfg.checkpoint, task)
     chosen = evaluated_faces(cfg)
@@ -75,7 +80,6 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         command=_command(cfg),
     )
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / "predictions.npz") as partial, partial.open("wb") as stream:
         np.savez(stream, predictions=predictions, targets=faces.targets)
     write_json(out / "report.json", report.as_dict())

@@ -1,9 +1,10 @@
 """Networks on disk, as safetensors files or Lightning checkpoints; neither kind is unpickled as code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
@@ -55,7 +56,7 @@ def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
         task: the expected task.
 
     Raises:
-        CheckpointError: missing, damaged, of another task, or of another contract.
+        CheckpointError: missing, damaged, of another task, of another contract, or with weights that are not finite.
     """
     path = bundled(task) if checkpoint == "bundled" else Path(checkpoint)
     if not path.is_file():
@@ -66,16 +67,37 @@ def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
     if saved.contract != contract_record():
         raise CheckpointError(f"{path}: has another crop size, other points or other classes; train it again")
     try:
-        network = FaceNetwork.from_spec(ModelSpec(**saved.spec))
+        spec = ModelSpec(**saved.spec)
+        with torch.device("meta"):  # settings that do not fit cost no memory
+            _check_shapes(FaceNetwork.from_spec(spec), saved.state)
+        network = FaceNetwork.from_spec(spec)
         network.load_state_dict(saved.state)
-    except (ConfigError, RuntimeError, TypeError) as error:
-        first = str(error).strip().splitlines()[-1].strip()
+    except (ConfigError, LookupError, ArithmeticError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        first = (str(error).strip().splitlines() or [repr(error)])[-1].strip()
         raise CheckpointError(f"{path}: the weights do not match the network's settings ({first})") from error
+    if bad := [name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
+        raise CheckpointError(f"{path}: weights that are not finite ({bad[0]}); train again, with a lower optimizer.lr")
     try:
         record = RunRecord.from_dict(saved.record)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: has an unreadable training record ({error!r}); export it again") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: has an unreadable training record ({error}); export it again") from error
     return LoadedNetwork(network.eval(), record)
+
+
+def read_ckpt(path: Path) -> dict[str, Any]:
+    """What a Lightning checkpoint holds, on the CPU.
+
+    Raises:
+        CheckpointError: damaged, or something else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for damaged archives
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable checkpoint ({first})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}; it was not written by emotion-ai train")
+    return content
 
 
 @dataclass(frozen=True)
@@ -87,22 +109,39 @@ class _Saved:
     contract: dict[str, Any]
     record: dict[str, Any]
 
+    @classmethod
+    def of(cls, path: Path, state: Any, content: dict[str, Any]) -> Self:
+        """Checks that every part is there and of the right kind.
+
+        Raises:
+            CheckpointError: one is not.
+        """
+        parts = {"weights": state} | {name: content.get(name) for name in ("network", "contract", "record")}
+        for name, part in parts.items():
+            if part is None:
+                raise CheckpointError(f"{path}: has no {name!r}; it was not written by emotion-ai train")
+            if not isinstance(part, dict):
+                raise CheckpointError(f"{path}: its {name!r} is a {type(part).__name__} and not a table; it is damaged")
+        return cls(*parts.values())
+
 
 def _read_safetensors(path: Path) -> _Saved:
     header = read_header(path)
     try:
-        return _Saved(load_file(path), header["network"], header["contract"], header["record"])
+        return _Saved.of(path, load_file(path), header)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: a damaged safetensors file ({error}); download or export it again") from error
 
 
 def _read_ckpt(path: Path) -> _Saved:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
-        return _Saved(state, saved["network"], saved["contract"], saved["record"])
-    except KeyError as error:
-        raise CheckpointError(f"{path}: has no {error}; it was not written by emotion-ai train") from error
-    except Exception as error:  # torch raises half a dozen kinds for damaged archives
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint ({first})") from error
+    content = read_ckpt(path)
+    state = content.get("state_dict")
+    if isinstance(state, dict):
+        state = {key.removeprefix("network."): v for key, v in state.items() if str(key).startswith("network.")}
+    return _Saved.of(path, state, content)
+
+
+def _check_shapes(network: FaceNetwork, state: Mapping[str, Tensor]) -> None:
+    for name, wanted in network.state_dict().items():
+        if name in state and state[name].shape != wanted.shape:
+            raise ValueError(f"{name} has the shape {list(state[name].shape)}, expected {list(wanted.shape)}")

@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from rich.markdown import Markdown
 
 from emotion_ai.contract import TASKS, Task
-from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.errors import CheckpointError, ConfigError, DataError
 from emotion_ai.evaluation.plots import forest, save
 from emotion_ai.evaluation.statistics import Estimate, t_interval
-from emotion_ai.files import write_json, write_text
+from emotion_ai.files import locked_folder, write_json, write_text
 from emotion_ai.legacy import translate_overrides
 from emotion_ai.models import load_network
 from emotion_ai.provenance import environment
@@ -71,7 +71,7 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
         The rows by task and name.
 
     Raises:
-        ConfigError: an unknown budget, a full one without data or document, or a folder with other runs.
+        ConfigError: an unknown budget, a full one without data or document, or a folder in use or with other runs.
         DataError: no dataset in the folder.
     """
     plan = load_plan()
@@ -86,6 +86,19 @@ def ablations(budget: str, data: Path | None, out: Path, overrides: Sequence[str
     sources = {task: _sources(task, data) for task in TASKS}
     if data is not None and not any(sources.values()):
         raise DataError(f"{data}: holds neither fer2013.csv nor training.csv; give the folder that contains them")
+    with locked_folder(out):
+        return _ablations(chosen, budget, data, sources, out, overrides)
+
+
+def _ablations(
+    chosen: DictConfig,
+    budget: str,
+    data: Path | None,
+    sources: dict[Task, list[str]],
+    out: Path,
+    overrides: Sequence[str],
+) -> dict[str, dict[str, Row]]:
+    plan, document = load_plan(), Path(chosen.document) if chosen.document else None
     votes = next(data.rglob(_VOTES), None) if data is not None else None
     rows: dict[str, dict[str, Row]] = {}
     left_out = list(chosen.without)
@@ -152,7 +165,11 @@ def _rows(
                 for text in change["overrides"]
             ]
             records.append(run(_config([*shared, *filled, f"seed={seed}", f"out={_quoted(folder / f'seed-{seed}')}"])))
-        values = [float(record.metrics[_METRICS[task]]) for record in records]
+        if missing := [
+            seed for seed, record in zip(seeds, records, strict=True) if _METRICS[task] not in record.metrics
+        ]:
+            raise CheckpointError(f"{folder}/seed-{missing[0]}/run.json: has no {_METRICS[task]}; delete its folder")
+        values = [record.metrics[_METRICS[task]] for record in records]
         base = base or values
         differences = [value - reference for value, reference in zip(values, base, strict=True)]
         network, _ = load_network(folder / f"seed-{seeds[0]}" / "network.safetensors", task)

@@ -12,11 +12,12 @@ from emotion_ai.evaluation.plots import folds_plot, save
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.statistics import t_interval
 from emotion_ai.evaluation.summary import summary_metrics
-from emotion_ai.files import write_json
+from emotion_ai.files import locked_folder, write_json
 from emotion_ai.models import load_network
 from emotion_ai.studies.runs import run
 from emotion_ai.terminal import Console
 from emotion_ai.training.config import TrainConfig, recorded_settings
+from emotion_ai.training.run_folder import check_same_data
 from emotion_ai.training.train import load_splits
 
 
@@ -31,7 +32,7 @@ def cross_validate(cfg: DictConfig) -> dict[str, float]:
         The pooled metrics.
 
     Raises:
-        ConfigError: no `data.folds`, or another split beside it.
+        ConfigError: no `data.folds`, another split beside it, a folder in use or with other runs.
         EmotionAIError: as `train` does.
     """
     config = TrainConfig.of(cfg)
@@ -39,15 +40,21 @@ def cross_validate(cfg: DictConfig) -> dict[str, float]:
         raise ConfigError("cross-validate: give the number of folds, e.g. data.folds=5")
     if config.init_from is not None or config.teachers:
         raise ConfigError("cross-validate: init_from and teachers may have seen the faces of a fold; leave them out")
-    task, out, count = config.task.name, Path(config.out), config.data.folds
+    with locked_folder(Path(config.out)):
+        return _cross_validate(cfg, config, config.data.folds)
+
+
+def _cross_validate(cfg: DictConfig, config: TrainConfig, count: int) -> dict[str, float]:
+    task, out = config.task.name, Path(config.out)
     console = Console()
     predictions, targets, folds = [], [], []
     for fold in range(count):
         console.rule(f"fold {fold + 1} of {count}")
         folder = out / f"fold-{fold}"
         one: DictConfig = OmegaConf.merge(cfg, {"out": str(folder), "data": {"fold": fold}})  # type: ignore[assignment]
-        run(one)
-        held_out = load_splits(TrainConfig.of(one)).test
+        record, splits = run(one), load_splits(TrainConfig.of(one))
+        check_same_data({folder / "run.json": record}, splits.record())
+        held_out = splits.test
         network, _ = load_network(folder / "network.safetensors", task)
         predictions.append(predict(network, held_out.images))
         targets.append(held_out.targets)

@@ -1,6 +1,5 @@
 """Training runs of a series. Each is trained once, however often the series is started."""
 
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,14 +15,16 @@ def run(cfg: DictConfig) -> RunRecord:
 
     Raises:
         ConfigError: the folder holds a run with other settings, or the trainer takes several processes.
+        CheckpointError: the record is damaged.
         EmotionAIError: as `train` does.
     """
     path = Path(cfg.out) / "run.json"
+    network = path.with_name("network.safetensors")
     if "ddp" in str(cfg.trainer.get("strategy")):
         raise ConfigError("trainer=ddp: a series of runs takes one process; give trainer=cpu or trainer=gpu")
-    if not path.is_file():
+    if not (path.is_file() and network.is_file()):
         training.train(OmegaConf.merge(cfg, {"resume": True}))  # type: ignore[arg-type]
-    record = RunRecord.from_dict(json.loads(path.read_text()))
+    record = RunRecord.read(path)
     if changed := changed_settings(recorded_settings(cfg), record.config):
         raise ConfigError(f"{path}: was made with {', '.join(changed)}; delete its folder or give another out")
     return record

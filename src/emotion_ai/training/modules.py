@@ -21,7 +21,7 @@ from emotion_ai.models.checkpoint import contract_record
 from emotion_ai.models.network import FaceNetwork
 from emotion_ai.provenance import RunRecord
 from emotion_ai.training.config import Scheduler
-from emotion_ai.training.optim import build_optimizer, build_scheduler
+from emotion_ai.training.optim import build_optimizer, build_scheduler, follow
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,16 @@ class FaceModule(pl.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         scheduler = build_scheduler(optimizer, self.scheduler_settings, steps, self.monitor, self.mode)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for state in checkpoint.get("lr_schedulers", []):  # the length of the run is a setting of today
+            for key in ("total_steps", "_schedule_phases"):
+                state.pop(key, None)
+
+    def on_train_start(self) -> None:
+        if self.trainer.global_step:
+            for config in self.trainer.lr_scheduler_configs:
+                follow(config.scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.network.config

@@ -1,12 +1,13 @@
 """Optimizer and learning-rate schedule from their settings."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import hydra.utils
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.training.config import Cosine, OneCycle, Plateau, Scheduler
@@ -62,8 +63,19 @@ def build_scheduler(
             final_div_factor=settings.final_div_factor,
         )
     else:
-        schedule = CosineAnnealingLR(optimizer, max(int(steps), 1), rate * settings.final_factor)
+        total, low = max(int(steps), 1), settings.final_factor
+        # torch's CosineAnnealingLR derives each rate from the one before, which a resumed run may have to change
+        schedule = LambdaLR(
+            optimizer, lambda step: low + (1 - low) * (1 + math.cos(math.pi * min(step / total, 1))) / 2
+        )
     return {"scheduler": schedule, "interval": "step"}
+
+
+def follow(scheduler: LRScheduler | ReduceLROnPlateau) -> None:
+    """Sets the optimizer's rate to that of the schedule's current step, after the schedule's length has changed."""
+    if isinstance(scheduler, OneCycleLR | LambdaLR):
+        scheduler.last_epoch -= 1
+        scheduler.step()
 
 
 def build(settings: Mapping[str, Any], name: str, *arguments: Any) -> Any:

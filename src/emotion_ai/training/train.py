@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,21 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.batches import Batches
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.splits import DataSplits, build_splits
-from emotion_ai.errors import ConfigError
+from emotion_ai.errors import TERMINATED, ConfigError
 from emotion_ai.evaluation.calibration import FOLDS
-from emotion_ai.files import write_json
+from emotion_ai.files import locked_folder, write_json
 from emotion_ai.models import load_network, save_network
 from emotion_ai.provenance import RunRecord, environment
 from emotion_ai.training.calibrate import calibrate
-from emotion_ai.training.config import EmotionTask, TrainConfig, changed_settings, recorded_settings
+from emotion_ai.training.config import EmotionTask, TrainConfig, recorded_settings
 from emotion_ai.training.networks import build_module
+from emotion_ai.training.run_folder import PreviousRun, check_same_data, choose_best, previous_run
 from emotion_ai.training.trainer import build_trainer
 
 # TensorBoard's own switch for doing without TensorFlow, which it would otherwise import where it is installed
@@ -41,6 +44,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
     `network.safetensors` has the weights of the best epoch on the validation split, calibrated there. The test split is
     evaluated once, at the end; with `test=false` not at all. With `trainer.fast_dev_run` nothing is written.
 
+    With `resume=true` training goes on after the last complete epoch of the folder. The best epoch is the best of all
+    that the folder has seen. `epochs` and `patience` may be others than before, and the learning rate then follows the
+    schedule of the new length; all else must be the same.
+
     Returns:
         Metrics of these weights: "val/..." and "test/...".
 
@@ -48,18 +55,28 @@ def train(cfg: DictConfig) -> dict[str, float]:
         DataError: a dataset that cannot be used.
         CheckpointError: the checkpoint to resume from is damaged or of another task.
         ConfigError: settings that contradict each other, or an output folder that is in use.
+        KeyboardInterrupt: Ctrl-C. Training can be resumed.
+        SystemExit: SIGTERM, with code 143. Training can be resumed.
     """
     config, settings = TrainConfig.of(cfg), recorded_settings(cfg)
-    out, last = Path(config.out), _resume_from(config, settings)
-    splits = load_splits(config)
+    writes = not config.trainer.get("fast_dev_run") and getattr(rank_zero_only, "rank", 0) == 0
+    with locked_folder(Path(config.out)) if writes else nullcontext():
+        return _train(config, settings, previous_run(config, settings))
+
+
+def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun) -> dict[str, float]:
+    out, splits = Path(config.out), load_splits(config)
     if config.task.name == "emotion" and len(splits.val) < FOLDS:  # calibration would fail after training
         raise ConfigError(f"the validation split has {len(splits.val)} faces and needs {FOLDS}; give more data")
+    check_same_data(previous.records, splits.record())
     seed_everything(config.seed, verbose=False)
     module = build_module(config, splits)
     module.record = RunRecord(settings, splits.record(), **environment())
     if config.compile:
         module.outputs = torch.compile(module.outputs)  # type: ignore[method-assign]
     trainer, callbacks = build_trainer(config, module.monitor, module.mode)
+    if previous.scores:
+        callbacks.best.keep(choose_best(out, previous, module.mode))
 
     def batches(faces: FaceDataset, shuffle_seed: int | None = None) -> Batches:
         device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
@@ -69,7 +86,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     confident = {"confident_accuracy": config.task.confident_accuracy} if isinstance(config.task, EmotionTask) else {}
     with _lightning():
         train_batches = batches(soft_targets(splits.train, vote_weight), shuffle_seed=config.seed)
-        trainer.fit(module, train_batches, batches(splits.val), ckpt_path=last, weights_only=True)
+        trainer.fit(module, train_batches, batches(splits.val), ckpt_path=previous.last, weights_only=True)
         if callbacks.best.best_model_path:  # else no epoch was validated, and the last averaged weights are kept
             network, _ = load_network(callbacks.best.best_model_path, module.network.task)
             module.network.load_state_dict(network.state_dict())
@@ -82,6 +99,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     metrics = {name: value for result in results for name, value in result.items()}
     if trainer.is_global_zero and not config.trainer.get("fast_dev_run"):
         record = replace(module.record, metrics=metrics, calibration=calibration, epochs=trainer.current_epoch)
+        (out / "run.json").unlink(missing_ok=True)  # where it lies, it is that of the network beside it
         save_network(module.network, out / "network.safetensors", record)
         write_json(out / "run.json", replace(record, seconds=round(callbacks.timer.time_elapsed("train"), 1)).as_dict())
     return metrics
@@ -110,31 +128,17 @@ def soft_targets(faces: FaceDataset, vote_weight: float) -> FaceDataset:
 
 @contextmanager
 def _lightning() -> Iterator[None]:
-    """Silences warnings that do not apply, and turns Lightning's own refusals into one clear line."""
+    """Silences warnings that do not apply, and turns Lightning's own refusals and exits into ours."""
     with warnings.catch_warnings():
-        # the arrays are in memory: there is no loader whose workers could be more
-        warnings.filterwarnings("ignore", ".*(num_workers|treespec|is not empty).*")
+        # the arrays are in memory: there is no loader whose workers could be more; callbacks of older versions
+        warnings.filterwarnings("ignore", ".*(num_workers|treespec|is not empty|need to be provided).*")
         try:
             yield
         except MisconfigurationException as error:
             raise ConfigError(f"Lightning refuses these settings: {error}") from error
-
-
-def _resume_from(config: TrainConfig, settings: dict[str, Any]) -> Path | None:
-    """The checkpoint to continue from, if any; the folder is otherwise fresh.
-
-    Raises:
-        ConfigError: the folder holds a run with other settings, or one that is not to be resumed.
-    """
-    out = Path(config.out)
-    last = out / "last.ckpt"
-    if config.resume and last.is_file():
-        before = load_network(last, config.task.name).record.config
-        if changed := changed_settings(settings, before):
-            raise ConfigError(f"{last}: was trained with {', '.join(changed)}; resume with the same settings")
-        return last
-    if last.exists() and not config.resume:
-        raise ConfigError(f"{out}: already holds a run; add resume=true to continue it, or give another out=")
-    for stale in out.glob("best*.ckpt"):  # of a run that was killed before its first epoch was complete
-        stale.unlink()
-    return None
+        except SIGTERMException as stop:  # exits with 0
+            raise SystemExit(TERMINATED) from stop
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):  # exits with 1
+                raise KeyboardInterrupt from stop
+            raise

@@ -1,12 +1,14 @@
 """Lightning's Trainer from settings: callbacks, loggers and the user's own arguments."""
 
 import inspect
+import io
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import (
     Callback,
@@ -43,9 +45,50 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all: a killed run keeps the previous one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # torch.save itself hides why a file cannot be written
+        torch.save(checkpoint, content)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(Path(path)) as partial:
-            super().save_checkpoint(checkpoint, partial, storage_options)
+            partial.write_bytes(content.getbuffer())
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A file of the run's own folder. Lightning restores absolute paths; this restores none, so folders can be moved.
+
+    Args:
+        folder: of the run.
+        name: of the file, without its ending.
+        monitor, mode: the metric that chooses the best epoch, and "min" or "max"; without, every epoch is saved.
+    """
+
+    def __init__(self, folder: Path, name: str, monitor: str | None = None, mode: str = "min") -> None:
+        super().__init__(
+            folder, name, monitor=monitor, mode=mode, save_on_train_epoch_end=True, enable_version_counter=False
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_model_score": self.best_model_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+    def keep(self, score: float) -> None:
+        """Takes the file that lies in the folder for the best epoch so far."""
+        path, value = self.format_checkpoint_name({}), torch.tensor(score)
+        self.best_model_path = self.kth_best_model_path = path
+        self.best_model_score = self.current_score = self.kth_value = value
+        self.best_k_models = {path: value}
+
+
+class Patience(EarlyStopping):
+    """Stops after `patience` epochs without a better metric; a run that it stopped goes on only with more patience."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count >= max(self.patience, 1):
+            trainer.should_stop = True
 
 
 @dataclass(frozen=True)
@@ -54,7 +97,7 @@ class Callbacks:
 
     ema: EMAWeightAveraging
     timer: Timer
-    best: ModelCheckpoint
+    best: RunCheckpoint
 
 
 def build_trainer(config: TrainConfig, monitor: str, mode: str) -> tuple[pl.Trainer, Callbacks]:
@@ -77,16 +120,15 @@ def build_trainer(config: TrainConfig, monitor: str, mode: str) -> tuple[pl.Trai
     own = Callbacks(
         EMAWeightAveraging(decay=config.ema_decay),
         Timer(),
-        ModelCheckpoint(out, "best", monitor=monitor, mode=mode, save_on_train_epoch_end=True),
+        RunCheckpoint(out, "best", monitor, mode),
     )
-    # save_last=True would only follow the best
-    last = ModelCheckpoint(out, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    last = RunCheckpoint(out, "last")  # after the best: where it lies, the best epoch so far lies beside it
     callbacks: list[Callback] = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
     if config.trainer.get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     callbacks += [own.ema, own.timer]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=config.patience, strict=False))
+        callbacks.append(Patience(monitor, mode=mode, patience=config.patience, strict=False))
     arguments = _DEFAULTS | {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks)} | config.trainer
     try:
         trainer = pl.Trainer(
