@@ -24,7 +24,7 @@ from emotion_ai_export.convert.parity import ParityReport, compare, compare_onnx
 from emotion_ai_export.convert.parity_cases import file_cases, parity_faces, pixel_cases
 from emotion_ai_export.convert.saved_model import save_servable
 from emotion_ai_export.convert.version_files import SourceNetwork, write_version_files
-from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, write_config
+from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, withdrawn_on_error, write_config
 from emotion_ai_export.registry.warmup import replay_warmup, write_warmup
 from emotion_ai_export.serving.deployment import write_deployment
 
@@ -84,8 +84,9 @@ def export(cfg: DictConfig) -> Export:
         for servable in SERVABLES:
             write_version_files(staging / servable, servable, sources, proof)
         paths = put_in_place(staging, base, version)
-        config = write_config(base, cfg.target)
-        deployment = write_deployment(base, cfg.target)
+        with withdrawn_on_error(base, version):
+            config = write_config(base, cfg.target)
+            deployment = write_deployment(base, cfg.target)
     for path in [*paths, config, deployment[0].parent]:
         console.wrote(path, verb="published")
     return Export(version, paths, report)

@@ -20,13 +20,13 @@ from emotion_ai.client import FaceClient
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
 from emotion_ai.files import write_json
-from emotion_ai.published import CONFIG_FILE
+from emotion_ai.published import CONFIG_FILE, whole_versions
 from emotion_ai.terminal import Console, print_json
 from emotion_ai_export.convert.parity import Comparison, ParityReport, Predictor, compare
 from emotion_ai_export.convert.parity_cases import Outputs
 from emotion_ai_export.convert.published_version import PublishedVersion
 from emotion_ai_export.registry.model_config import ModelConfig, render
-from emotion_ai_export.registry.publish import published_numbers
+from emotion_ai_export.registry.staging import notice_partial_versions
 from emotion_ai_export.serving.engines import server_engine
 from emotion_ai_export.serving.launch import Addresses, running
 
@@ -86,7 +86,7 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
     """
     options = options or VerifyOptions()
     server, grpc, version = options.server, options.grpc, options.version
-    numbers = published_numbers(base)
+    numbers = whole_versions(base)
     if not numbers or (version is not None and version not in numbers):
         missing = "published versions" if version is None else f"version {version}"
         raise ConfigError(f"{base}: no {missing} there; publish with: emotion-ai export out={base}")
@@ -130,6 +130,7 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
 
 def verify_command(base: Path, options: VerifyOptions, out: Path | None, as_json: bool) -> int:
     """`emotion-ai verify`. Returns the exit code: 0, or 1 if a check fails."""
+    notice_partial_versions(base)
     checks = verify(base, options)
     passes = all(check.passes for check in checks)
     record = {

@@ -7,13 +7,15 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from emotion_ai.contract import SERVABLES, TASKS
 from emotion_ai.errors import CheckpointError, ConfigError
-from emotion_ai.published import PARITY_FILE, checkpoint_file, list_versions, read_header
+from emotion_ai.files import read_text
+from emotion_ai.published import PARITY_FILE, checkpoint_file, read_header, whole_versions
 from emotion_ai.terminal import Console, print_json
 from emotion_ai_export.registry.model_config import ModelConfig, read_config
-from emotion_ai_export.registry.publish import published_numbers
+from emotion_ai_export.registry.staging import notice_partial_versions
 from emotion_ai_export.registry.watched_server import server_states
 
 
@@ -39,7 +41,7 @@ class PublishedVersion:
 
 
 def describe_versions(base: Path, server: str | None = None) -> list[PublishedVersion]:
-    """Every version that at least one model has, ascending.
+    """Every version that all models have, ascending.
 
     Args:
         base: the published folder.
@@ -49,7 +51,7 @@ def describe_versions(base: Path, server: str | None = None) -> list[PublishedVe
         ConfigError: no such folder, or nothing published in it.
         ClientError: the server's response is not TensorFlow Serving's.
     """
-    numbers = published_numbers(base)
+    numbers = whole_versions(base)
     if not numbers:
         raise ConfigError(f"{base}: no published versions there; publish with: emotion-ai export out={base}")
     configs = read_config(base)
@@ -59,6 +61,7 @@ def describe_versions(base: Path, server: str | None = None) -> list[PublishedVe
 
 def versions_command(base: Path, server: str | None, as_json: bool) -> None:
     """`emotion-ai versions`."""
+    notice_partial_versions(base)
     found = describe_versions(base, server)
     if as_json:
         print_json([vars(version) for version in found])
@@ -68,7 +71,7 @@ def versions_command(base: Path, server: str | None, as_json: bool) -> None:
         table.add_column(name, justify="right" if name == "version" else "left", overflow="fold")
     for version in found:
         states = sorted(set(version.states.values()))
-        table.add_row(
+        cells = (
             str(version.number),
             ", ".join(version.labels),
             states[0] if len(states) == 1 else "\n".join(f"{m} {s}" for m, s in version.states.items()),
@@ -76,24 +79,24 @@ def versions_command(base: Path, server: str | None, as_json: bool) -> None:
             "unknown" if version.parity is None else f"{version.parity:.0%} of tolerance",
             "\n".join(f"{task} {revision[:12]}" for task, revision in version.checkpoints.items()),
         )
+        table.add_row(*map(Text, cells))
     Console().print(table)
 
 
 def _describe(
     base: Path, number: int, configs: list[ModelConfig], states: dict[str, dict[int, str]]
 ) -> PublishedVersion:
-    model = next(m for m in reversed(SERVABLES) if number in list_versions(base / m))
-    folder = base / model / str(number)
+    folder = base / SERVABLES[-1] / str(number)
     records = {task: _record(folder / checkpoint_file(task)) for task in TASKS}
-    labels = sorted({label for config in configs for label in config.labels})
+    ours = [config.labels for config in configs if config.name in SERVABLES]
     return PublishedVersion(
         number,
-        [label for label in labels if all(config.labels.get(label) == number for config in configs)],
+        sorted({label for labels in ours for label in labels if all(each.get(label) == number for each in ours)}),
         {model: states[model].get(number, "-") for model in states},
         {
             f"{task} {name.removeprefix('test/')}": value
             for task, record in records.items()
-            for name, value in record.get("metrics", {}).items()
+            for name, value in _metrics(record).items()
             if name.startswith("test/")
         },
         _parity(folder / PARITY_FILE),
@@ -104,13 +107,18 @@ def _describe(
 def _record(checkpoint: Path) -> dict[str, Any]:
     try:
         return dict(read_header(checkpoint)["record"])
-    except CheckpointError:
+    except (CheckpointError, TypeError, ValueError):
         return {}
+
+
+def _metrics(record: dict[str, Any]) -> dict[str, float]:
+    metrics = record.get("metrics")
+    return {k: v for k, v in metrics.items() if isinstance(v, int | float)} if isinstance(metrics, dict) else {}
 
 
 def _parity(file: Path) -> float | None:
     try:
-        proof = json.loads(file.read_text())
-        return max(row["difference"] / row["tolerance"] for row in proof["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
+        proof = json.loads(read_text(file, limit=2**26))
+        return float(max(row["difference"] / row["tolerance"] for row in proof["rows"]))
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None

@@ -1,13 +1,15 @@
 """TensorFlow Serving's `models.config`: which versions of each model are served, and their labels."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf import text_format
 
 from emotion_ai.client.protos import ModelServerConfig
+from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
-from emotion_ai.files import write_text
+from emotion_ai.files import read_text, write_text
 from emotion_ai.published import CONFIG_FILE
 
 
@@ -20,21 +22,24 @@ class ModelConfig:
         base_path: the folder of its versions, as the server sees it.
         versions: to load; empty means the newest, which is the server's default.
         labels: versions by label.
+        rest: the entry's other settings, serialized: its platform, and a version policy that is not `specific`.
     """
 
     name: str
     base_path: str
     versions: tuple[int, ...]
     labels: dict[str, int] = field(default_factory=dict)
+    rest: bytes = b""
 
 
 def render(configs: list[ModelConfig]) -> str:
     """Protobuf text format, as `--model_config_file` reads it."""
     message = ModelServerConfig()
     for config in configs:
-        entry = message.model_config_list.config.add(
-            name=config.name, base_path=config.base_path, model_platform="tensorflow"
-        )
+        entry = message.model_config_list.config.add()
+        entry.MergeFromString(config.rest)
+        entry.name, entry.base_path = config.name, config.base_path
+        entry.model_platform = entry.model_platform or "tensorflow"
         if config.versions:
             entry.model_version_policy.specific.versions.extend(sorted(config.versions))
         entry.version_labels.update(config.labels)
@@ -45,35 +50,86 @@ def parse(text: str) -> list[ModelConfig]:
     """Reads protobuf text format, written by `render` or by hand.
 
     Raises:
-        ExportError: the text is not in that format.
+        ExportError: the text is not in that format, has fields that cannot be kept, or lists a model twice.
     """
     try:
         message = text_format.Parse(text, ModelServerConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ExportError(
-            f"{CONFIG_FILE}: not valid protobuf text ({error}); fix it, or delete it and export again"
+            f"{CONFIG_FILE}: cannot be read ({error}); fix it, or move it away and export again"
         ) from error
-    return [
-        ModelConfig(
-            entry.name,
-            entry.base_path,
-            tuple(entry.model_version_policy.specific.versions),
-            dict(entry.version_labels),
-        )
-        for entry in message.model_config_list.config
-    ]
+    entries = message.model_config_list.config
+    for name, count in Counter(entry.name for entry in entries).items():
+        if count > 1:
+            raise ExportError(f"{CONFIG_FILE}: lists the model {name!r} {count} times; remove all entries but one")
+    return [_from_entry(entry) for entry in entries]
 
 
 def read_config(base: Path) -> list[ModelConfig]:
     """The models that `<base>/models.config` lists; none without the file.
 
     Raises:
-        ExportError: the file cannot be parsed.
+        ExportError: the file cannot be read or parsed.
     """
     file = base / CONFIG_FILE
-    return parse(file.read_text(encoding="utf-8")) if file.exists() else []
+    try:
+        return parse(read_text(file))
+    except FileNotFoundError:
+        if file.is_symlink():
+            raise ExportError(f"{file}: a link to a missing file; remove it") from None
+        return []
+    except OSError as error:
+        raise ExportError(f"{file}: cannot be read ({error.strerror}); fix it, or move it away") from error
+    except ValueError as error:
+        raise ExportError(f"{file}: cannot be read ({error}); fix it, or move it away and export again") from error
+
+
+def read_own_config(base: Path) -> list[ModelConfig]:
+    """The same, for a caller that will replace the file.
+
+    Raises:
+        ExportError: the file cannot be read, or replacing it would lose a setting.
+    """
+    file = base / CONFIG_FILE
+    configs = read_config(base)
+    if file.is_symlink():
+        raise ExportError(f"{file}: a link, which would be replaced; put the file itself there")
+    for config in configs:
+        if config.name not in SERVABLES:
+            continue
+        policy = _policy(config)
+        if policy:
+            raise ExportError(
+                f"{file}: {config.name} has the version policy '{policy}', which labels would replace; "
+                "remove its model_version_policy"
+            )
+        if Path(config.base_path).name != config.name:
+            raise ExportError(
+                f"{file}: {config.name} is served from {config.base_path}, not from this folder; "
+                "give that entry another name, or publish to another folder"
+            )
+    return configs
 
 
 def replace_config(base: Path, configs: list[ModelConfig]) -> None:
     """Writes `<base>/models.config` as a whole and waits until it is on the disk."""
     write_text(base / CONFIG_FILE, render(configs), sync=True)
+
+
+def _from_entry(entry: "ModelServerConfig") -> ModelConfig:
+    name, base_path, labels = entry.name, entry.base_path, dict(entry.version_labels)
+    versions = tuple(entry.model_version_policy.specific.versions)
+    for key in ("name", "base_path", "version_labels"):
+        entry.ClearField(key)
+    if entry.model_version_policy.WhichOneof("policy_choice") in (None, "specific"):
+        entry.ClearField("model_version_policy")
+    return ModelConfig(name, base_path, versions, labels, entry.SerializeToString())
+
+
+def _policy(config: ModelConfig) -> str | None:
+    """An entry's version policy, unless it is `specific` or the default, the newest version."""
+    entry = ModelServerConfig().model_config_list.config.add()
+    entry.MergeFromString(config.rest)
+    policy = entry.model_version_policy
+    choice = policy.WhichOneof("policy_choice")
+    return None if choice == "latest" and policy.latest.num_versions <= 1 else choice

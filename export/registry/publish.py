@@ -1,6 +1,5 @@
 """Publishing: a version is staged beside the models, checked, synced to disk and renamed into place as a whole."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -11,35 +10,21 @@ from pathlib import Path
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
-from emotion_ai.files import sync_path
-from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, list_versions
-from emotion_ai_export.registry.model_config import ModelConfig, read_config, replace_config
+from emotion_ai.files import read_text, sync_path, write_text
+from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, LAST_FILE, list_versions, whole_versions
+from emotion_ai_export.registry.model_config import ModelConfig, read_own_config, replace_config
+from emotion_ai_export.registry.staging import (
+    STAGING_PREFIX,
+    locked,
+    notice,
+    remove_version,
+    staging_folder,
+    with_number,
+)
 
 CONTAINER_BASE = "/models"
 FIRST_LABEL = "stable"
 TARGETS = ("host", "container")
-_STAGING = ".staging-"
-
-
-@contextmanager
-def locked(base: Path) -> Iterator[None]:
-    """Holds the lock of a published folder, and deletes what a killed holder left behind.
-
-    Raises:
-        ExportError: another process holds the lock, or the folder is not writable.
-    """
-    try:
-        lock = (base / ".lock").open("w")
-    except OSError as error:
-        raise ExportError(f"{base}: not writable ({error.strerror}); choose another folder") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ExportError(f"{base}: another export, promote or prune is running there; wait for it") from error
-        for stale in base.glob(f"{_STAGING}*"):
-            shutil.rmtree(stale)
-        yield
 
 
 @contextmanager
@@ -47,28 +32,31 @@ def publisher(base: Path) -> Iterator[Path]:
     """Holds the lock of a published folder and yields a staging folder on the same file system.
 
     Raises:
-        ExportError: another process holds the lock, or the folder is not writable.
+        ExportError: another process holds the lock, the folder is not writable, or something in it is in the way.
     """
     try:
         base.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"{base}: not writable ({error.strerror}); choose another folder with out=") from error
     with locked(base):
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base))
-        try:
+        read_own_config(base)
+        for model in SERVABLES:
+            if os.path.lexists(base / model) and not (base / model).is_dir():
+                raise ExportError(f"{base / model}: not a folder; move it away, or choose another folder with out=")
+        with staging_folder(base) as staging:
             yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def published_numbers(base: Path) -> list[int]:
-    """Every version number that at least one of the three models has, ascending."""
-    return sorted({number for name in SERVABLES for number in list_versions(base / name)})
 
 
 def next_version(base: Path) -> int:
-    """The highest number of all three models plus one; they share their numbers."""
-    return max(published_numbers(base), default=0) + 1
+    """The number after the highest ever used; no number is used twice, even if its version was removed.
+
+    Raises:
+        ExportError: the file that keeps that number holds something else.
+    """
+    number = max([_last_version(base), *(n for model in SERVABLES for n in list_versions(base / model))]) + 1
+    while any(os.path.lexists(base / model / str(number)) for model in SERVABLES):
+        number += 1
+    return number
 
 
 def write_checksums(version: Path) -> None:
@@ -80,47 +68,77 @@ def write_checksums(version: Path) -> None:
 
 
 def put_in_place(staging: Path, base: Path, version: int) -> list[Path]:
-    """Renames `staging/<model>` to `base/<model>/<version>`, `face` last. A crash in between leaves a gap.
+    """Renames `staging/<model>` to `base/<model>/<version>`, `face` last.
+
+    If that fails, leaving the `publisher` takes back what was renamed; after a kill the next command does.
 
     Raises:
         ExportError: that version exists.
     """
-    placed = []
     for name in SERVABLES:
         for path in [staging / name, *(staging / name).rglob("*")]:
             sync_path(path)
-    for name in SERVABLES:
-        target = base / name / str(version)
-        if target.exists():
+    targets = {name: base / name / str(version) for name in SERVABLES}
+    for target in targets.values():
+        if os.path.lexists(target):
             raise ExportError(f"{target}: already exists; versions are never overwritten")
         target.parent.mkdir(exist_ok=True)
+    write_text(base / LAST_FILE, f"{max(version, _last_version(base))}\n", sync=True)
+    staging = with_number(staging, version)
+    for name, target in targets.items():
         os.rename(staging / name, target)
         sync_path(target.parent)
-        placed.append(target)
-    return placed
+    return list(targets.values())
+
+
+@contextmanager
+def withdrawn_on_error(base: Path, version: int) -> Iterator[None]:
+    """Takes a new version away again, and puts `models.config` back, if the block raises. Inside `publisher`."""
+    config = base / CONFIG_FILE
+    existed, copy = config.exists(), None
+    try:
+        if existed:  # putting it back must not need space on the disk
+            with tempfile.NamedTemporaryFile(prefix=STAGING_PREFIX, dir=base, delete=False) as file:
+                file.write(config.read_bytes())
+            shutil.copymode(config, file.name)
+            copy = Path(file.name)
+        yield
+    except BaseException:
+        if copy:
+            copy.replace(config)
+        elif not existed:
+            config.unlink(missing_ok=True)
+        remove_version(base, version)
+        raise
 
 
 def write_config(base: Path, target: str) -> Path:
-    """Rewrites `models.config`: labelled versions and the newest; labels are kept.
+    """Rewrites `models.config`: labelled versions and the newest; labels and other models' entries are kept.
 
     Args:
         base: the published folder.
         target: "host" for absolute paths, "container" for paths below /models.
 
     Raises:
-        ExportError: unknown target, or an existing file that cannot be parsed.
+        ExportError: unknown target, or an existing file that cannot be read or replaced without loss.
     """
     check_target(target)
-    labels = {config.name: config.labels for config in read_config(base)}
-    configs = []
+    listed = {config.name: config for config in read_own_config(base)}
+    root = CONTAINER_BASE if target == "container" else str(base.resolve())
+    whole = whole_versions(base)
+    lost = set()
     for name in SERVABLES:
-        present = list_versions(base / name)
-        kept = {label: number for label, number in labels.get(name, {}).items() if number in present}
-        if name not in labels and present:
-            kept = {FIRST_LABEL: present[-1]}  # the first version stays served until a promotion moves the label
-        root = CONTAINER_BASE if target == "container" else str(base.resolve())
-        configs.append(ModelConfig(name, f"{root}/{name}", tuple(sorted({*kept.values(), *present[-1:]})), kept))
-    replace_config(base, configs)
+        config = listed.get(name) or ModelConfig(name, "", ())
+        kept = {label: number for label, number in config.labels.items() if number in whole}
+        lost |= config.labels.items() - kept.items()
+        if name not in listed and whole:
+            kept = {FIRST_LABEL: whole[-1]}  # the first version stays served until a promotion moves the label
+        listed[name] = ModelConfig(
+            name, f"{root}/{name}", tuple(sorted({*kept.values(), *whole[-1:]})), kept, config.rest
+        )
+    for label, number in sorted(lost):
+        notice(f"{base}: version {number}, which {label} named, does not exist; the label is removed")
+    replace_config(base, list(listed.values()))
     return base / CONFIG_FILE
 
 
@@ -132,9 +150,11 @@ def check_target(target: str) -> None:
         raise ExportError(f"target={target}: choose one of {', '.join(TARGETS)}")
 
 
-def remove_version(base: Path, model: str, version: int) -> None:
-    """Moves a version out of the server's sight with one rename, then deletes its files."""
-    trash = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base))
-    os.rename(base / model / str(version), trash / str(version))
-    sync_path(base / model)
-    shutil.rmtree(trash)
+def _last_version(base: Path) -> int:
+    file = base / LAST_FILE
+    try:
+        return int(read_text(file, limit=100))
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{file}: holds no version number ({error}); delete it") from error

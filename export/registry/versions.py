@@ -5,21 +5,26 @@ names it and dropped only after the label has moved, so no request finds neither
 """
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ConfigError, ExportError
-from emotion_ai.files import write_json
-from emotion_ai.published import CONFIG_FILE, list_versions
-from emotion_ai_export.registry.model_config import ModelConfig, read_config, replace_config
-from emotion_ai_export.registry.publish import FIRST_LABEL, locked, published_numbers, remove_version
+from emotion_ai.files import read_text, write_json
+from emotion_ai.published import CONFIG_FILE, PREVIOUS_FILE, list_versions, partial_versions, whole_versions
+from emotion_ai_export.registry.model_config import ModelConfig, read_config, read_own_config, replace_config
+from emotion_ai_export.registry.publish import FIRST_LABEL
+from emotion_ai_export.registry.staging import locked, remove_version
 from emotion_ai_export.registry.watched_server import WatchedServer
 
+_NONE = "none"  # a label that is not set, as a key of JSON
+_KEY = re.compile(rf"{_NONE}|[0-9]{{1,18}}")
 VERSION_LABELS = ("stable", "canary")
-PREVIOUS_FILE = ".before.json"  # the version that each label named before its last promotion
 
 
 def promote(
@@ -42,16 +47,16 @@ def promote(
         ClientError: the server does not respond.
     """
     with _configured(base, label) as configs:
-        common = set.intersection(*(set(list_versions(base / c.name)) for c in configs))
-        number = max(common, default=0) if version is None else version
-        if number not in common:
-            missing = [c.name for c in configs if number not in list_versions(base / c.name)]
+        whole = whole_versions(base)
+        number = max(whole, default=0) if version is None else version
+        if number not in whole:
+            missing = [model for model in SERVABLES if number not in list_versions(base / model)]
             raise ExportError(
                 f"{base}: no version {number} of {', '.join(missing)}; list versions with: emotion-ai versions {base}"
             )
         current = _named(configs, label)
         if current != number:
-            write_json(base / PREVIOUS_FILE, _previous(base) | {label: current}, sync=True)
+            _remember(base, label, current, number, current)
         _move(base, configs, label, number, server)
     return number
 
@@ -68,16 +73,18 @@ def rollback(base: Path, label: str = FIRST_LABEL, server: WatchedServer | None 
         ClientError: the server does not respond.
     """
     with _configured(base, label) as configs:
-        previous = _previous(base)
-        if label not in previous:
+        current = _named(configs, label)
+        previous = _previous(base, label, current)
+        if label not in _read_previous(base):
             raise ExportError(f"{base}: {label} was never promoted; nothing to roll back to")
-        number = previous[label]
-        for config in configs:
-            if number is not None and number not in list_versions(base / config.name):
-                raise ExportError(
-                    f"{base}: version {number}, which {label} named before, no longer exists; "
-                    "choose another with: emotion-ai promote"
-                )
+        number = previous.get(current, [*previous.values()][-1])  # somebody else may have moved the label
+        if number is not None and number not in whole_versions(base):
+            raise ExportError(
+                f"{base}: version {number}, which {label} named before, no longer exists; "
+                "choose another with: emotion-ai promote"
+            )
+        if current != number:
+            _remember(base, label, current, number, number)
         _move(base, configs, label, number, server)
     return number
 
@@ -85,25 +92,32 @@ def rollback(base: Path, label: str = FIRST_LABEL, server: WatchedServer | None 
 def prune(base: Path, keep: int, server: WatchedServer | None = None) -> list[int]:
     """Deletes all versions but the newest `keep` and the labelled ones; returns the deleted numbers.
 
+    Remains of older versions, which not all models have, are deleted as well. A version disappears from all models or
+    none; if the command is killed, the next one deletes what is left.
+
     Raises:
         ConfigError: `keep` below one.
-        ExportError: the server does not serve the remaining versions. Nothing was deleted.
+        ExportError: the server does not serve the remaining versions, and nothing was deleted; or a version cannot be
+            deleted, and it and those above it were not.
         ClientError: the server does not respond.
     """
     if keep < 1:
         raise ConfigError(f"keep must be >= 1, got {keep}; the newest version is always kept")
     with _configured(base) as configs:
-        labelled = {number for config in configs for number in config.labels.values()}
-        doomed = [number for number in published_numbers(base)[:-keep] if number not in labelled]
+        whole = whole_versions(base)
+        remains = [number for number in partial_versions(base) if whole and number < whole[-1]]
+        listed = read_config(base)
+        used = {number for config in listed for number in config.labels.values()}
+        used |= {number for config in listed if config.name not in SERVABLES for number in config.versions}
+        doomed = sorted({*whole[:-keep], *remains} - used)
         configs = _settled(base, configs)
         _write(base, configs)
         if server:  # the newest may have failed to load, and an older one be served in its place
             for config in configs:
                 for number in config.versions:
                     server.wait_available(config.name, number)
-        for model in SERVABLES:
-            for number in set(doomed) & set(list_versions(base / model)):
-                remove_version(base, model, number)
+        for number in doomed:
+            remove_version(base, number)
     return doomed
 
 
@@ -112,10 +126,15 @@ def _configured(base: Path, label: str = FIRST_LABEL) -> Iterator[list[ModelConf
     """Holds the lock of a published folder, and yields the models of its `models.config`."""
     if label not in VERSION_LABELS:
         raise ConfigError(f"label {label!r}: choose one of {', '.join(VERSION_LABELS)}")
-    if not (base / CONFIG_FILE).is_file():
+    if not os.path.lexists(base / CONFIG_FILE):
         raise ExportError(f"{base}: no {CONFIG_FILE} there; publish with: emotion-ai export out={base}")
     with locked(base):
-        yield read_config(base)
+        configs = read_own_config(base)
+        if missing := [model for model in SERVABLES if model not in [config.name for config in configs]]:
+            raise ExportError(
+                f"{base / CONFIG_FILE}: does not list {', '.join(missing)}; publish with: emotion-ai export out={base}"
+            )
+        yield [config for config in configs if config.name in SERVABLES]
 
 
 def _move(base: Path, configs: list[ModelConfig], label: str, number: int | None, server: WatchedServer | None) -> None:
@@ -137,9 +156,12 @@ def _move(base: Path, configs: list[ModelConfig], label: str, number: int | None
 
 
 def _write(base: Path, configs: list[ModelConfig]) -> None:
-    configs = [replace(config, versions=tuple(sorted(set(config.versions)))) for config in configs]
-    if configs != read_config(base):
-        replace_config(base, configs)
+    """Replaces our models' entries, if they differ; those of other models stay."""
+    entries = {config.name: replace(config, versions=tuple(sorted(set(config.versions)))) for config in configs}
+    listed = read_config(base)
+    changed = [entries.get(config.name, config) for config in listed]
+    if changed != listed:
+        replace_config(base, changed)
 
 
 def _labelled(config: ModelConfig, label: str, number: int | None) -> ModelConfig:
@@ -149,22 +171,56 @@ def _labelled(config: ModelConfig, label: str, number: int | None) -> ModelConfi
 
 def _settled(base: Path, configs: list[ModelConfig]) -> list[ModelConfig]:
     """The policy between changes: labelled versions and the newest."""
-    return [
-        replace(c, versions=tuple(sorted({*c.labels.values(), *list_versions(base / c.name)[-1:]}))) for c in configs
-    ]
+    return [replace(c, versions=tuple(sorted({*c.labels.values(), *whole_versions(base)[-1:]}))) for c in configs]
 
 
 def _served(base: Path, config: ModelConfig) -> tuple[int, ...]:
-    return config.versions or tuple(list_versions(base / config.name)[-1:])
+    return config.versions or tuple(whole_versions(base)[-1:])
 
 
-def _previous(base: Path) -> dict[str, int | None]:
+def _previous(base: Path, label: str, current: int | None) -> dict[int | None, int | None]:
+    """What a label named before, by what it names now; the last entry is that of its last promotion.
+
+    An entry holds only while the label names its key, so one of a promotion that was killed or failed does no harm.
+    """
+    entries = _read_previous(base).get(label, {})
+    if not isinstance(entries, dict):  # written by version 0.1: of the last promotion alone
+        return {current: entries}
+    return {None if key == _NONE else int(key): value for key, value in entries.items()}
+
+
+def _remember(base: Path, label: str, current: int | None, number: int | None, previous: int | None) -> None:
+    """Records before a label moves from `current` to `number` that a rollback from there leads to `previous`."""
+    known = _previous(base, label, current)
+    entries = {key: known[key] for key in (current,) if key in known and key != number} | {number: previous}
+    record = {_NONE if key is None else str(key): value for key, value in entries.items()}
+    write_json(base / PREVIOUS_FILE, _read_previous(base) | {label: record}, sync=True)
+
+
+def _read_previous(base: Path) -> dict[str, Any]:
+    file = base / PREVIOUS_FILE
     try:
-        return dict(json.loads((base / PREVIOUS_FILE).read_text()))
+        found = json.loads(read_text(file))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise ExportError(f"{base / PREVIOUS_FILE}: not valid JSON ({error}); delete it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not valid JSON ({error})"
+        raise ExportError(f"{file}: {reason}; delete it") from error
+    if not _is_record(found):
+        raise ExportError(f"{file}: not the labels' earlier versions; delete it")
+    return found
+
+
+def _is_record(found: Any) -> bool:
+    def is_number(value: Any) -> bool:
+        return value is None or type(value) is int
+
+    def is_entry(value: Any) -> bool:
+        if not isinstance(value, dict):
+            return is_number(value)
+        return bool(value) and all(_KEY.fullmatch(key) for key in value) and all(map(is_number, value.values()))
+
+    return isinstance(found, dict) and all(map(is_entry, found.values()))
 
 
 def _named(configs: list[ModelConfig], label: str) -> int | None:

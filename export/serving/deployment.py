@@ -47,8 +47,12 @@ def write_deployment(base: Path, target: str) -> list[Path]:
     values = _values(base, target)
     in_compose = {name: value.replace("$", "$$") for name, value in values.items()}  # Compose expands variables
     texts = {name: _render(name, in_compose if name == "compose.yaml" else values) for name in FILES}
+    if folder.is_symlink():
+        raise ExportError(f"{folder}: a link, whose target's files would be replaced; remove it")
     try:
         folder.mkdir(exist_ok=True)
+        for stale in (path for name in FILES for path in folder.glob(f".{name}.*.partial")):
+            stale.unlink(missing_ok=True)  # of a killed export
         for name, text in texts.items():
             write_text(folder / name, text, sync=True)
     except OSError as error:

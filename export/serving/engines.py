@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emotion_ai.errors import ConfigError, MissingExtraError
@@ -143,7 +143,7 @@ def _config_file(base: Path, scratch: Path) -> Path:
 def _configs(base: Path, seen_as: Path) -> list[ModelConfig]:
     """The models of models.config, or every model's newest version, under the path that the server sees."""
     listed = read_config(base) or [ModelConfig(name, name, ()) for name in served_models(base)]
-    return [ModelConfig(c.name, str(seen_as / Path(c.base_path).name), c.versions, c.labels) for c in listed]
+    return [replace(c, base_path=str(seen_as / Path(c.base_path).name)) for c in listed]
 
 
 def _binary() -> str | None:

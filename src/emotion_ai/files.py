@@ -4,10 +4,11 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -45,6 +46,33 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
         raise
     if sync:
         sync_path(path.parent)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, without waiting for the writer of a FIFO.
+
+    Raises:
+        OSError: it cannot be opened, or is a FIFO, a device or a folder.
+    """
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def read_text(path: Path, limit: int = 2**20) -> str:
+    """UTF-8 text of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: the file cannot be read, or is not a regular file.
+        ValueError: it is larger, or not UTF-8.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"larger than {limit} bytes")
+    return content.decode("utf-8")
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:

@@ -91,7 +91,7 @@ def test_a_killed_publisher_leaves_nothing_visible_and_the_next_one_cleans_up(tm
     assert not hidden(tmp_path)
 
 
-def test_a_crash_between_the_renames_leaves_a_gap_and_face_is_last(
+def test_a_failure_between_the_renames_leaves_nothing_and_its_number_is_not_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename: Callable[..., None] = os.rename
@@ -105,10 +105,19 @@ def test_a_crash_between_the_renames_leaves_a_gap_and_face_is_last(
     with pytest.raises(KeyboardInterrupt):
         publish_one(tmp_path)
     monkeypatch.undo()
-    assert [list_versions(tmp_path / name) for name in SERVABLES] == [[1], [1], []]
+    assert [list_versions(tmp_path / name) for name in SERVABLES] == [[], [], []]
     assert not hidden(tmp_path)
     assert publish_one(tmp_path) == 2
-    assert [list_versions(tmp_path / name) for name in SERVABLES] == [[1, 2], [1, 2], [2]]
+    assert [list_versions(tmp_path / name) for name in SERVABLES] == [[2], [2], [2]]
+
+
+def test_a_command_killed_at_any_place_loses_nothing_and_blocks_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.export.registry.kills", str(tmp_path), "11"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    kills = {name: int(count) for name, count in (line.split() for line in done.stdout.splitlines())}
+    assert kills.keys() == {"export", "promote", "rollback", "prune"}
+    assert min(kills.values()) >= 3
 
 
 def test_one_number_for_three_models_is_the_highest_present_plus_one(tmp_path: Path) -> None:

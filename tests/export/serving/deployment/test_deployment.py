@@ -149,7 +149,8 @@ def test_memory_is_twice_the_configured_models(base: Path, target: str) -> None:
         return {resources["limits"]["memory"], f"{compose[:-1]}Mi"}
 
     assert limits() == {"2176Mi"}  # 2048 + 2 × 3, to the next 128
-    put_version(base / "face" / "2", 62 * MIB)  # the first stays labelled, so both are loaded
+    for model, size in (("keypoints", 0), ("emotion", 0), ("face", 62 * MIB)):
+        put_version(base / model / "2", size)  # the first stays labelled, so both are loaded
     put_version(base / "face" / "2.partial", 999 * MIB)
     assert limits() == {"2304Mi"}  # 2048 + 2 × 65
     config = base / "models.config"
