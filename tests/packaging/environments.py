@@ -1,7 +1,7 @@
 """Empty environments to install the wheel into."""
 
-import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +11,13 @@ from emotion_ai.vision.photo import PORTRAITS
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
-def install(folder: Path, wheel: Path, extra: str = "") -> Path:
-    """An environment with the wheel and its pinned requirements, checked by hash; returns its folder of programs."""
-    mark = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    requirement = f"emotion-ai{extra} @ {wheel.as_uri()}#sha256={mark}"
+def install(folder: Path, requirement: str) -> Path:
+    """An environment with this requirement alone, at the pinned versions; returns its folder of programs."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+    versions = folder / "versions.txt"  # pip resolves no extras where constraints have hashes
+    versions.write_text(re.sub(r" \\\n +--hash=\S+", "", CONSTRAINTS.read_text()))
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "-c", str(CONSTRAINTS), requirement], check=True, timeout=1000)
+    subprocess.run([*command, "-c", str(versions), requirement], check=True, timeout=1000)
     return folder / "bin"
 
 

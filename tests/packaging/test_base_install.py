@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def base_install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("base") / "venv", wheel)
+    return install(tmp_path_factory.mktemp("base") / "venv", str(wheel))
 
 
 def test_the_base_install_predicts_with_a_server(base_install: Path, published: Path) -> None:

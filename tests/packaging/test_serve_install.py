@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 @pytest.fixture(scope="module")
 def serve_install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("serve") / "venv", wheel, "[serve]")
+    return install(tmp_path_factory.mktemp("serve") / "venv", f"{wheel}[serve]")
 
 
 def free_port() -> int:
