@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,9 +44,13 @@ def read_once(table: Path) -> Counter[str]:
     return Counter(Path(row["photo"]).name for row in rows(table) if not row["error"])
 
 
-def started(arguments: Sequence[str | Path]) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "emotion_ai.cli", "predict", *map(os.fspath, arguments)]
+def started(*arguments: str | Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "emotion_ai.cli", "predict", *(str(argument) for argument in arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def served(server: StubServer) -> tuple[str, ...]:
+    return "--server", server.url, "--signature", "serving_bytes"
 
 
 def wait_for_rows(table: Path, count: int) -> None:
@@ -65,14 +69,14 @@ def test_an_outage_corrupt_files_an_odd_name_and_ctrl_c(
     (folder / odd).write_bytes(portrait)
     for name in ("photo3.png", "photo7.webp", "photo11.tif"):
         (folder / name).write_bytes(portrait[: len(portrait) // 2])
-    arguments = [folder, "--server", stub_server.url, "--signature", "serving_bytes", "--csv", table, "--json"]
+    arguments: list[str | Path] = [folder, *served(stub_server), "--csv", table, "--json"]
 
     def respond(number: int) -> None:
         if number == 12:
             stub_server.away(1.0)
 
-    stub_server.respond = respond  # type: ignore[assignment]
-    first = started(arguments)
+    stub_server.respond = respond
+    first = started(*arguments)
     wait_for_rows(table, 16)
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=60)
@@ -82,7 +86,7 @@ def test_an_outage_corrupt_files_an_odd_name_and_ctrl_c(
     assert b"\x1b" not in err
     assert table.read_bytes().endswith(b"\n")
     assert len(json.loads(out)) == len({row["photo"] for row in rows(table)})
-    second = started(arguments)
+    second = started(*arguments)
     out, err = second.communicate(timeout=60)
     assert second.returncode == 1, "three photos cannot be read"
     assert b"are not read again" in err
@@ -91,7 +95,7 @@ def test_an_outage_corrupt_files_an_odd_name_and_ctrl_c(
     assert sorted(Path(row["photo"]).name for row in rows(table) if row["error"]) == [
         *("photo11.tif", "photo3.png", "photo7.webp")
     ]
-    third = started(arguments)
+    third = started(*arguments)
     out, _ = third.communicate(timeout=60)
     assert {os.path.basename(record["photo"]) for record in json.loads(out)} == {
         *("photo11.tif", "photo3.png", "photo7.webp")
@@ -103,8 +107,7 @@ def test_a_run_that_is_stopped_leaves_whole_rows(
     number: signal.Signals, code: int, tmp_path: Path, portrait: bytes, stub_server: StubServer
 ) -> None:
     folder, table = photos(tmp_path / "in", 30, portrait), tmp_path / "faces.csv"
-    arguments = [folder, "--server", stub_server.url, "--signature", "serving_bytes", "--csv", table, "--out"]
-    run = started([*arguments, tmp_path / "out"])
+    run = started(folder, *served(stub_server), "--csv", table, "--out", tmp_path / "out")
     wait_for_rows(table, 3)
     run.send_signal(number)
     _, err = run.communicate(timeout=60)
@@ -139,7 +142,7 @@ def test_a_server_that_reloads_is_waited_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, table = photos(tmp_path / "in", 4, portrait), tmp_path / "faces.csv"
-    stub_server.respond = lambda number: answer if 3 < number < 6 else None
+    stub_server.respond = lambda number: answer if 3 < number < 7 else None
     assert predict(folder, stub_server, table) == 0
     assert len(rows(table)) == 4
     assert capsys.readouterr().err.count("waiting up to 60 s for the server") == 1
@@ -206,7 +209,7 @@ def test_what_a_library_raises_costs_one_photo(
 ) -> None:
     from emotion_ai.cli import photos as command
 
-    load = command.load_photo
+    load: Callable[[Path], object] = vars(command)["load_photo"]
 
     def fails(path: Path) -> object:
         if path.name == "photo1.jpg":

@@ -178,7 +178,8 @@ def predict(options: PredictOptions, reader: PhotoReader) -> int:
             if len(pending) < len(found.photos):
                 done = len(found.photos) - len(pending)
                 _note(f"{table.path}: has {done} of the {len(found.photos)} photos already; they are not read again")
-        shown = stack.enter_context(JsonList() if options.json else TerminalTable())
+        shown: JsonList | TerminalTable = JsonList() if options.json else TerminalTable()
+        stack.enter_context(shown)
         progress = stack.enter_context(_progress(len(pending)))
         run = _Run(options, reader, table, shown, progress)
         try:
