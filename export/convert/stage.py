@@ -27,6 +27,7 @@ from emotion_ai_export.convert.version_files import SourceNetwork, write_version
 from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, withdrawn_on_error, write_config
 from emotion_ai_export.registry.warmup import replay_warmup, write_warmup
 from emotion_ai_export.serving.deployment import write_deployment
+from emotion_ai_export.serving.flags import runtime_flags
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def export(cfg: DictConfig) -> Export:
         ExportError: a step of the conversion or of publishing failed; nothing incomplete is visible.
     """
     base = Path(cfg.out)
+    runtime_flags(cfg.cpus)  # an error before the work, not after it
     console = Console()
     sources = {task: SourceNetwork.load(checkpoint, task) for task, checkpoint in _checkpoints(cfg).items()}
     networks = {task: source.network for task, source in sources.items()}
@@ -86,7 +88,7 @@ def export(cfg: DictConfig) -> Export:
         paths = put_in_place(staging, base, version)
         with withdrawn_on_error(base, version):
             config = write_config(base, cfg.target)
-            deployment = write_deployment(base, cfg.target)
+            deployment = write_deployment(base, cfg.target, cfg.cpus)
     for path in [*paths, config, deployment[0].parent]:
         console.wrote(path, verb="published")
     return Export(version, paths, report)

@@ -2,8 +2,11 @@
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
@@ -13,6 +16,7 @@ from emotion_ai_export.registry.model_config import read_config
 from emotion_ai_export.registry.publish import CONTAINER_BASE, check_target
 from emotion_ai_export.registry.warmup import BATCHES
 from emotion_ai_export.serving.engines import IMAGE
+from emotion_ai_export.serving.flags import CPUS, runtime_flags
 
 FOLDER = "deployment"
 FILES = ("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "README.md")
@@ -22,33 +26,67 @@ SERVER_MEMORY = 2048  # MiB besides the models; the embedded server takes 1.2 Gi
 MEMORY_STEP = 128  # MiB
 USER = 65532  # no user of the host; the models must be readable by everyone
 
-# The image has bash, but neither curl nor wget. The HTTP status is 200 in any state, so the body is searched.
-_PROBE = r"""for model in $models; do
-  exec 3<>/dev/tcp/127.0.0.1/8501 || exit 1
-  printf 'GET /v1/models/%s HTTP/1.0\r\n\r\n' "$$model" >&3
-  grep -q '"state": "AVAILABLE"' <&3 || exit 1
-done"""
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the templates describe.
+
+    Attributes:
+        inside: the models' folder as the server sees it.
+        cpus: limit of the server's container.
+        model_memory: MiB of the versions that `models.config` lists.
+    """
+
+    inside: str
+    cpus: int
+    model_memory: int
+
+    @property
+    def memory(self) -> int:
+        """Limit of the server's container in MiB."""
+        return -(-(SERVER_MEMORY + 2 * self.model_memory) // MEMORY_STEP) * MEMORY_STEP
+
+    @property
+    def flags(self) -> list[str]:
+        """Of TensorFlow Serving in a container or on the host."""
+        return [
+            "--port=8500",
+            "--rest_api_port=8501",
+            f"--model_config_file={self.inside}/{CONFIG_FILE}",
+            "--model_config_file_poll_wait_seconds=1",
+            "--allow_version_labels_for_unavailable_models=true",
+            f"--monitoring_config_file={self.inside}/{FOLDER}/monitoring.config",
+            "--num_load_threads=1",
+            "--enable_grpc_healthcheck_service=true",
+            "--enable_profiler=false",
+            *runtime_flags(self.cpus),
+        ]
+
+    @property
+    def batching_flags(self) -> list[str]:
+        """Further flags, which are off."""
+        return ["--enable_batching=true", f"--batching_parameters_file={self.inside}/{FOLDER}/batching_parameters.txt"]
 
 
-def write_deployment(base: Path, target: str) -> list[Path]:
+def write_deployment(base: Path, target: str, cpus: int = CPUS) -> list[Path]:
     """Rewrites `deployment/` beside the models; the same models give the same bytes.
 
     Args:
         base: the published folder, with its `models.config`.
         target: the one that `models.config` was written for: "host" for absolute paths, which a container sees under
             the same names, "container" for paths below /models.
+        cpus: CPUs of the server's container.
 
     Raises:
+        ConfigError: `cpus` is not an integer from 1 on.
         ExportError: unknown target, `models.config` missing or written for other paths, or a folder that is not
             writable.
     """
     check_target(target)
     folder = base / FOLDER
-    values = _values(base, target)
-    in_compose = {name: value.replace("$", "$$") for name, value in values.items()}  # Compose expands variables
-    texts = {name: _render(name, in_compose if name == "compose.yaml" else values) for name in FILES}
     if folder.is_symlink():
         raise ExportError(f"{folder}: a link, whose target's files would be replaced; remove it")
+    texts = _render(base, target, cpus)
     try:
         folder.mkdir(exist_ok=True)
         for stale in (path for name in FILES for path in folder.glob(f".{name}.*.partial")):
@@ -60,40 +98,33 @@ def write_deployment(base: Path, target: str) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _values(base: Path, target: str) -> dict[str, str]:
+def _render(base: Path, target: str, cpus: int) -> dict[str, str]:
     inside = CONTAINER_BASE if target == "container" else str(base.resolve())
-    models = _mebibytes(_model_bytes(base, inside))
-    memory = -(-(SERVER_MEMORY + 2 * models) // MEMORY_STEP) * MEMORY_STEP
-    flags = [
-        "--port=8500",
-        "--rest_api_port=8501",
-        f"--model_config_file={inside}/{CONFIG_FILE}",
-        "--model_config_file_poll_wait_seconds=1",
-        "--allow_version_labels_for_unavailable_models=true",
-        f"--monitoring_config_file={inside}/{FOLDER}/monitoring.config",
-        "--num_load_threads=1",
-        "--enable_grpc_healthcheck_service=true",
-        "--enable_profiler=false",
-    ]
-    batching = ["--enable_batching=true", f"--batching_parameters_file={inside}/{FOLDER}/batching_parameters.txt"]
-    return {
-        "allowed_batch_sizes": "\n".join(f"allowed_batch_sizes: {size}" for size in BATCHES),
-        "batch_sizes": ", ".join(map(str, BATCHES)),
-        "batching_flags": shlex.join(batching),
-        "batching_flags_off": "\n".join(f"# - {_quoted(flag)}" for flag in batching),
-        "command": " \\\n  ".join(["tensorflow_model_server", *map(shlex.quote, flags)]),
-        "flags": "\n".join(f"- {_quoted(flag)}" for flag in flags),
+    deployment = Deployment(inside, cpus, _mebibytes(_model_bytes(base, inside)))
+    values = {
+        "batch_sizes": BATCHES,
+        "deployment": deployment,
         "image": IMAGE,
-        "inside": inside,
-        "inside_quoted": _quoted(inside),
-        "largest_batch": str(BATCHES[-1]),
-        "memory": str(memory),
         "metrics_path": METRICS_PATH,
-        "model_memory": str(models),
-        "probe": Template(_PROBE).substitute(models=" ".join(SERVABLES)),
-        "server_memory": str(SERVER_MEMORY),
-        "user": str(USER),
+        "models": SERVABLES,
+        "server_memory": SERVER_MEMORY,
+        "user": USER,
     }
+    templates = _environment()
+    return {name: templates.get_template(name).render(values) for name in FILES}
+
+
+def _environment() -> Environment:
+    """Jinja's environment of the templates; a value that a template needs and does not get is an error."""
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"quoted": _quoted, "compose": _in_compose, "shell": shlex.quote}
+    return templates
 
 
 def _model_bytes(base: Path, inside: str) -> int:
@@ -115,15 +146,11 @@ def _mebibytes(count: int) -> int:
     return -(-count // 2**20)
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: Any) -> str:
     """A double-quoted scalar of YAML."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _render(name: str, values: dict[str, str]) -> str:
-    """Fills a template; a value of several lines takes the indentation of its placeholder."""
-    lines = []
-    for line in (TEMPLATES / name).read_text(encoding="utf-8").splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        lines.append(Template(line).substitute(values).replace("\n", f"\n{indent}"))
-    return "\n".join([*lines, ""])
+def _in_compose(text: str) -> str:
+    """A text in which Compose expands no variables."""
+    return text.replace("$", "$$")

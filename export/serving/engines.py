@@ -11,6 +11,7 @@ from pathlib import Path
 from emotion_ai.errors import ConfigError, MissingExtraError
 from emotion_ai.published import CONFIG_FILE, list_versions
 from emotion_ai_export.registry.model_config import ModelConfig, read_config, render
+from emotion_ai_export.serving.flags import available_cpus, runtime_flags
 
 ENGINES = ("auto", "tensorflow-serving", "docker", "embedded")
 IMAGE = "tensorflow/serving:2.20.0"  # EMOTION_AI_TFS_IMAGE overrides it
@@ -127,7 +128,8 @@ def _docker_command(base: Path, options: ServerOptions, scratch: Path) -> list[s
 
 
 def _arguments(rest_port: int, grpc_port: int, config: Path) -> list[str]:
-    return [f"--rest_api_port={rest_port}", f"--port={grpc_port}", f"--model_config_file={config}", *_POLL]
+    ports = [f"--rest_api_port={rest_port}", f"--port={grpc_port}"]
+    return [*ports, f"--model_config_file={config}", *_POLL, *runtime_flags(available_cpus())]
 
 
 def _config_file(base: Path, scratch: Path) -> Path:

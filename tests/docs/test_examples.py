@@ -75,6 +75,8 @@ DEFAULT_SERVER = ("versions", "promote", "rollback", "prune")  # use a server wi
 SERVER_FLAGS = {
     *("--port", "--rest_api_port", "--model_name", "--model_base_path", "--model_config_file"),
     *("--model_config_file_poll_wait_seconds", "--allow_version_labels_for_unavailable_models"),
+    *("--max_num_load_retries", "--grpc_max_threads"),
+    *("--tensorflow_intra_op_parallelism", "--tensorflow_inter_op_parallelism"),
 }
 LOOKUP = "RowId,ImageId,FeatureName,Location\n1,1,left_eye_center_x,\n2,2,nose_tip_y,\n"
 
