@@ -14,11 +14,25 @@ from emotion_ai.errors import ParityError
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.parity_cases import BATCHES, Outputs, ParityCase
 
-TOLERANCES = {"keypoints": 1e-4, "deviations": 1e-4, "probabilities": 1e-5}
+TOLERANCES = {
+    "keypoints": 1e-4,
+    "deviations": 1e-4,
+    "probabilities": 1e-5,
+    "expressions": 1e-5,
+    "uncertain_below": 1e-6,
+}
 """Given the same pixels: in pixels of the 96x96 crop, and as probability."""
 
-DECODED_TOLERANCES = {"keypoints": 1e-3, "deviations": 1e-3, "probabilities": 1e-4}
+DECODED_TOLERANCES = {
+    "keypoints": 1e-3,
+    "deviations": 1e-3,
+    "probabilities": 1e-4,
+    "expressions": 1e-4,
+    "uncertain_below": 1e-6,
+}
 """Given the same file, which Pillow decodes and resizes for PyTorch, and the served graph for itself."""
+
+IN_PIXELS = ("keypoints", "deviations")
 
 
 class Predictor(Protocol):
@@ -65,7 +79,7 @@ class ParityReport:
         """
         worst = self.worst
         if not self.passes:
-            unit = "probability" if worst.output == "probabilities" else "px"
+            unit = "px" if worst.output in IN_PIXELS else "probability"
             raise ParityError(
                 f"{worst.path} differs from its checkpoint by {worst.difference:.3g} {unit} (tolerance "
                 f"{worst.tolerance:g}): {worst.servable}, {worst.signature}, {worst.output}, {worst.kind} faces, "

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.contract import CROP_SIZE, DEVIATIONS, Task
+from emotion_ai.contract import CROP_SIZE, DEVIATIONS, EXPRESSIONS, UNCERTAIN_BELOW, Task
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.crops import resize_to_crop
@@ -51,23 +51,27 @@ def parity_faces(real: NDArray[np.uint8] | None = None, seed: int = 0) -> dict[s
     return kinds if real is None or len(real) == 0 else {"real": real, **kinds}
 
 
-def pixel_cases(networks: dict[Task, FaceNetwork], faces: dict[str, NDArray[np.uint8]]) -> list[ParityCase]:
+def pixel_cases(
+    networks: dict[Task, FaceNetwork], faces: dict[str, NDArray[np.uint8]], uncertain_below: float = 0.0
+) -> list[ParityCase]:
     """Every kind of face at every batch size; the files hold the crops without loss."""
     cases = []
     for kind, images in faces.items():
         for batch in BATCHES:
             chosen = images[np.arange(batch) % len(images)]
             files = [encode_png(image) for image in chosen]
-            cases.append(ParityCase(kind, chosen[..., None].astype(np.float32), files, _predict(networks, chosen)))
+            expected = _predict(networks, chosen, uncertain_below)
+            cases.append(ParityCase(kind, chosen[..., None].astype(np.float32), files, expected))
     return cases
 
 
-def file_cases(networks: dict[Task, FaceNetwork]) -> list[ParityCase]:
+def file_cases(networks: dict[Task, FaceNetwork], uncertain_below: float = 0.0) -> list[ParityCase]:
     """Every kind of file, decoded and resized for PyTorch as in training."""
     cases = []
     for kind, file in picture_files().items():
         gray = np.asarray(Image.open(io.BytesIO(file)).convert("L"))
-        cases.append(ParityCase(kind, None, [file], _predict(networks, resize_to_crop(gray)[None])))
+        expected = _predict(networks, resize_to_crop(gray)[None], uncertain_below)
+        cases.append(ParityCase(kind, None, [file], expected))
     return cases
 
 
@@ -97,12 +101,13 @@ def picture_files(seed: int = 0) -> dict[str, bytes]:
     return files
 
 
-def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any]) -> Outputs:
+def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any], uncertain_below: float) -> Outputs:
     with torch.inference_mode():
         tensor = torch.from_numpy(images.copy())[:, None]  # Pillow's pixels are read-only
         found = {}
         if "keypoints" in networks:
             found["keypoints"], found[DEVIATIONS] = networks["keypoints"].uncertainty(tensor)
         if "emotion" in networks:
-            found["probabilities"] = networks["emotion"](tensor)
+            found["probabilities"] = found[EXPRESSIONS] = networks["emotion"](tensor)
+            found[UNCERTAIN_BELOW] = torch.full((len(images),), uncertain_below)
         return {name: output.numpy() for name, output in found.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from emotion_ai.contract import SERVABLES, Servable, Task
+from emotion_ai.contract import BYTES_SIGNATURE, IMAGES_SIGNATURE, INPUTS, SERVABLES, Servable, Task
 from emotion_ai.errors import ParityError
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file
@@ -44,19 +44,27 @@ class PublishedVersion:
     def load_checkpoint(self) -> None:
         """Loads the networks, which must be the same in all models, and makes the parity cases from them."""
         found: dict[Task, FaceNetwork] = {}
+        threshold = 0.0
         for model, folder in self.folders.items():
             for task in MODEL_TASKS[model]:
                 file = folder / checkpoint_file(task)
-                network = load_network(file, task)[0]
+                network, record = load_network(file, task)
+                threshold = record.uncertain_below if task == "emotion" else threshold
                 first = found.setdefault(task, network).state_dict()
                 if not all(torch.equal(first[name], tensor) for name, tensor in network.state_dict().items()):
                     raise ParityError(f"{file}: holds other weights than this version's other models; export again")
-        self.cases = pixel_cases(found, parity_faces()) + file_cases(found)
+        self.cases = pixel_cases(found, parity_faces(), threshold) + file_cases(found, threshold)
 
     def compare_models(self) -> list[Comparison]:
         """Compares the SavedModels with the checkpoints."""
         self._models = {model: tf.saved_model.load(str(folder)) for model, folder in self.folders.items()}
-        return compare("SavedModel", SERVABLES, saved_model_predictor(self._models), self.cases)
+        return compare("SavedModel", SERVABLES, saved_model_predictor(self._models), self.cases, self.signatures)
+
+    @property
+    def signatures(self) -> list[str]:
+        """Those of the contract that the SavedModels have; versions from before a signature was added lack it."""
+        present = {name for model in self._models.values() for name in model.signatures}
+        return [name for name in INPUTS if name in present or name in (IMAGES_SIGNATURE, BYTES_SIGNATURE)]
 
     def replay_warmups(self) -> None:
         """Replays the warm-up requests."""

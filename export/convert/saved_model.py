@@ -3,12 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emotion_ai.contract import (
     BYTES_INPUT,
     BYTES_SIGNATURE,
     CROP_SIZE,
+    EXPRESSIONS,
+    FULL_SIGNATURE,
     IMAGES_INPUT,
     IMAGES_SIGNATURE,
+    MAX_CROP_PIXELS,
+    MAX_FACES,
+    UNCERTAIN_BELOW,
     UNCERTAINTY_SIGNATURE,
     Servable,
     Task,
@@ -18,19 +25,21 @@ from emotion_ai.published import MODEL_TASKS
 from emotion_ai_export.convert.frameworks import tf, tf_function
 from emotion_ai_export.convert.graph import NetworkGraph
 
-MAX_PIXELS = 50_000_000  # a small file can declare a huge picture; larger ones are rejected before decoding
-
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_DECODED_AT_ONCE = 4  # files; each takes up to 80 MiB
 _PNG_HEADER = 24  # bytes up to the end of width and height, in IHDR, the first chunk
 
 
-def save_servable(graphs: dict[Task, NetworkGraph], servable: Servable, folder: Path) -> None:
+def save_servable(
+    graphs: dict[Task, NetworkGraph], servable: Servable, folder: Path, uncertain_below: float = 0.0
+) -> None:
     """Writes a SavedModel with its signatures.
 
     Args:
         graphs: of the networks that the servable needs, at least.
         servable: which of the three.
         folder: must not exist.
+        uncertain_below: the emotion network's own threshold, which `serving_full` returns.
     """
     parts = [graphs[task] for task in MODEL_TASKS[servable]]
 
@@ -38,31 +47,45 @@ def save_servable(graphs: dict[Task, NetworkGraph], servable: Servable, folder: 
     @tf_function(tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT))
     def network(images: Any) -> dict[str, Any]:
         # servers do not check shapes, and a convolution on another rank crashes the whole process
-        checked = tf.ensure_shape(images, [None, CROP_SIZE, CROP_SIZE, 1])
-        return {name: tensor for part in parts for name, tensor in part(checked).items()}
+        checked = _limited(tf.ensure_shape(images, [None, CROP_SIZE, CROP_SIZE, 1]))
+        found = {name: tensor for part in parts for name, tensor in part(checked).items()}
+        if "probabilities" in found:
+            found[EXPRESSIONS] = tf.identity(found["probabilities"])
+            found[UNCERTAIN_BELOW] = tf.fill(tf.shape(found["probabilities"])[:1], np.float32(uncertain_below))
+        return found
 
     @tf_function(tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT))
     def from_images(images: Any) -> dict[str, Any]:
         found = network(images)
         return {name: found[name] for name in outputs(servable, IMAGES_SIGNATURE)}
 
-    @tf_function(tf.TensorSpec([None], tf.string, BYTES_INPUT))
-    def from_bytes(image_bytes: Any) -> dict[str, Any]:
-        found = network(decode(image_bytes))
-        return {name: found[name] for name in outputs(servable, BYTES_SIGNATURE)}
+    def from_files(signature: str) -> Any:
+        @tf_function(tf.TensorSpec([None], tf.string, BYTES_INPUT))
+        def function(image_bytes: Any) -> dict[str, Any]:
+            found = network(decode(image_bytes))
+            return {name: found[name] for name in outputs(servable, signature)}
 
-    @tf_function(tf.TensorSpec([None], tf.string, BYTES_INPUT))
-    def with_uncertainty(image_bytes: Any) -> dict[str, Any]:
-        found = network(decode(image_bytes))
-        return {name: found[name] for name in outputs(servable, UNCERTAINTY_SIGNATURE)}
+        return function
 
+    signatures = {
+        IMAGES_SIGNATURE: from_images,
+        **{
+            name: from_files(name)
+            for name in (BYTES_SIGNATURE, UNCERTAINTY_SIGNATURE, FULL_SIGNATURE)
+            if outputs(servable, name)
+        },
+    }
     module = tf.Module(name=servable)
-    module.network, module.from_images, module.from_bytes = network, from_images, from_bytes
-    signatures = {IMAGES_SIGNATURE: from_images, BYTES_SIGNATURE: from_bytes}
-    if outputs(servable, UNCERTAINTY_SIGNATURE):
-        module.with_uncertainty = with_uncertainty
-        signatures[UNCERTAINTY_SIGNATURE] = with_uncertainty
+    module.network, module.functions = network, signatures
     tf.saved_model.save(module, str(folder), signatures)
+
+
+def _limited(inputs: Any) -> Any:
+    """The same tensor, after a check of the number of faces, before which nothing is computed from it."""
+    count = tf.shape(inputs)[0]
+    few = _require(count <= MAX_FACES, f"a request may hold at most {MAX_FACES} faces; send fewer at once; got", count)
+    with tf.control_dependencies([few]):
+        return tf.identity(inputs)
 
 
 def decode(image_bytes: Any) -> Any:
@@ -72,7 +95,8 @@ def decode(image_bytes: Any) -> Any:
     whole call with INVALID_ARGUMENT.
     """
     crop = tf.TensorSpec([CROP_SIZE, CROP_SIZE, 1], tf.float32)
-    return tf.map_fn(_decode_one, image_bytes, fn_output_signature=crop, parallel_iterations=8)
+    files = _limited(tf.ensure_shape(image_bytes, [None]))
+    return tf.map_fn(_decode_one, files, fn_output_signature=crop, parallel_iterations=_DECODED_AT_ONCE)
 
 
 def _decode_one(file: Any) -> Any:
@@ -83,7 +107,9 @@ def _decode_one(file: Any) -> Any:
     with tf.control_dependencies([known]):
         size = tf.cond(is_png, lambda: _png_size(file), lambda: _jpeg_size(file))
     small = _require(
-        tf.reduce_prod(size) <= MAX_PIXELS, f"image_bytes holds a picture of more than {MAX_PIXELS} pixels"
+        tf.reduce_all(size > 0) & (tf.reduce_prod(size) <= MAX_CROP_PIXELS),
+        f"image_bytes holds a picture of more than {MAX_CROP_PIXELS} pixels; shrink it; its height and width are",
+        size,
     )
     with tf.control_dependencies([small]):
         # decodes PNG as well, but only this operation offers the accurate DCT that Pillow uses
@@ -102,5 +128,5 @@ def _jpeg_size(file: Any) -> Any:
     return tf.cast(tf.image.extract_jpeg_shape(file)[:2], tf.int64)
 
 
-def _require(condition: Any, message: str) -> Any:
-    return tf.debugging.Assert(condition, [message])
+def _require(condition: Any, message: str, *values: Any) -> Any:
+    return tf.debugging.Assert(condition, [message, *values])

@@ -20,7 +20,7 @@ from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.graph import to_graph, to_onnx
-from emotion_ai_export.convert.parity import ParityReport, compare, compare_onnx, saved_model_predictor
+from emotion_ai_export.convert.parity import IN_PIXELS, ParityReport, compare, compare_onnx, saved_model_predictor
 from emotion_ai_export.convert.parity_cases import file_cases, parity_faces, pixel_cases
 from emotion_ai_export.convert.saved_model import save_servable
 from emotion_ai_export.convert.version_files import SourceNetwork, write_version_files
@@ -54,7 +54,8 @@ def export(cfg: DictConfig) -> Export:
     sources = {task: SourceNetwork.load(checkpoint, task) for task, checkpoint in _checkpoints(cfg).items()}
     networks = {task: source.network for task, source in sources.items()}
     faces = parity_faces(_real_faces(cfg.data))
-    pixels, files = pixel_cases(networks, faces), file_cases(networks)
+    threshold = sources["emotion"].record.uncertain_below
+    pixels, files = pixel_cases(networks, faces, threshold), file_cases(networks, threshold)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with publisher(base) as staging, Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         step = progress.add_task("")
@@ -69,7 +70,7 @@ def export(cfg: DictConfig) -> Export:
         models = {}
         for servable in SERVABLES:
             progress.update(step, description=f"{servable}: SavedModel and warm-up")
-            save_servable(graphs, servable, staging / servable)
+            save_servable(graphs, servable, staging / servable, threshold)
             write_warmup(staging / servable, servable, faces["synthetic"])
             models[servable] = tf.saved_model.load(str(staging / servable))
             replay_warmup(staging / servable, models[servable])
@@ -102,7 +103,7 @@ def parity_table(report: ParityReport) -> Table:
     for name in ("difference", "tolerance"):
         table.add_column(name, justify="right")
     for path, servable, output, difference, tolerance in report.summary():
-        unit = "" if output == "probabilities" else "px"
+        unit = "px" if output in IN_PIXELS else ""
         colour = "green" if difference <= tolerance else "bold red"
         table.add_row(
             path, servable, output, Text.assemble((f"{difference:.1e}", colour), f" {unit}"), f"{tolerance:.0e} {unit}"

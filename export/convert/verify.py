@@ -124,7 +124,8 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
         for name, address in (("REST", server), ("gRPC", grpc or (_beside(server) if server else None))):
             for number in _served(address, list(intact)) if address else ():
                 predict = _client_predictor(str(address), number, stack)
-                check(number, name, partial(compare, name, SERVABLES, predict, intact[number].cases))
+                published = intact[number]
+                check(number, name, partial(compare, name, SERVABLES, predict, published.cases, published.signatures))
     return sorted(checks, key=lambda found: found.version)
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_ai.contract import Servable, Task
+from emotion_ai.contract import INPUTS, UNCERTAIN_BELOW, Servable, Task, outputs
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.models.checkpoint import bundled, contract_record
 from emotion_ai.provenance import RunRecord
-from emotion_ai.published import CARD_FILE, EXTRA, MODEL_TASKS, PARITY_FILE, checkpoint_file
+from emotion_ai.published import CARD_FILE, CONTRACT_FILE, MODEL_TASKS, PARITY_FILE, checkpoint_file
 from emotion_ai_export.registry.publish import write_checksums
 
 
@@ -52,9 +52,17 @@ def write_version_files(
         save_network(source.network, folder / checkpoint_file(task), source.record)
         cards.append(_card(task, source))
     (folder / CARD_FILE).write_text("\n\n".join(cards))
-    (folder / EXTRA / "contract.json").write_text(json.dumps(contract_record(), indent=2))
+    contract: dict[str, Any] = {**contract_record(), "signatures": _signatures(servable)}
+    if "emotion" in MODEL_TASKS[servable]:
+        contract[UNCERTAIN_BELOW] = sources["emotion"].record.uncertain_below
+    (folder / CONTRACT_FILE).write_text(json.dumps(contract, indent=2))
     (folder / PARITY_FILE).write_text(json.dumps(proof, indent=1))
     write_checksums(folder)
+
+
+def _signatures(servable: Servable) -> dict[str, tuple[str, ...]]:
+    """The outputs of each signature."""
+    return {name: outputs(servable, name) for name in INPUTS if outputs(servable, name)}
 
 
 def _card(task: Task, source: SourceNetwork) -> str:

@@ -71,14 +71,36 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 DEVIATIONS = "deviations"
 """Standard deviations of the keypoints' coordinates, float32 (N, 15, 2), pixels of the crop."""
 
+EXPRESSIONS = "expressions"
+"""Probabilities of all K classes that the network knows, float32 (N, K); with five classes the `probabilities`."""
+
+UNCERTAIN_BELOW = "uncertain_below"
+"""The version's own abstention threshold, float32 (N,), the same for every face: a confidence below it is uncertain."""
+
 IMAGES_SIGNATURE, BYTES_SIGNATURE, UNCERTAINTY_SIGNATURE = "serving_default", "serving_bytes", "serving_uncertainty"
+FULL_SIGNATURE = "serving_full"
 IMAGES_INPUT, BYTES_INPUT = "images", "image_bytes"
-INPUTS = {IMAGES_SIGNATURE: IMAGES_INPUT, BYTES_SIGNATURE: BYTES_INPUT, UNCERTAINTY_SIGNATURE: BYTES_INPUT}
+INPUTS = {
+    IMAGES_SIGNATURE: IMAGES_INPUT,
+    BYTES_SIGNATURE: BYTES_INPUT,
+    UNCERTAINTY_SIGNATURE: BYTES_INPUT,
+    FULL_SIGNATURE: BYTES_INPUT,
+}
 """Signatures, and the input that each takes."""
+
+MAX_FACES = 128
+"""Faces in one request; served graphs reject more."""
+
+MAX_CROP_PIXELS = 2048 * 2048
+"""Pixels of an image file in a request, width times height; served graphs reject larger ones before decoding them."""
 
 
 def outputs(servable: str, signature: str) -> tuple[str, ...]:
     """Names of a servable's outputs in a signature; empty if it has no such signature."""
-    if signature != UNCERTAINTY_SIGNATURE:
-        return OUTPUTS[servable]
-    return (*OUTPUTS[servable], DEVIATIONS) if "keypoints" in OUTPUTS[servable] else ()
+    names = OUTPUTS[servable]
+    points = (DEVIATIONS,) if "keypoints" in names else ()
+    if signature == UNCERTAINTY_SIGNATURE:
+        return (*names, *points) if points else ()
+    if signature == FULL_SIGNATURE:
+        return (*names, *points, *((EXPRESSIONS, UNCERTAIN_BELOW) if "probabilities" in names else ()))
+    return names

@@ -79,6 +79,18 @@ class RunRecord:
     machine: str | None = None
     packages: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def uncertain_below(self) -> float:
+        """Confidence below which the network's emotion counts as uncertain; 0 if no threshold was chosen.
+
+        Raises:
+            ValueError: what is stored is not a number from 0 to 1.
+        """
+        threshold: Any = self.calibration.get("uncertain_below", 0.0)
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise ValueError(f"uncertain_below must be between 0 and 1, got {threshold!r}")
+        return float(threshold)
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Reads a record of this or an older version; unknown keys are ignored.

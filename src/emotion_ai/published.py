@@ -18,6 +18,7 @@ LOCK_FILE = ".lock"
 EXTRA = "assets.extra"
 CHECKSUMS_FILE = f"{EXTRA}/SHA256SUMS"
 PARITY_FILE = f"{EXTRA}/parity.json"
+CONTRACT_FILE = f"{EXTRA}/contract.json"
 CARD_FILE = f"{EXTRA}/MODEL_CARD.md"
 WARMUP_FILE = f"{EXTRA}/tf_serving_warmup_requests"
 MODEL_TASKS: dict[str, tuple[Task, ...]] = {"keypoints": ("keypoints",), "emotion": ("emotion",), "face": TASKS}

@@ -21,6 +21,7 @@ from PIL import Image
 from emotion_ai import errors
 from emotion_ai.cli.photos import PredictOptions, predict_command
 from emotion_ai.client import FaceClient
+from emotion_ai.contract import outputs
 
 RECORDED = {
     recorded["label"]: recorded
@@ -92,7 +93,14 @@ def server() -> Iterator[FakeServer]:
 
 
 def reading(mean: float) -> dict[str, Any]:
-    return {"keypoints": [[mean, 2.0]] * 15, "probabilities": [0.1, 0.2, 0.3, 0.25, 0.15]}
+    probabilities = [0.1, 0.2, 0.3, 0.25, 0.15]
+    return {
+        "keypoints": [[mean, 2.0]] * 15,
+        "deviations": [[1.0, 2.0]] * 15,
+        "probabilities": probabilities,
+        "expressions": probabilities,
+        "uncertain_below": 0.4,
+    }
 
 
 def probable(first: Any, second: Any) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def test_crops_are_sent_without_loss_and_results_keep_their_order(server: FakeSe
     np.testing.assert_allclose(readings.keypoints[:, 0, 0], [c.mean() for c in crops], rtol=1e-6)
     np.testing.assert_array_equal(readings.probabilities[69], np.array([0.1, 0.2, 0.3, 0.25, 0.15], np.float32))
     assert server.requests[0][:2] == ("POST", "/v1/models/face:predict")
-    assert server.requests[0][2]["signature_name"] == "serving_bytes"
+    assert server.requests[0][2]["signature_name"] == "serving_full"
     assert server.connections == 1
 
 
@@ -169,10 +177,13 @@ def test_the_default_signature_sends_96x96_pixels(server: FakeServer) -> None:
 @pytest.mark.parametrize(("model", "missing"), [("keypoints", "probabilities"), ("emotion", "keypoints")])
 def test_a_model_of_one_output_leaves_the_other_nan(server: FakeServer, model: Any, missing: str) -> None:
     row = reading(1.0)["keypoints" if model == "keypoints" else "probabilities"]
-    server.respond((200, {"predictions": [row]}))
-    readings = FaceClient(server.url, model=model).read_crops(np.zeros((1, 96, 96), np.uint8))
-    assert np.isnan(getattr(readings, missing)).all()
-    assert np.isfinite(readings.keypoints).all() != np.isfinite(readings.probabilities).all()
+    full = {name: value for name, value in reading(1.0).items() if name in outputs(model, "serving_full")}
+    for signature, answer in (("serving_bytes", row), (None, full)):
+        server.respond((200, {"predictions": [answer]}))
+        client = FaceClient(server.url, model=model, signature=signature)
+        readings = client.read_crops(np.zeros((1, 96, 96), np.uint8))
+        assert np.isnan(getattr(readings, missing)).all()
+        assert np.isfinite(readings.keypoints).all() != np.isfinite(readings.probabilities).all()
 
 
 @pytest.mark.parametrize(
@@ -203,9 +214,12 @@ def test_metadata_and_single_requests(server: FakeServer) -> None:
     client = FaceClient(server.url)
     assert "serving_default" in client.metadata()["metadata"]["signature_def"]["signature_def"]
     server.respond((200, {"predictions": [reading(1.0), reading(2.0)]}))
-    outputs = client.predict([b"first", b"second"])
-    assert {name: value.shape for name, value in outputs.items()} == {"keypoints": (2, 15, 2), "probabilities": (2, 5)}
-    assert all(value.dtype == np.float32 for value in outputs.values())
+    found = client.predict([b"first", b"second"], "serving_bytes")
+    assert {name: value.shape for name, value in found.items()} == {"keypoints": (2, 15, 2), "probabilities": (2, 5)}
+    assert all(value.dtype == np.float32 for value in found.values())
+    found = client.predict([b"first", b"second"])
+    assert found["expressions"].shape == (2, 5)
+    assert found["uncertain_below"].shape == (2,)
     assert server.requests[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
     client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
     assert np.array(server.requests[-1][2]["instances"]).shape == (2, 96, 96, 1)

@@ -23,7 +23,7 @@ from emotion_ai.cli.photo_results import (
     write_picture,
 )
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import BYTES_SIGNATURE, Servable
+from emotion_ai.contract import Servable
 from emotion_ai.errors import (
     ConfigError,
     EmotionAIError,
@@ -50,8 +50,8 @@ class PredictOptions:
         watch: a folder whose new photos are read until interrupted, instead of `photos`.
         kaggle: writes a submission to `csv`, by default `submission.csv`.
         fps: frame rate, if the photos are frames of one video in order; readings are smoothed.
-        uncertain_below: confidence below which an emotion counts as uncertain; by default the bundled weights' own
-            threshold, and none for a server.
+        uncertain_below: confidence below which an emotion counts as uncertain; by default the threshold of the
+            bundled weights, or of the served version.
         out: folder for the annotated photos.
         csv: table with one row per face; photos that it has already are not read again.
         timeout: seconds to wait for a server that is away; by default `patience.WAIT` once it has answered, before that
@@ -62,7 +62,7 @@ class PredictOptions:
     photos: Sequence[Path] = ()
     server: str | None = None
     model: Servable = "face"
-    signature: str = BYTES_SIGNATURE
+    signature: str | None = None
     version: int | None = None
     label: str | None = None
     watch: Path | None = None
@@ -114,7 +114,7 @@ def _check(options: PredictOptions) -> None:
     if options.timeout is not None and not 0 <= options.timeout < math.inf:
         raise ConfigError(f"--timeout must be seconds, 0 or more, got {options.timeout:g}")
     served = (options.model, options.signature, options.version, options.label)
-    if options.server is None and served != ("face", BYTES_SIGNATURE, None, None):
+    if options.server is None and served != ("face", None, None, None):
         raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
 
 
@@ -126,7 +126,7 @@ def _open_reader(options: PredictOptions) -> contextlib.AbstractContextManager[P
             version=options.version,
             label=options.label,
             signature=options.signature,
-            uncertain_below=options.uncertain_below or 0.0,
+            uncertain_below=options.uncertain_below,
         )
     from emotion_ai.inference.reader import FaceReader  # imports PyTorch
 

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from emotion_ai.contract import BYTES_SIGNATURE, Servable
+from emotion_ai.contract import Servable
 
 
 def predict(
@@ -19,11 +19,9 @@ def predict(
     ] = None,
     model: Annotated[str, typer.Option(help="Served model: face, keypoints or emotion.")] = "face",
     signature: Annotated[
-        str,
-        typer.Option(
-            help="serving_bytes sends PNG, serving_default pixels; serving_uncertainty adds standard deviations."
-        ),
-    ] = BYTES_SIGNATURE,
+        str | None,
+        typer.Option(help="serving_bytes sends PNG, serving_default pixels; by default the fullest of the version."),
+    ] = None,
     version: Annotated[int | None, typer.Option(help="Version of the served model.")] = None,
     label: Annotated[str | None, typer.Option(help="Label of the served model, e.g. stable.")] = None,
     watch: Annotated[Path | None, typer.Option(help="Folder to watch; every new photo in it is read.")] = None,
@@ -36,8 +34,8 @@ def predict(
     uncertain_below: Annotated[
         float | None,
         typer.Option(
-            help="Confidence, 0 to 1, below which an emotion is reported as uncertain; the bundled weights have a "
-            "default."
+            help="Confidence, 0 to 1, below which an emotion is reported as uncertain; by default the network's own "
+            "threshold."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated photos.")] = None,

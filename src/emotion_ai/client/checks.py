@@ -6,12 +6,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.client.transport import Connection, Inputs
-from emotion_ai.contract import BYTES_INPUT, CROP_SIZE, DEVIATIONS, EMOTIONS, INPUTS, KEYPOINTS
+from emotion_ai.contract import (
+    BYTES_INPUT,
+    CROP_SIZE,
+    DEVIATIONS,
+    EMOTIONS,
+    EXPRESSIONS,
+    INPUTS,
+    KEYPOINTS,
+    UNCERTAIN_BELOW,
+)
 from emotion_ai.errors import ImageError, ServerFailureError
 from emotion_ai.vision.crops import describe
 
-SHAPES = {"keypoints": (len(KEYPOINTS), 2), DEVIATIONS: (len(KEYPOINTS), 2), "probabilities": (len(EMOTIONS),)}
-"""Of each output, for one face."""
+SHAPES: dict[str, tuple[int, ...]] = {
+    "keypoints": (len(KEYPOINTS), 2),
+    DEVIATIONS: (len(KEYPOINTS), 2),
+    "probabilities": (len(EMOTIONS),),
+    EXPRESSIONS: (len(EMOTIONS),),
+    UNCERTAIN_BELOW: (),
+}
+"""Of each output, for one face; the number of `expressions` is the network's."""
 
 POINT_RANGE = (-2.0 * CROP_SIZE, 3.0 * CROP_SIZE)
 """Pixels of the crop: a keypoint further than two crops outside is an error of the model."""
@@ -66,6 +81,8 @@ def check_output(name: str, values: Any, count: int, connection: Connection) -> 
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         reason = repr(error)[:200]
         raise ServerFailureError(f"{url}: the response of {connection.model} lacks {name} ({reason})") from error
+    if name == EXPRESSIONS and found.ndim == 2:
+        shape = (count, max(found.shape[1], 1))
     if found.shape != shape:
         raise ServerFailureError(f"{url}: {name} must have the shape {shape}, got {found.shape}")
     if not np.isfinite(found).all():
@@ -83,7 +100,9 @@ def _impossible(name: str, values: NDArray[np.float32]) -> str:
         return f"keypoints lie from {low:g} to {high:g} in pixels of the 96x96 crop, outside {bounds}"
     if name == DEVIATIONS and low < 0:
         return f"deviations must not be negative, got {low:g}"
-    if name == "probabilities":
+    if name == UNCERTAIN_BELOW and (low < 0 or high > 1):
+        return f"{name} must be between 0 and 1, got {low:g} to {high:g}"
+    if name in ("probabilities", EXPRESSIONS):
         if low < -SUM_TOLERANCE or high > 1 + SUM_TOLERANCE:
             return f"{name} must be between 0 and 1, got {low:g} to {high:g}"
         sums = values.sum(-1, dtype=np.float64)

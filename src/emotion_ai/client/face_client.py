@@ -1,6 +1,7 @@
 """`FaceClient`: reads faces with a served model."""
 
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,23 +10,31 @@ import requests
 from numpy.typing import NDArray
 
 from emotion_ai.client.checks import SHAPES, check_inputs, check_output
+from emotion_ai.client.request_limits import split
 from emotion_ai.client.rest import RestTransport
+from emotion_ai.client.signatures import SignatureChooser, check_signature
 from emotion_ai.client.transport import Connection, Inputs, Transport
 from emotion_ai.contract import (
     BYTES_INPUT,
-    BYTES_SIGNATURE,
     DEVIATIONS,
+    EXPRESSIONS,
+    FULL_SIGNATURE,
     INPUTS,
+    MAX_CROP_PIXELS,
+    UNCERTAIN_BELOW,
     Servable,
     outputs,
 )
 from emotion_ai.errors import ClientError, ConfigError, ServerFailureError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_crops, check_threshold
-from emotion_ai.vision.crops import resize_to_crop
+from emotion_ai.vision.crops import resize_to_crop, shrink
 from emotion_ai.vision.photo import Photo, Source, encode_png
 
 BATCH = 32
+
+Outputs = dict[str, NDArray[np.float32]]
+"""Outputs by name, one row per input."""
 
 
 class FaceClient:
@@ -38,13 +47,14 @@ class FaceClient:
         model: "face", "keypoints" or "emotion".
         version: a version's number; without it the server's newest version is used.
         label: a version's label, such as "stable", instead of its number.
-        signature: "serving_bytes" sends PNG files, "serving_default" pixels; "serving_uncertainty" sends PNG files and
-            returns standard deviations of the keypoints as well.
+        signature: by default the fullest that the version has: "serving_full", otherwise "serving_uncertainty" or
+            "serving_bytes". These send PNG files, "serving_default" sends pixels.
         timeout: seconds to connect, and between bytes of a response, as one number or a pair. Over gRPC the second is
             the deadline of a request.
         retries: attempts after a failed connection or a 503 (UNAVAILABLE); time-outs and rejected requests are not
             retried.
-        uncertain_below: confidence below which an emotion counts as uncertain; the model card lists thresholds.
+        uncertain_below: confidence below which an emotion counts as uncertain, 0 for none; by default the threshold
+            of the version that answers, or none from a version without "serving_full".
         session: used for REST requests as it is, without our retries; `close` leaves it open.
 
     Raises:
@@ -59,17 +69,19 @@ class FaceClient:
         model: Servable = "face",
         version: int | None = None,
         label: str | None = None,
-        signature: str = BYTES_SIGNATURE,
+        signature: str | None = None,
         timeout: float | tuple[float, float] = (3.05, 30.0),
         retries: int = 2,
-        uncertain_below: float = 0.0,
+        uncertain_below: float | None = None,
         session: requests.Session | None = None,
     ) -> None:
         pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self.connection = Connection(url, model, version, label, pair, retries)
-        _check_signature(model, signature)
+        if signature is not None:
+            check_signature(model, signature)
         self.signature = signature
-        self.uncertain_below = check_threshold(uncertain_below)
+        self.uncertain_below = None if uncertain_below is None else check_threshold(uncertain_below)
+        self._chooser: SignatureChooser[Outputs] = SignatureChooser(model, fixed=version is not None)
         self._transport = _transport(self.connection, session)
 
     def __enter__(self) -> Self:
@@ -87,25 +99,31 @@ class FaceClient:
     def read_crops(self, images: Crops) -> CropReadings:
         """Keypoints and probabilities of crops, of any size, in their order.
 
-        Crops are sent without loss, at most 32 in a request.
+        Crops are sent without loss, at most 32 in a request; those of more than 4 megapixels are shrunk to that.
 
         Raises:
             ImageError: a crop is not gray, uint8 (H, W).
             ClientError: the request fails, or the response breaks the contract.
         """
         images = check_crops(images)
-        found = {name: np.full((len(images), *shape), np.nan, np.float32) for name, shape in SHAPES.items()}
+        parts: list[Outputs] = []
         for start in range(0, len(images), BATCH):
             crops = images[start : start + BATCH]
-            if INPUTS[self.signature] == BYTES_INPUT:
-                predictions = self._predict([encode_png(crop) for crop in crops], self.signature)
+            if self.signature is None or INPUTS[self.signature] == BYTES_INPUT:
+                parts += self._requests([encode_png(shrink(crop, MAX_CROP_PIXELS)) for crop in crops], self.signature)
             else:
-                pixels = np.stack([resize_to_crop(crop) for crop in crops])[..., None]
-                predictions = self._predict(pixels, self.signature)
-            for name, values in predictions.items():
-                found[name][start : start + BATCH] = values
-        deviations = found[DEVIATIONS] if DEVIATIONS in outputs(self.connection.model, self.signature) else None
-        return CropReadings(found["keypoints"], found["probabilities"], deviations)
+                parts += self._requests(np.stack([resize_to_crop(crop) for crop in crops])[..., None], self.signature)
+        found, count = _joined(parts), len(images)
+        thresholds = [part.get(UNCERTAIN_BELOW, np.full(_length(part), np.nan, np.float32)) for part in parts]
+        if self.uncertain_below is not None:
+            thresholds = [np.full(count, self.uncertain_below, np.float32)]
+        return CropReadings(
+            found.get("keypoints", np.full((count, *SHAPES["keypoints"]), np.nan, np.float32)),
+            found.get("probabilities", np.full((count, *SHAPES["probabilities"]), np.nan, np.float32)),
+            found.get(DEVIATIONS),
+            found.get(EXPRESSIONS),
+            np.concatenate([np.zeros(0, np.float32), *thresholds]),
+        )
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """Detects and reads the faces of a photo, from left to right.
@@ -115,26 +133,35 @@ class FaceClient:
             NoFaceError: it shows no face.
             ClientError: the request fails, or the response breaks the contract.
         """
-        return read_photo(photo, self, self.uncertain_below)
+        return read_photo(photo, self)
 
     def predict(
         self, inputs: Sequence[bytes] | NDArray[np.float32], signature: str | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """The model's outputs by name for one request, float32, one row per input.
+        """The model's outputs by name, float32, one row per input.
+
+        More inputs than one request may hold are sent in several.
 
         Args:
             inputs: crops (N, 96, 96, 1), 0-255, for "serving_default"; PNG or JPEG files for the other signatures.
             signature: replaces the client's.
 
         Raises:
-            ImageError: the inputs are neither.
-            ClientError: the request fails, or the response breaks the contract.
+            ImageError: the inputs are neither, or a file has more than 4 megapixels.
+            ClientError: a request fails, or a response breaks the contract.
         """
         signature = signature or self.signature
-        _check_signature(self.connection.model, signature)
-        return self._predict(check_inputs(signature, inputs), signature)
+        if signature is not None:
+            check_signature(self.connection.model, signature)
+        return _joined(self._requests(check_inputs(signature or FULL_SIGNATURE, inputs), signature))
 
-    def _predict(self, inputs: Inputs, signature: str) -> dict[str, NDArray[np.float32]]:
+    def _requests(self, inputs: Inputs, signature: str | None) -> list[Outputs]:
+        """The outputs of as many requests as the inputs need."""
+        if signature is not None:
+            return [self._predict(values, signature) for values in split(inputs)]
+        return [self._chooser.request(partial(self._predict, values)) for values in split(inputs)]
+
+    def _predict(self, inputs: Inputs, signature: str) -> Outputs:
         names = outputs(self.connection.model, signature)
         response = self._transport.predict(signature, inputs, names)
         return {name: check_output(name, response.get(name), len(inputs), self.connection) for name in names}
@@ -191,7 +218,11 @@ def _transport(connection: Connection, session: requests.Session | None) -> Tran
     return GrpcTransport(connection)
 
 
-def _check_signature(model: Servable, signature: str) -> None:
-    known = [name for name in INPUTS if outputs(model, name)]
-    if signature not in known:
-        raise ConfigError(f"`signature` of {model} must be one of {', '.join(known)}, got {signature!r}")
+def _length(part: Outputs) -> int:
+    return len(next(iter(part.values())))
+
+
+def _joined(parts: Sequence[Outputs]) -> Outputs:
+    """The outputs of several requests, in order; without those that one of them lacks, if the version changed."""
+    names = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}

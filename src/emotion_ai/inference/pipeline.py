@@ -54,14 +54,14 @@ def detect_faces(photo: Photo) -> list[DetectedFace]:
     return [DetectedFace(box.rounded(), score) for box, score in found if box.size >= MIN_FACE_PX]
 
 
-def read_photo(source: Source | Photo, reader: CropReader, uncertain_below: float = 0.0) -> list[FaceReading]:
+def read_photo(source: Source | Photo, reader: CropReader, uncertain_below: float | None = None) -> list[FaceReading]:
     """Detects and reads the faces of a photo, from left to right.
 
     Args:
         source: the photo. Boxes and points are in pixels of what is given: of the upright file, or of a `Photo`, which
             is smaller than its file if `scale` is above 1.
         reader: reads the crops.
-        uncertain_below: confidence below which an emotion counts as uncertain.
+        uncertain_below: confidence below which an emotion counts as uncertain; by default the readings' own threshold.
 
     Raises:
         ImageError: the photo cannot be decoded.
@@ -73,7 +73,7 @@ def read_photo(source: Source | Photo, reader: CropReader, uncertain_below: floa
 
 
 def read_faces(
-    gray: NDArray[np.uint8], faces: Sequence[DetectedFace], reader: CropReader, uncertain_below: float = 0.0
+    gray: NDArray[np.uint8], faces: Sequence[DetectedFace], reader: CropReader, uncertain_below: float | None = None
 ) -> list[FaceReading]:
     """Reads faces that `detect_faces` found in a photo, uint8 (H, W)."""
     boxes, crops = read_boxes(gray, [face.box for face in faces], reader)
@@ -88,7 +88,7 @@ def read_faces(
                 points=box.to_photo(crops.keypoints[i]),
                 score=face.score,
                 deviations=deviations,
-                uncertain_below=uncertain_below,
+                uncertain_below=crops.threshold(i) if uncertain_below is None else uncertain_below,
             )
         )
     return readings

@@ -71,7 +71,7 @@ class FaceReader:
         place = _device(device)
         points, classifier = load_network(keypoints, "keypoints"), load_network(emotion, "emotion")
         if uncertain_below is None:
-            uncertain_below = classifier.record.calibration.get("uncertain_below", 0.0)
+            uncertain_below = classifier.record.uncertain_below
         return cls(points.network.to(place), classifier.network.to(place), uncertain_below)
 
     def read_crops(self, images: Crops) -> CropReadings:
@@ -83,7 +83,8 @@ class FaceReader:
         images = check_crops(images)
         if not images:
             none = np.zeros((0, len(KEYPOINTS), 2), np.float32)
-            return CropReadings(none, np.zeros((0, len(EMOTIONS)), np.float32), none)
+            nothing = np.zeros((0, len(EMOTIONS)), np.float32)
+            return CropReadings(none, nothing, none, nothing, np.zeros(0, np.float32))
         crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None]
         points, emotion = self._networks
         device = next(points.parameters()).device
@@ -93,7 +94,8 @@ class FaceReader:
                 batch = batch.to(device)
                 batches.append((*points.uncertainty(batch), emotion(batch)))
         keypoints, deviations, probabilities = (torch.cat(parts).cpu().numpy() for parts in zip(*batches, strict=True))
-        return CropReadings(keypoints, probabilities, deviations)
+        thresholds = np.full(len(keypoints), self.uncertain_below, np.float32)
+        return CropReadings(keypoints, probabilities, deviations, probabilities, thresholds)
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """Detects and reads the faces of a photo, from left to right.
@@ -102,7 +104,7 @@ class FaceReader:
             ImageError: the photo cannot be decoded.
             NoFaceError: it shows no face.
         """
-        return read_photo(photo, self, self.uncertain_below)
+        return read_photo(photo, self)
 
 
 def _device(name: str) -> torch.device:

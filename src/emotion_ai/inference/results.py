@@ -1,7 +1,7 @@
 """What both readers return: keypoints and probabilities of crops, and of the faces in a photo."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -36,21 +36,31 @@ class CropReadings:
         probabilities: float32 (N, 5), in the order of `EMOTIONS`; NaN from a model without emotions.
         deviations: float32 (N, 15, 2), standard deviations of the keypoints' coordinates in pixels of the crop; None
             from a signature without them.
+        expressions: float32 (N, K), over all classes of the network; None from a signature without them.
+        uncertain_below: float32 (N,), confidence below which each emotion counts as uncertain; NaN where the version
+            that answered names no threshold, None if none does.
     """
 
     keypoints: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     deviations: NDArray[np.float32] | None = None
+    expressions: NDArray[np.float32] | None = None
+    uncertain_below: NDArray[np.float32] | None = None
 
     def replaced(self, rows: Sequence[int], others: "CropReadings") -> "CropReadings":
-        """A copy in which the given rows are those of `others`, in order."""
-        keypoints, probabilities = self.keypoints.copy(), self.probabilities.copy()
-        keypoints[rows], probabilities[rows] = others.keypoints, others.probabilities
-        if self.deviations is None or others.deviations is None:
-            return CropReadings(keypoints, probabilities)
-        deviations = self.deviations.copy()
-        deviations[rows] = others.deviations
-        return CropReadings(keypoints, probabilities, deviations)
+        """A copy in which the given rows are those of `others`, in order; what either lacks is None."""
+        found = {}
+        for field in fields(self):
+            mine, new = getattr(self, field.name), getattr(others, field.name)
+            if mine is not None and new is not None:
+                found[field.name] = mine.copy()
+                found[field.name][rows] = new
+        return CropReadings(**found)
+
+    def threshold(self, row: int) -> float:
+        """Confidence below which one crop's emotion counts as uncertain; 0 without a threshold."""
+        value = None if self.uncertain_below is None else self.uncertain_below[row]
+        return 0.0 if value is None or np.isnan(value) else shortest_float(value)
 
 
 class CropReader(Protocol):
@@ -181,6 +191,11 @@ def check_threshold(uncertain_below: float) -> float:
     if not 0 <= uncertain_below <= 1:
         raise ConfigError(f"`uncertain_below` must be between 0 and 1, got {uncertain_below:g}")
     return uncertain_below
+
+
+def shortest_float(value: float | np.floating[Any]) -> float:
+    """The shortest decimal number that float32 keeps as this value: 0.55, not 0.550000011920929."""
+    return float(str(np.float32(value)))
 
 
 def _plain(value: float | np.floating[Any], digits: int) -> float | None:

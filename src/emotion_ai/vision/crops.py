@@ -60,6 +60,17 @@ def resize_to_crop(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(floating.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BILINEAR))
 
 
+def shrink(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """A gray image (H, W) with at most so many pixels, antialiased and in its own shape; a smaller one unchanged."""
+    height, width = image.shape
+    if image.size <= pixels:
+        return image
+    scale = (pixels / image.size) ** 0.5
+    width = max(int(width * scale), 1)
+    height = max(min(int(height * scale), pixels // width), 1)
+    return np.asarray(Image.fromarray(image).resize((min(width, pixels), height), Image.Resampling.BILINEAR))
+
+
 @dataclass(frozen=True)
 class Box:
     """A square in a photo, in pixels: `left` and `top` are its first column and row, fractions included."""

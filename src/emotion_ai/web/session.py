@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, KEYPOINTS, UNCERTAINTY_SIGNATURE
+from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, FULL_SIGNATURE, KEYPOINTS, UNCERTAINTY_SIGNATURE
 from emotion_ai.errors import ClientError, ModelNotFoundError, ServerFailureError
 from emotion_ai.extras import optional_imports
 from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_faces
@@ -175,7 +175,8 @@ class ModelSession:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise ServerFailureError(f"{self.url}: the metadata is not TensorFlow Serving's ({error!r})") from error
-        signature = UNCERTAINTY_SIGNATURE if UNCERTAINTY_SIGNATURE in signatures else BYTES_SIGNATURE
+        known = (FULL_SIGNATURE, UNCERTAINTY_SIGNATURE)
+        signature = next((name for name in known if name in signatures), BYTES_SIGNATURE)
         self._versions[choice] = _ServedVersion(number, signature, confirmed)
         return self._versions[choice]
 

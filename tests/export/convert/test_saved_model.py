@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion_ai.contract import OUTPUTS, SERVABLES
+from emotion_ai.contract import MAX_CROP_PIXELS, OUTPUTS, SERVABLES
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.saved_model import decode
 
 GRAY_LEVELS = 0.01  # how far decoding and resizing may differ from Pillow's, of 255
-SHAPES = {"keypoints": (15, 2), "deviations": (15, 2), "probabilities": (5,)}
+SHAPES = {
+    "keypoints": (15, 2),
+    "deviations": (15, 2),
+    "probabilities": (5,),
+    "expressions": (5,),
+    "uncertain_below": (),
+}
 
 
 def picture(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
@@ -43,14 +49,18 @@ def test_signatures_have_the_contracts_names_shapes_and_batch_first(name: str, l
     signatures = loaded[name].signatures
     images = tf.TensorSpec([None, 96, 96, 1], tf.float32, "images")
     files = tf.TensorSpec([None], tf.string, "image_bytes")
-    specs = {"serving_default": images, "serving_bytes": files}
+    specs = {"serving_default": images, "serving_bytes": files, "serving_full": files}
     if name != "emotion":
         specs["serving_uncertainty"] = files
     assert set(signatures) == set(specs)
     for signature, spec in specs.items():
         assert signatures[signature].structured_input_signature[1] == {spec.name: spec}
         found = signatures[signature].structured_outputs
-        names = [*OUTPUTS[name], *(["deviations"] if signature == "serving_uncertainty" else [])]
+        names = [*OUTPUTS[name]]
+        if signature in ("serving_uncertainty", "serving_full") and name != "emotion":
+            names += ["deviations"]
+        if signature == "serving_full" and name != "keypoints":
+            names += ["expressions", "uncertain_below"]
         assert {k: tuple(v.shape) for k, v in found.items()} == {k: (None, *SHAPES[k]) for k in names}
 
 
@@ -120,7 +130,7 @@ def test_a_broken_file_is_rejected_and_the_next_request_succeeds(kind: str, load
     if kind in ("empty", "text", "gif", "bmp", "png cut in its header"):
         assert "neither a PNG nor a JPEG" in str(caught.value)
     if kind == "20,000 x 20,000":
-        assert "more than 50000000 pixels" in str(caught.value)
+        assert f"more than {MAX_CROP_PIXELS} pixels" in str(caught.value)
     assert ask(image_bytes=tf.constant([good]))["probabilities"].shape == (1, 5)
 
 

@@ -76,8 +76,8 @@ def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp
         (1, name, True) for name in names
     ]
     comparisons = {check["check"]: check["comparisons"] for check in record["checks"]}
-    pixels, files = 2 * 4, 16  # kinds and batches; outputs of serving_default, serving_bytes and serving_uncertainty
-    wanted = pixels * (4 + 4 + 5) + files * (4 + 5)
+    pixels, files = 2 * 4, 16  # kinds and batches; outputs of serving_default, _bytes, _uncertainty and _full
+    wanted = pixels * (4 + 4 + 5 + 10) + files * (4 + 5 + 10)
     assert comparisons["REST"] == comparisons["gRPC"] == comparisons["SavedModel"] == wanted
 
 

@@ -38,8 +38,8 @@ def address(request: pytest.FixtureRequest, live: Addresses) -> str:
     return str(getattr(live, request.param))
 
 
-@pytest.mark.parametrize("signature", ["serving_bytes", "serving_default", "serving_uncertainty"])
-def test_predictions_equal_the_networks(address: str, signature: str, networks: dict[Any, Any]) -> None:
+@pytest.mark.parametrize("signature", ["serving_bytes", "serving_default", "serving_uncertainty", None])
+def test_predictions_equal_the_networks(address: str, signature: str | None, networks: dict[Any, Any]) -> None:
     with torch.inference_mode():
         images = torch.from_numpy(CROPS)[:, None]
         keypoints, deviations = (part.numpy() for part in networks["keypoints"].uncertainty(images))
@@ -48,7 +48,7 @@ def test_predictions_equal_the_networks(address: str, signature: str, networks: 
         readings = client.read_crops(CROPS)
     np.testing.assert_allclose(readings.keypoints, keypoints, atol=1e-4)
     np.testing.assert_allclose(readings.probabilities, probabilities, atol=1e-5)
-    if signature == "serving_uncertainty":
+    if signature in ("serving_uncertainty", None):
         assert readings.deviations is not None
         np.testing.assert_allclose(readings.deviations, deviations, atol=1e-4)
     else:

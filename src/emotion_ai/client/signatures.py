@@ -1,0 +1,76 @@
+"""Which signature a client requests: the fullest that the served version has."""
+
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from emotion_ai.contract import (
+    BYTES_SIGNATURE,
+    FULL_SIGNATURE,
+    INPUTS,
+    UNCERTAINTY_SIGNATURE,
+    Servable,
+    outputs,
+)
+from emotion_ai.errors import ConfigError, RequestRejectedError
+
+RECHECK_SECONDS = 5.0
+"""How long a version behind a label, or the newest, is taken to lack a signature that it lacked before."""
+
+Answer = TypeVar("Answer")
+
+
+class SignatureChooser(Generic[Answer]):
+    """Requests the fullest signature, and older ones from a version that lacks it.
+
+    What a version lacks is remembered: for good if the version's number is given, otherwise for `RECHECK_SECONDS`,
+    since a label moves and newer versions appear.
+
+    Args:
+        model: the served model.
+        fixed: the version cannot change.
+    """
+
+    def __init__(self, model: Servable, fixed: bool) -> None:
+        names = (FULL_SIGNATURE, UNCERTAINTY_SIGNATURE, BYTES_SIGNATURE)
+        self._names = [name for name in names if outputs(model, name)]
+        self._fixed = fixed
+        self._position, self._until = 0, 0.0
+
+    def request(self, send: Callable[[str], Answer]) -> Answer:
+        """The answer of `send`, called with a signature that the version has.
+
+        Raises:
+            ClientError: from `send`.
+        """
+        start = self._position if self._fixed or time.monotonic() < self._until else 0
+        lacking: RequestRejectedError | None = None
+        for position in (*range(start, len(self._names)), *range(start)):
+            try:
+                answer = send(self._names[position])
+            except RequestRejectedError as error:
+                if not _is_unknown(self._names[position], error):
+                    raise
+                lacking = error
+                continue
+            if lacking is not None:
+                self._position, self._until = position, time.monotonic() + RECHECK_SECONDS
+            elif start == 0:
+                self._position = 0
+            return answer
+        assert lacking is not None
+        raise lacking
+
+
+def check_signature(model: Servable, signature: str) -> None:
+    """Raises:
+    ConfigError: the contract's model has no such signature.
+    """
+    known = [name for name in INPUTS if outputs(model, name)]
+    if signature not in known:
+        raise ConfigError(f"`signature` of {model} must be one of {', '.join(known)}, got {signature!r}")
+
+
+def _is_unknown(signature: str, error: RequestRejectedError) -> bool:
+    """Whether the server has no such signature; REST and gRPC word it differently."""
+    return any(f'{start}"{signature}" not found' in str(error) for start in ("signature name: ", "signature key "))
