@@ -168,11 +168,12 @@ def _upload(url: str, timeout: float) -> tuple[Path, float]:
     return Path(path), time.time()
 
 
-def stop(site: Site) -> None:
-    """Ends `emotion-ai web` as a service manager would."""
+def stop(site: Site) -> str:
+    """Ends `emotion-ai web` as a service manager would; returns what it wrote to stderr since it started."""
     site.process.send_signal(signal.SIGTERM)
     stderr = site.process.communicate(timeout=60)[1]
     assert site.process.returncode == 0, stderr
+    return stderr
 
 
 @pytest.fixture(scope="session")

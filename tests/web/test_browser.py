@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_read_are_explained(page: Page) -> None:
     expect(result(page).get_by_role("alert")).to_contain_text("This picture cannot be read")
     upload(page, PORTRAITS[1].read_bytes()[:20_000], "half.jpg")
     expect(result(page).get_by_role("alert")).to_contain_text("damaged or truncated")
-    upload(page, bytes(11 * 2**20), "large.png")
+    upload(page, bytes(21 * 2**20), "large.png")
     expect(page.get_by_text("maximum allowed size")).to_be_visible()
     page.get_by_role("button", name="Eileen Collins").first.click()
     expect(result(page).locator(".ea-card")).to_have_count(1)

@@ -1,142 +1,394 @@
-"""Hostile requests to the page: nothing but uploads is ever read."""
+"""Hostile requests to the guard: what reaches the application behind it, and what does not."""
 
+import base64
 import json
-import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from emotion_ai.web.guard import Guard
-from tests.web.conftest import Site, start, stop
+from emotion_ai.web.limits import RateLimit
+from emotion_ai.web.origins import Hosts, allowed_hosts
+from emotion_ai.web.uploads import MAX_BYTES, Uploads
 
-JOIN = "/gradio_api/queue/join"
+API = "/gradio_api"
+JOIN = f"{API}/queue/join"
+READ, LIVE = 4, 5
+HANDLERS: Any = {
+    READ: ("picture", "text", "number", "flag", "flag", "flag"),
+    LIVE: ("frame", "state", "text", "number"),
+    6: (),
+}
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Responds with the request that it gets."""
+    request = Request(scope, receive)
+    body = (await request.body()).decode()
+    response = {"path": scope["path"], "query": scope["query_string"].decode(), "body": body}
+    await JSONResponse({**response, "headers": dict(request.headers)})(scope, receive, send)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "uploads"
-    (folder / "abc").mkdir(parents=True)
-    (folder / "abc" / "face.png").write_bytes(b"a picture")
-    return folder
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path)
 
 
 @pytest.fixture
-def guarded(folder: Path) -> TestClient:
-    return TestClient(Guard(PlainTextResponse("here"), folder, uploads=3))
+def guard(uploads: Uploads) -> Guard:
+    return Guard(echo, uploads, HANDLERS, pictures=RateLimit(3), frames=RateLimit(5))
 
 
-def forged(path: Any) -> dict[str, Any]:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+@pytest.fixture
+def visitor(guard: Guard) -> Callable[[], TestClient]:
+    """A browser with cookies of its own."""
+    return lambda: TestClient(guard, base_url="http://127.0.0.1:7860")
+
+
+@pytest.fixture
+def own(visitor: Callable[[], TestClient]) -> TestClient:
+    return visitor()
+
+
+def file_data(path: Any, **more: Any) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
+
+
+def event(picture: Any, number: int = READ, **more: Any) -> dict[str, Any]:
+    options = ["newest", 0.5, False, False, False] if number == READ else [None, "newest", 0.5]
+    return {"data": [picture, *options], "fn_index": number, "session_hash": "window1", "trigger_id": 3, **more}
+
+
+def uploaded(client: TestClient, content: bytes = b"a picture", name: str = "face.png") -> str:
+    (path,) = client.post(f"{API}/upload", files={"files": (name, content)}).json()
+    return str(path)
+
+
+def data_url(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def passed(answer: Any) -> dict[str, Any]:
+    """The JSON that the application gets."""
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = json.loads(answer.json()["body"])
+    return body
 
 
 def outside(folder: Path) -> list[Any]:
-    """Paths that are not uploads, in every spelling."""
+    """Paths and addresses that are no uploads, in every spelling."""
     secret = folder.parent / "secret.txt"
     secret.write_text("secret")
-    secret.chmod(0o600)
-    (folder / "link.png").symlink_to(secret)
-    (folder / "linked").symlink_to(folder.parent)
-    os.mkfifo(folder / "pipe.png")
     return [
-        *("/etc/passwd", "/dev/zero", "/proc/self/environ", "etc/passwd", "~/.ssh/id_rsa", "file:///etc/passwd"),
-        *(str(secret), f"{folder}/../secret.txt", f"{folder}/abc/../../secret.txt", str(folder / "link.png")),
-        *(str(folder / "linked" / "secret.txt"), str(folder / "pipe.png"), str(folder), str(folder / "gone.png")),
-        *("http://example.com/a.png", "//example.com/a.png", "data:image/png;base64,AAAA", "a\0b", 7, ["/etc/passwd"]),
+        *("/etc/passwd", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/proc/self/fd/0", "etc/passwd", "~/.ssh/id"),
+        *("file:///etc/passwd", "//host/share", "\\\\host\\share", "C:\\Windows\\win.ini", "/etc/passwd\0.png", "a\0b"),
+        *(str(secret), f"{folder}/../secret.txt", f"{folder}/%2e%2e/secret.txt", str(folder), f"{folder}/", "."),
+        *("http://example.com/a.png", "https://127.0.0.1:1/", "//example.com/a.png", "HTTP://example.com/a.png"),
+        *("data:image/png;base64,AAAA", "\ud800", "a" * 10_000, 7, True, ["/etc/passwd"], {"path": "/etc/passwd"}),
     ]
 
 
-def test_the_guard_limits_and_forbids(guarded: TestClient) -> None:
-    answer = guarded.get("/")
-    assert answer.text == "here"
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
-    assert answer.headers["cache-control"] == "no-store"
-    assert "max-age" in guarded.get("/assets/x.js").headers["cache-control"]
-    assert [guarded.post("/gradio_api/upload", content=b"x").status_code for _ in range(4)] == [200, 200, 200, 429]
-    assert guarded.post(JOIN, content=bytes(21 * 2**20)).status_code == 413
-    assert guarded.post(JOIN, content=iter([b"x"])).status_code == 411
+def test_an_upload_becomes_a_ticket_that_is_used_once(own: TestClient, uploads: Uploads) -> None:
+    path = uploaded(own, b"a picture", "../../Ünï/face.png")
+    assert Path(path).name == "face.png"
+    assert not Path(path).exists()
+    message = passed(own.post(JOIN, json=event(file_data(path, url="http://127.0.0.1:7860/x", orig_name="face.png"))))
+    assert set(message) == {"data", "fn_index", "session_hash", "trigger_id"}
+    assert message["data"][1:] == ["newest", 0.5, False, False, False]
+    (ticket,) = message["data"][0].values()
+    assert uploads.take(ticket) == b"a picture"
+    assert uploads.take(ticket) is None
 
 
-@pytest.mark.parametrize("place", [lambda file: [file], lambda file: [0.5, file], lambda file: [{"a": [{"b": file}]}]])
-def test_only_uploads_may_be_named_in_a_request(guarded: TestClient, folder: Path, place: Any) -> None:
-    upload = forged(str(folder / "abc" / "face.png"))
-    assert guarded.post(JOIN, json={"data": place(upload)}).status_code == 200
-    for path in outside(folder):
-        for file in (forged(path), {"path": path}, {"path": path, "url": "/file", "orig_name": "face.png"}):
-            assert guarded.post(JOIN, json={"data": place(file)}).status_code == 403, path
+def test_uploads_belong_to_the_visitor_that_sent_them(visitor: Callable[[], TestClient], guard: Guard) -> None:
+    own, stranger, newcomer = visitor(), visitor(), visitor()
+    guard.pictures.per_minute = 100
+    path = uploaded(own)
+    uploaded(stranger, b"a picture")  # the same content
+    for other in (stranger, newcomer):
+        assert other.get(f"{API}/file={path}").status_code == 403
+        assert other.post(JOIN, json=event(file_data(path))).status_code == 403
+    other = visitor()
+    other.cookies.set("emotion_ai_7860", "x" * 32)
+    assert other.get(f"{API}/file={path}").status_code == 403
+    shown = own.get(f"{API}/file={path}")
+    assert (shown.status_code, shown.content) == (200, b"a picture")
+    assert shown.headers["content-disposition"] == "attachment", "it is no picture, so it is not shown"
+    assert "set-cookie" not in shown.headers
 
 
-def test_only_uploads_are_served(guarded: TestClient, folder: Path) -> None:
-    assert guarded.get(f"/gradio_api/file={folder}/abc/face.png").status_code == 200
-    for path in outside(folder):
-        assert guarded.get(f"/gradio_api/file={str(path).replace(chr(0), '%00')}").status_code in (403, 404), path
-    for path in ("proxy=http://127.0.0.1:1/", "file//etc/passwd", "custom_component/a/b/c/../../../etc/passwd"):
-        assert guarded.get(f"/gradio_api/{path}").status_code == 404
+def test_windows_belong_to_the_visitor_that_opened_them(visitor: Callable[[], TestClient]) -> None:
+    own, stranger = visitor(), visitor()
+    for client in (own, stranger):
+        cookie = client.get("/").headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Lax" in cookie
+    names = []
+    for client in (own, own, stranger):
+        name = passed(client.post(JOIN, json=event(None)))["session_hash"]
+        assert client.get(f"{API}/queue/data?session_hash=window1").json()["query"] == f"session_hash={name}"
+        assert client.get(f"{API}/heartbeat/window1").json()["path"] == f"{API}/heartbeat/{name}"
+        cancel = {"session_hash": "window1", "fn_index": READ, "event_id": "e"}
+        assert passed(client.post(f"{API}/cancel", json=cancel))["session_hash"] == name
+        names.append(name)
+    assert names[0] == names[1] != names[2]
+    assert stranger.get(f"{API}/queue/data?session_hash={names[0]}").status_code == 404
 
 
-def test_other_posts_than_those_of_the_page_are_refused(guarded: TestClient) -> None:
-    for path in ("run/predict", "api/predict", "call/read", "call/v2/read", "process_recording", "vibe-edit"):
-        assert guarded.post(f"/gradio_api/{path}", json={"data": []}).status_code == 404
-    assert guarded.post(JOIN, content=b"[" * 100_000).status_code == 400
-    assert guarded.post(JOIN, content=b"\xff{").status_code == 400
-    with pytest.raises(WebSocketDisconnect) as refused, guarded.websocket_connect("/"):
+def test_a_visitor_has_one_upload_at_most(own: TestClient) -> None:
+    first, second = uploaded(own, b"one"), uploaded(own, b"two")
+    assert own.get(f"{API}/file={first}").status_code == 403
+    assert own.get(f"{API}/file={second}").content == b"two"
+
+
+def test_uploads_expire(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, now = uploaded(own), time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 21)
+    assert own.get(f"{API}/file={path}").status_code == 403
+    assert own.post(JOIN, json=event(file_data(path))).status_code == 403
+
+
+NESTED: dict[str, Callable[[Any], Any]] = {
+    "itself": lambda file: file,
+    "list": lambda file: [file],
+    "deep": lambda file: {"a": [{"b": file}]},
+    "value": lambda file: {"value": file},
+    "stream": lambda file: {**file, "is_stream": True} if isinstance(file, dict) else file,
+}
+
+
+@pytest.mark.parametrize("nest", NESTED.values(), ids=NESTED)
+@pytest.mark.parametrize("number", [READ, LIVE])
+def test_no_input_names_anything_but_an_upload(
+    own: TestClient, uploads: Uploads, guard: Guard, number: int, nest: Callable[[Any], Any]
+) -> None:
+    guard.pictures.per_minute = guard.frames.per_minute = 10_000
+    paths = outside(uploads.folder)
+    for position in range(4):
+        for path in paths if nest is NESTED["itself"] else paths[::4]:
+            for file in (file_data(path), {"path": path}, {"url": path}, {"path": "", "url": path}):
+                if str(file.get("url")).startswith("data:") and not file.get("path"):
+                    continue  # a picture in the request itself
+                body = event(None, number)
+                body["data"][position] = nest(file)
+                answer = own.post(JOIN, content=json.dumps(body), headers={"content-type": "application/json"})
+                assert answer.status_code == 403, (position, file)
+                assert "add the picture again" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"/etc/passwd"',
+        b"\xff{",
+        b"[" * 100_000,
+        b'{"data":' + b"[" * 900,
+        b'{"data": [' + b"[]," * 2000 + b"1]}",
+        b'{"a": ' + b"9" * 5000 + b"}",
+        json.dumps(event(None, 99)).encode(),
+        json.dumps(event(None, 1)).encode(),
+        json.dumps(event(None) | {"fn_index": "4"}).encode(),
+        json.dumps(event(None) | {"fn_index": True}).encode(),
+        json.dumps(event(None) | {"data": [None]}).encode(),
+        json.dumps(event(None) | {"data": {}}).encode(),
+        json.dumps(event(None) | {"session_hash": "../x"}).encode(),
+        json.dumps(event(None) | {"session_hash": None}).encode(),
+        json.dumps(event('{"path": "/etc/passwd"}')).encode(),
+        json.dumps(event(None) | {"data": [None, "x" * 300, 0, False, False, False]}).encode(),
+        json.dumps(event(None) | {"data": [None, "x", float("nan"), False, False, False]}).encode(),
+        json.dumps(event(None) | {"data": [None, "x", "0", False, False, False]}).encode(),
+    ],
+)
+def test_what_the_page_does_not_send_is_refused(own: TestClient, body: bytes) -> None:
+    started = time.monotonic()
+    assert own.post(JOIN, content=body, headers={"content-type": "application/json"}).status_code == 400
+    assert time.monotonic() - started < 1
+
+
+def test_what_was_not_checked_is_not_passed_on(own: TestClient) -> None:
+    forged = file_data("/etc/passwd")
+    message = passed(own.post(JOIN, json=event(None, event_data=forged, extra=[forged], batched=True, event_id="/etc")))
+    assert message.keys() == {"data", "fn_index", "session_hash", "trigger_id"}
+    twice = '{"data": [' + json.dumps(forged) + ', "a", 0, false, false, false], ' + json.dumps(event(None))[1:]
+    json_type = {"content-type": "application/json"}
+    assert passed(own.post(JOIN, content=twice, headers=json_type))["data"][0] is None
+    twice = json.dumps(event(None))[:-1] + ', "data": [' + json.dumps(forged) + ', "a", 0, false, false, false]}'
+    assert own.post(JOIN, content=twice, headers=json_type).status_code == 403
+    frame = passed(own.post(f"{API}/stream/{'a' * 32}", json=event(None, LIVE)))
+    assert frame["data"] == [None, None, "newest", 0.5]
+    forwarded = {"x-forwarded-host": "evil", "forwarded": "for=1.2.3.4", "x-real-ip": "1.2.3.4", "x-gradio-server": "e"}
+    answer = own.get("/?deep_link=../../etc/passwd&view=api", headers=forwarded).json()
+    assert answer["query"] == ""
+    assert not {*forwarded, "cookie"} & answer["headers"].keys()
+
+
+def test_pictures_in_requests_count_as_uploads_do(own: TestClient, uploads: Uploads) -> None:
+    picture = {"url": data_url(b"a picture"), "path": None, "meta": {"_type": "gradio.FileData"}}
+    tickets = [passed(own.post(JOIN, json=event(picture)))["data"][0]["path"] for _ in range(2)]
+    assert uploads.take(tickets[0]) is None, "a window has one picture that waits"
+    assert uploads.take(tickets[1]) == b"a picture"
+    uploaded(own)
+    assert own.post(JOIN, json=event(picture)).status_code == 429
+    assert own.post(f"{API}/upload", files={"files": ("a.png", b"x")}).status_code == 429
+    for _ in range(5):
+        assert own.post(JOIN, json=event(picture, LIVE)).status_code == 200
+    for path in (JOIN, f"{API}/stream/{'a' * 32}"):
+        answer = own.post(path, json=event(picture, LIVE))
+        assert answer.status_code == 429
+        assert answer.json()["detail"] == "Too many pictures in a minute; wait a moment."
+
+
+def test_pictures_in_requests_are_as_small_as_uploads(own: TestClient, guard: Guard) -> None:
+    guard.pictures.per_minute = guard.frames.per_minute = 100
+    large, frame = bytes(MAX_BYTES), bytes(2 * 2**20)
+    assert own.post(JOIN, json=event({"url": data_url(large)})).status_code == 200
+    assert own.post(JOIN, json=event({"url": data_url(large + b"more")})).status_code == 413
+    assert own.post(JOIN, json=event({"url": data_url(frame)}, LIVE)).status_code == 200
+    assert own.post(JOIN, json=event({"url": data_url(frame + b"more")}, LIVE)).status_code == 413
+    assert own.post(JOIN, content=bytes(2 * MAX_BYTES)).status_code == 413
+    path = uploaded(own, large)
+    assert len(own.get(f"{API}/file={path}").content) == MAX_BYTES
+    for size in (MAX_BYTES + 1, 2 * MAX_BYTES):
+        answer = own.post(f"{API}/upload", files={"files": ("a.png", bytes(size))})
+        assert answer.status_code == 413
+        assert answer.text == "This picture is too large; one may have at most 20 MB."
+    for url in ("data:image/png,abc", "data:;base64,***", "data:image/png;base64", "data:text/html;base64,A"):
+        assert own.post(JOIN, json=event({"url": url})).status_code == 400
+
+
+def test_all_pictures_together_are_bounded(guard: Guard, uploads: Uploads, visitor: Callable[[], TestClient]) -> None:
+    guard.pictures.per_minute = 1000
+    for _ in range(15):
+        client = visitor()
+        path = uploaded(client, bytes(MAX_BYTES))
+        assert client.post(JOIN, json=event(file_data(path))).status_code == 200
+    assert uploads.total <= 2 * 256 * 2**20
+
+
+def test_damaged_uploads_are_refused(own: TestClient, guard: Guard) -> None:
+    guard.pictures.per_minute = 100
+    two = [("files", ("a.png", b"x")), ("files", ("b.png", b"x"))]
+    assert own.post(f"{API}/upload", files=two).status_code == 400
+    assert own.post(f"{API}/upload", data={"files": "no file"}).status_code == 415
+    for body, kind in ((b"", "multipart/form-data"), (b"x", "multipart/form-data; boundary=x"), (b"x", "image/png")):
+        answer = own.post(f"{API}/upload", content=body, headers={"content-type": kind})
+        assert answer.status_code in (400, 415), (body, kind)
+
+
+def test_the_limit_of_an_address_cannot_be_dodged(visitor: Callable[[], TestClient]) -> None:
+    for n in range(4):
+        headers = {"x-forwarded-for": f"10.0.0.{n}", "x-real-ip": f"10.0.0.{n}", "forwarded": f"for=10.0.0.{n}"}
+        answer = visitor().post(f"{API}/upload", files={"files": ("a.png", b"x")}, headers=headers)
+        assert answer.status_code == (200 if n < 3 else 429)
+    limit = RateLimit(2)
+    assert [limit.exceeded(f"2001:db8:0:1::{n:x}") for n in range(3)] == [False, False, True]
+    assert [limit.exceeded(address) for address in ("1.2.3.4", "::ffff:1.2.3.4", "1.2.3.4")] == [False, False, True]
+    assert not limit.exceeded("2001:db8:0:2::1")
+
+
+@pytest.mark.parametrize(
+    "path", ["file=/etc/passwd", "file=etc/passwd", "file=", "file=/", "file=a%00b", "file=%2e%2e/x"]
+)
+def test_only_uploads_are_served(own: TestClient, path: str) -> None:
+    assert own.get(f"{API}/{path}").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("proxy=http://127.0.0.1:1/", "file//etc/passwd", "custom_component/a/b/c/d.js", "deep_link", "dev/reload"),
+        *("monitoring", "run-history/buckets", "runs", "info", "openapi.json", "call/read/1", "component_server"),
+        *("stream/a/b/c/playlist.m3u8", "queue/status", "token", "vibe-code", "profiling/traces", "upload"),
+        *("/monitoring/summary", "/login", "/docs", "/openapi.json", "/svelte/x.js", "/static/../../x", "/static/.env"),
+        *("/assets/%2e%2e/%2e%2e/x", "/assets/..%2fx", "/assets//etc/passwd", "/file=/etc/passwd"),
+        *("/static/a\\..\\b", "/pwa_icon/1", "/config/", "/queue/data", "/gradio_api/gradio_api/file=/x"),
+    ],
+)
+def test_what_the_page_does_not_request_is_refused(own: TestClient, path: str) -> None:
+    url = path if path.startswith("/") else f"{API}/{path}"
+    assert own.get(url).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("run/predict", "api/predict", "call/read", "call/v2/read", "process_recording", "vibe-edit", "queue/data"),
+        *("component_server", "run-history/connect", "upload/", "queue/join/", "stream/x"),
+    ],
+)
+def test_other_posts_than_those_of_the_page_are_refused(own: TestClient, path: str) -> None:
+    assert own.post(f"{API}/{path}", json=event(file_data("/etc/passwd"))).status_code == 404
+
+
+def test_methods_and_bodies(own: TestClient) -> None:
+    for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "GET_"):
+        assert own.request(method, JOIN).status_code == 405
+    assert own.post(JOIN, content=iter([b"x"])).status_code == 411
+    assert own.post(f"{API}/upload", content=iter([b"x"])).status_code == 411
+    for kind in ("text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", ""):
+        assert own.post(JOIN, content=json.dumps(event(None)), headers={"content-type": kind}).status_code == 415
+    with pytest.raises(WebSocketDisconnect) as refused, own.websocket_connect("/"):
         pass
     assert refused.value.code == 1008
 
 
-def test_requests_from_other_origins_are_refused(guarded: TestClient) -> None:
-    own = {"origin": "http://testserver"}
-    assert guarded.post(JOIN, json={}, headers=own).status_code == 200
-    for origin in ("http://testserver:8000", "http://127.0.0.1:3000", "https://example.com", "null"):
-        assert guarded.post(JOIN, json={}, headers={"origin": origin}).status_code == 403
+def test_responses_are_strict(own: TestClient) -> None:
+    answer = own.get("/", headers={"origin": "http://127.0.0.1:7860"})
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "access-control-allow-origin" not in answer.headers
+    assert "max-age" in own.get("/assets/x.js").headers["cache-control"]
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Site]:
-    """The page without a reachable server."""
-    site = start("--server", "http://127.0.0.1:9")
-    yield site
-    stop(site)
+def test_requests_from_other_origins_are_refused(own: TestClient) -> None:
+    page = {"origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
+    assert own.post(JOIN, json=event(None), headers=page).status_code == 200
+    assert own.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200, "a link"
+    for origin in ("http://127.0.0.1:8000", "http://127.0.0.1", "http://localhost:3000", "https://example.com", "null"):
+        assert own.post(JOIN, json=event(None), headers={"origin": origin}).status_code == 403
+        assert own.get("/config", headers={"origin": origin}).status_code == 403
+    for site in ("same-site", "cross-site"):
+        assert own.get(f"{API}/queue/data?session_hash=a", headers={"sec-fetch-site": site}).status_code == 403
 
 
-def handlers(site: Site) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = requests.get(f"{site.url}/config", timeout=30).json()["dependencies"]
-    return found
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("127.0.0.1:7860", 200), ("localhost:7860", 200), ("[::1]:7860", 200), ("faces.example.org", 200)),
+        *(("FACES.example.org:443", 200), ("evil.example.org", 400), ("127.0.0.1.evil.org", 400), ("", 400)),
+        *(("evil@127.0.0.1", 400), ("127.0.0.1@evil", 400), ("10.0.0.1", 400), ("faces.example.org.evil", 400)),
+    ],
+)
+def test_the_page_is_served_under_its_own_names(guard: Guard, host: str, status: int) -> None:
+    guard.hosts = Hosts("127.0.0.1", allowed_hosts(["faces.example.org", "Team.Example.org:8443"]))
+    client = TestClient(guard, base_url="http://127.0.0.1:7860")
+    answer = client.get("/", headers={"host": host})
+    assert answer.status_code == status
+    assert status == 200 or "--allowed-host" in answer.json()["detail"]
 
 
-def test_no_input_of_the_page_reads_a_file_that_was_not_uploaded(page: Site, tmp_path: Path) -> None:
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(b"the secret")
-    secret.chmod(0o600)
-    tried = 0
-    for handler in handlers(page):
-        for position in range(len(handler["inputs"])):
-            for path in (str(secret), "/etc/passwd", "/dev/zero"):
-                data: list[Any] = [None] * len(handler["inputs"])
-                data[position] = forged(path)
-                body = {"data": data, "fn_index": handler["id"], "session_hash": "stranger"}
-                answer = requests.post(page.url + JOIN, json=body, timeout=30)
-                assert answer.status_code == 403, (handler["id"], position)
-                tried += 1
-    assert tried > 60
-    assert [file for file in page.folder.rglob("*") if file.is_file() and file != page.upload] == []
+def test_a_proxy_may_serve_the_page_under_its_own_name(own: TestClient, guard: Guard) -> None:
+    guard.hosts = Hosts("127.0.0.1", allowed_hosts(["faces.example.org", "team.example.org:8443"]))
+    for origin in ("https://faces.example.org", "https://team.example.org:8443"):
+        for host in (origin.partition("//")[2], "127.0.0.1:7860"):  # of proxies that pass the name on, and that do not
+            assert own.post(JOIN, json=event(None), headers={"origin": origin, "host": host}).status_code == 200
+    for origin in ("https://faces.example.org:444", "https://team.example.org", "https://example.org"):
+        assert own.post(JOIN, json=event(None), headers={"origin": origin}).status_code == 403
 
 
-def test_an_upload_is_read(page: Site) -> None:
-    sent = requests.post(f"{page.url}/gradio_api/upload", files={"files": ("b.png", b"no picture")}, timeout=30)
-    (path,) = sent.json()
-    assert Path(path).is_relative_to(page.folder)
-    assert requests.get(f"{page.url}/gradio_api/file={path}", timeout=30).content == b"no picture"
-    handler = next(h for h in handlers(page) if len(h["inputs"]) == 6)
-    data = [forged(path), "newest", 0, False, False, False]
-    body = {"data": data, "fn_index": handler["id"], "session_hash": "own"}
-    assert requests.post(page.url + JOIN, json=body, timeout=30).status_code == 200
-    with requests.get(f"{page.url}/gradio_api/queue/data?session_hash=own", stream=True, timeout=60) as stream:
-        messages = [json.loads(line.removeprefix(b"data: ")) for line in stream.iter_lines() if line]
-    (done,) = [message for message in messages if message["msg"] == "process_completed"]
-    assert "This picture cannot be read" in done["output"]["data"][0]
+def test_on_the_network_the_page_is_served_by_address(guard: Guard) -> None:
+    guard.hosts = Hosts("0.0.0.0")
+    client = TestClient(guard, base_url="http://10.0.0.7:7860")
+    assert client.get("/").status_code == 200
+    assert client.get("/", headers={"host": "rebound.example.org:7860"}).status_code == 400

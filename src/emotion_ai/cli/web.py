@@ -29,8 +29,17 @@ def web(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the page; 0 picks a free one.")] = 7860,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which a proxy serves the page, such as faces.example.org; repeatable."),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network of a proxy whose X-Forwarded-For is believed; repeatable."),
+    ] = None,
 ) -> None:
     """Open a web page that reads pictures and the webcam with a served model."""
+    from emotion_ai.client.transport import without_login
     from emotion_ai.web.backend import private_folder
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -41,9 +50,12 @@ def web(
 
         listener = stack.enter_context(application.listening(host, port))
         source = stack.enter_context(model_source(models, server, console))
-        console.print(f"the page is at http://{host}:{listener.getsockname()[1]}; it uses the models of {source.url}")
+        console.print(
+            f"the page is at http://{host}:{listener.getsockname()[1]}; it uses the models of "
+            f"{without_login(source.url)}"
+        )
         try:
-            application.run(source, folder, listener)
+            application.run(source, folder, listener, allowed_host or (), trusted_proxy or (), stack.close)
         except KeyboardInterrupt:
             console.print("stopped")
 

@@ -75,7 +75,9 @@ class RestTransport:
     def _request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         where, timeout = self._connection.url + path, self._connection.timeout
         try:
-            response = self._session.request(method, where, json=body, timeout=timeout, allow_redirects=False)
+            response = self._session.request(
+                method, where, json=body, timeout=timeout, auth=self._connection.login, allow_redirects=False
+            )
         except requests.Timeout as error:
             seconds = timeout[0 if isinstance(error, requests.ConnectTimeout) else 1]
             raise ServerTimeoutError(f"{where}: no answer within {seconds:g} s; is the server overloaded?") from error

@@ -2,9 +2,9 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,15 @@ class Connection:
     """A served model, and how to reach it.
 
     Attributes:
-        url: http(s)://HOST:PORT of the REST API, or grpc(s)://HOST:PORT.
+        url: http(s)://HOST:PORT of the REST API, or grpc(s)://HOST:PORT. A user and password in it are kept in `login`
+            only, so that no message shows them.
         model: "face", "keypoints" or "emotion".
         version: a version's number.
         label: a version's label, such as "stable"; without version and label the server's newest version is used.
         timeout: seconds to connect, and between bytes of a response; over gRPC the second is the deadline.
         retries: attempts after a failed connection or a 503 (UNAVAILABLE); time-outs and rejected requests are not
             retried.
+        login: user and password for HTTP basic authentication.
 
     Raises:
         ConfigError: a value is invalid, or both version and label are given.
@@ -39,10 +41,13 @@ class Connection:
     label: str | None = None
     timeout: tuple[float, float] = (3.05, 30.0)
     retries: int = 2
+    login: tuple[str, str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", self.url.rstrip("/"))
-        _check_url(self.url)
+        parts = _checked(self.url.rstrip("/"))
+        if parts.username is not None or parts.password is not None:
+            object.__setattr__(self, "login", (unquote(parts.username or ""), unquote(parts.password or "")))
+        object.__setattr__(self, "url", parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
         if self.model not in SERVABLES:
             raise ConfigError(f"`model` must be one of {', '.join(SERVABLES)}, got {self.model!r}")
         if self.version is not None and self.label is not None:
@@ -62,7 +67,7 @@ class Connection:
     @property
     def address(self) -> str:
         """HOST:PORT."""
-        return self._parts.netloc.rpartition("@")[2]
+        return self._parts.netloc
 
     @property
     def shown(self) -> str:
@@ -97,7 +102,13 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-def _check_url(url: str) -> None:
+def without_login(url: str) -> str:
+    """A URL, well-formed or not, without user and password."""
+    head, at, rest = url.rpartition("@")
+    return f"{head[: head.find('://') + 3] if '://' in head else ''}{rest}" if at else url
+
+
+def _checked(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https", "grpc", "grpcs") or not parts.hostname or (parts.port or 1) < 1:
@@ -106,5 +117,7 @@ def _check_url(url: str) -> None:
             raise ValueError("gRPC needs a port and takes no path")
     except ValueError as error:
         raise ConfigError(
-            f"server {url!r}: write it as http://HOST:PORT or grpc://HOST:PORT, such as http://127.0.0.1:8501"
+            f"server {without_login(url)!r}: write it as http://HOST:PORT or grpc://HOST:PORT, such as "
+            "http://127.0.0.1:8501"
         ) from error
+    return parts

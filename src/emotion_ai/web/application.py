@@ -1,23 +1,38 @@
 """The web application: the page behind the guard, with its style, on a socket."""
 
+import asyncio
+import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from emotion_ai.errors import ConfigError
+from emotion_ai.web import origins
 from emotion_ai.web.backend import ModelSource
 from emotion_ai.web.examples import examples, thumbnail
-from emotion_ai.web.guard import MAX_BYTES, Guard
-from emotion_ai.web.page import build
+from emotion_ai.web.guard import Guard
+from emotion_ai.web.origins import Hosts
+from emotion_ai.web.page import build, handlers
 from emotion_ai.web.render import data_uri
 from emotion_ai.web.session import ModelSession
+from emotion_ai.web.uploads import MAX_BYTES, Uploads
+
+EXPIRE_SECONDS = 2.0
+"""Time between two checks for pictures that have been kept for long enough."""
+
+STOP_SECONDS = 8.0
+"""After a signal, until the process is ended in spite of requests that are not finished."""
+
+MAX_CONNECTIONS = 1000
+"""At the same time; a window holds one or two."""
 
 
 @contextmanager
@@ -36,41 +51,99 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def create_app(source: ModelSource, session: ModelSession, folder: Path, host: str = "127.0.0.1") -> FastAPI:
+def create_app(source: ModelSource, session: ModelSession, folder: Path, hosts: Hosts) -> Guard:
     """The page as an ASGI application."""
-    app = FastAPI(openapi_url=None)
+    uploads = Uploads(folder)
+    page, context = build(source, session, uploads)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        expiry = asyncio.create_task(_repeat(uploads.drop_expired, context.kept.drop_expired))
+        yield
+        expiry.cancel()
+
     app = gr.mount_gradio_app(
-        app,
-        build(source, session, folder),
+        FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan),
+        page,
         path="/",
         footer_links=[],
         run_history=False,  # Gradio would keep runs with their pictures in the browser
         max_file_size=MAX_BYTES,
+        show_error=False,  # messages of unexpected errors may contain paths
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
         theme=_theme(),
         css=_style(),
+        head=f"<script>{(files('emotion_ai') / 'web' / 'uploads.js').read_text()}</script>",
     )
-    if host in ("127.0.0.1", "localhost", "::1"):  # against DNS rebinding
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    app.add_middleware(Guard, folder=folder)
-    return app
+    return Guard(app, uploads, handlers(page), hosts)
 
 
-def run(source: ModelSource, folder: Path, listener: socket.socket) -> None:
-    """Serves the page on a socket until it is interrupted."""
+def run(
+    source: ModelSource,
+    folder: Path,
+    listener: socket.socket,
+    allowed_hosts: Collection[str] = (),
+    trusted_proxies: Collection[str] = (),
+    end: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves the page on a socket until it is interrupted.
+
+    Args:
+        source: the models.
+        folder: private, for Gradio.
+        listener: the socket.
+        allowed_hosts: names under which proxies serve the page.
+        trusted_proxies: addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are used.
+        end: called before the process is ended if requests keep it from stopping within `STOP_SECONDS`.
+
+    Raises:
+        ConfigError: a value is not valid.
+    """
+    hosts = Hosts(listener.getsockname()[0], origins.allowed_hosts(allowed_hosts))
+    proxies = origins.trusted_proxies(trusted_proxies)
     session = ModelSession(source.url)
     try:
         config = uvicorn.Config(
-            create_app(source, session, folder, listener.getsockname()[0]),
+            create_app(source, session, folder, hosts),
             log_level="warning",
             timeout_graceful_shutdown=2,
             server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
         )
-        uvicorn.Server(config).run([listener])
+        _Server(config, end).run([listener])
     finally:
         session.close()
+
+
+class _Server(uvicorn.Server):
+    """Always stops on a signal, whatever its threads wait for."""
+
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end = end
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        watchdog = threading.Timer(STOP_SECONDS, self._stop_now)
+        watchdog.daemon = True
+        watchdog.start()
+
+    def _stop_now(self) -> None:
+        try:
+            self._end()
+        finally:
+            os._exit(0)
+
+
+async def _repeat(*actions: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(EXPIRE_SECONDS)
+        for action in actions:
+            action()
 
 
 def _style() -> str:

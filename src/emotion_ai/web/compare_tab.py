@@ -9,7 +9,6 @@ from emotion_ai.web import render
 from emotion_ai.web.components import (
     EMPTY,
     PRIVATE,
-    STATE_SECONDS,
     PageContext,
     example_buttons,
     on_picture,
@@ -18,16 +17,17 @@ from emotion_ai.web.components import (
 )
 from emotion_ai.web.session import DetectedFaces, detect, differences
 
+_TAB = "compare"
+
 
 class CompareTab:
     """Reads a picture with two versions and shows how they differ; built inside a `gr.Tab`."""
 
     def __init__(self, context: PageContext) -> None:
-        self._session = context.session
-        detected = gr.State(None, time_to_live=STATE_SECONDS)
+        self._context = context
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                picture = picture_input("Picture to compare on")
+                picture = picture_input("Picture to compare on", context.uploads)
                 buttons = example_buttons()
                 self.first = version_dropdown("A", context.choices)
                 self.second = version_dropdown("B", context.choices)
@@ -35,26 +35,36 @@ class CompareTab:
             with gr.Column(scale=3, min_width=300):
                 result = gr.HTML(render.hint(EMPTY), elem_id="compared")
         options: list[gr.Dropdown | gr.Checkbox] = [self.first, self.second, names]
-        on_picture(picture, buttons, self.read, options, [result, detected], (render.hint(EMPTY), None))
+        on_picture(picture, buttons, self.read, self.clear, options, result)
         for option in options:
-            option.input(self.compare, [detected, *options], result, **PRIVATE)
+            option.input(self.compare, options, result, **PRIVATE)
 
-    def read(self, content: bytes | None, first: str, second: str, names: bool) -> tuple[Any, Any]:
+    def clear(self, request: gr.Request) -> str:
+        """Forgets the picture."""
+        self._context.forget(request)
+        return render.hint(EMPTY)
+
+    def read(self, request: gr.Request, content: bytes | None, first: str, second: str, names: bool) -> Any:
         """Detects the faces of a new picture and compares the versions on them."""
         if content is None:
-            return gr.skip(), gr.skip()
+            return gr.skip()
         try:
             detected = detect(content)
         except EmotionAIError as error:
-            return render.error_notice(error), None
-        return self.compare(detected, first, second, names), detected
+            self._context.forget(request)
+            return render.error_notice(error)
+        self._context.keep(request, _TAB, detected, detected.nbytes)
+        return self._compare(detected, first, second, names)
 
-    def compare(self, detected: DetectedFaces | None, first: str, second: str, names: bool) -> Any:
+    def compare(self, request: gr.Request, first: str, second: str, names: bool) -> Any:
         """Compares two versions on the same faces."""
-        if detected is None:
-            return gr.skip()
+        detected: DetectedFaces | None = self._context.kept_picture(request, _TAB)
+        return self._compare(detected, first, second, names) if detected else gr.skip()
+
+    def _compare(self, detected: DetectedFaces, first: str, second: str, names: bool) -> Any:
+        session = self._context.session
         try:
-            one, other = self._session.read(detected, first), self._session.read(detected, second)
+            one, other = session.read(detected, first), session.read(detected, second)
         except ClientError as error:
             return render.error_notice(error)
         return render.comparison(detected, one, other, differences(one, other), names)

@@ -1,9 +1,7 @@
 """Inputs that the tabs of the page share."""
 
-import base64
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -11,9 +9,13 @@ import gradio as gr
 from emotion_ai.web.backend import ModelSource
 from emotion_ai.web.examples import examples
 from emotion_ai.web.session import NEWEST, ModelSession
+from emotion_ai.web.store import Store
+from emotion_ai.web.uploads import Uploads
 
 STATE_SECONDS = 900
 """How long a window's faces are kept."""
+
+_KEPT_BYTES = 512 * 2**20  # of the pictures of all windows
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """Of every event: the page has no public API."""
@@ -30,15 +32,36 @@ class PageContext:
     Attributes:
         source: the models that the page uses.
         session: reads faces with them.
+        uploads: pictures that wait for a handler.
         choices: versions and labels when the page is built; None if the server cannot be reached.
+        kept: the last picture of each window, with the tab that it belongs to.
     """
 
     source: ModelSource
     session: ModelSession
+    uploads: Uploads
     choices: Choices | None
+    kept: Store[tuple[str, Any]] = field(default_factory=lambda: Store(_KEPT_BYTES, STATE_SECONDS))
+
+    def keep(self, request: gr.Request, tab: str, picture: Any, size: int) -> None:
+        """Keeps a picture of `size` bytes in place of the window's last one."""
+        self.kept.put(request.session_hash or "", (tab, picture), size)
+
+    def kept_picture(self, request: gr.Request, tab: str, tell: bool = True) -> Any:
+        """The tab's picture; None, and a message if the window has another tab's, if it is not kept."""
+        found = self.kept.get(request.session_hash or "")
+        if found is None or found[0] == tab:
+            return found and found[1]
+        if tell:
+            gr.Warning("Only the last picture of a window is kept. To change this result, add its picture again.")
+        return None
+
+    def forget(self, request: gr.Request) -> None:
+        """Forgets the window's picture."""
+        self.kept.drop(request.session_hash or "")
 
 
-def picture_input(label: str, streaming: bool = False) -> Any:
+def picture_input(label: str, uploads: Uploads, streaming: bool = False) -> Any:
     """An image input whose handlers get the file's bytes, so that decoding and its errors are ours."""
     image: Any = gr.Image(
         label=label,
@@ -49,7 +72,7 @@ def picture_input(label: str, streaming: bool = False) -> Any:
         buttons=[],
         webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"width": {"ideal": 640}}}),
     )
-    image.preprocess = _content
+    image.preprocess = lambda payload: _content(payload, uploads)
     return image
 
 
@@ -71,29 +94,30 @@ def on_picture(
     picture: gr.Image,
     buttons: list[tuple[gr.Button, bytes]],
     read: Callable[..., Any],
+    clear: Callable[[gr.Request], str],
     inputs: list[Any],
-    outputs: list[Any],
-    empty: Any,
+    output: gr.HTML,
 ) -> None:
-    """Calls `read(content, *inputs)` on a new picture or an example; clears the outputs to `empty`."""
-    picture.change(read, [picture, *inputs], outputs, **PRIVATE)
-    picture.clear(lambda: empty, None, outputs, **PRIVATE)
+    """Calls `read(request, content, *inputs)` on a new picture or an example, and `clear(request)` on the cross."""
+    picture.change(read, [picture, *inputs], output, **PRIVATE)
+    picture.clear(clear, None, output, **PRIVATE)
     for button, content in buttons:
         button.click(None, None, picture, js="() => null", **PRIVATE).then(
-            _with_content(read, content), inputs, outputs, **PRIVATE
+            _with_content(read, content), inputs, output, **PRIVATE
         )
 
 
 def _with_content(read: Callable[..., Any], content: bytes) -> Callable[..., Any]:
-    return lambda *inputs: read(content, *inputs)
+    def read_example(request: gr.Request, *inputs: Any) -> Any:
+        return read(request, content, *inputs)
+
+    return read_example
 
 
-def _content(payload: Any) -> bytes | None:
+def _content(payload: Any, uploads: Uploads) -> bytes | None:
     if payload is None:
         return None
-    if payload.url and payload.url.startswith("data:"):
-        return base64.b64decode(payload.url.partition(",")[2])
-    try:
-        return Path(payload.path).read_bytes()  # the guard has checked that it is an upload
-    except OSError as error:
-        raise gr.Error("This upload has been deleted; add the picture again.") from error
+    content = uploads.take(payload.path or "")
+    if content is None:
+        raise gr.Error("This picture waited for too long, or a newer one took its place; add it again.")
+    return content

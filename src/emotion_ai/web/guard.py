@@ -1,29 +1,48 @@
-"""The guard in front of Gradio: which requests reach it, limits per address, and strict response headers.
+"""The guard in front of Gradio: which requests reach it and from whom, limits per address, strict response headers.
 
 Gradio checks that a file named in a request is an upload only if it runs its own server. Mounted into another
-application, as here, it would read any path, so the guard checks every path before Gradio sees the request.
+application, as here, it would read any path. So Gradio never sees one: the guard takes the uploads itself, keeps them
+in memory, reads every request strictly and writes it anew. Paths, methods and fields that the page does not use are
+refused.
 """
 
+import asyncio
 import json
-import stat
-import time
-from collections import deque
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs
 
-from starlette.responses import PlainTextResponse
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-MAX_BYTES = 10 * 2**20
-"""Of one picture."""
+from emotion_ai.web.limits import RateLimit
+from emotion_ai.web.messages import Kind, Reader, RefusedError, too_large
+from emotion_ai.web.origins import Hosts, new_visitor, visitor
+from emotion_ai.web.preview import preview
+from emotion_ai.web.receiving import Receiver
+from emotion_ai.web.store import Store
+from emotion_ai.web.uploads import MAX_BYTES, Uploads
 
 UPLOADS_PER_MINUTE = 30
-"""From one address."""
+"""Pictures from one address."""
+
+FRAMES_PER_MINUTE = 1200
+"""Pictures of the live webcam from one address."""
+
+MAX_WINDOWS = 10_000
+"""Windows that are known at the same time."""
+
+WINDOW_SECONDS = 3600.0
+"""Longest time between a request for a handler and one for its results."""
 
 _API = "/gradio_api"
-_POSTS = ("/queue/join", "/upload", "/cancel", "/reset", "/stream/")  # all that the page posts to
+_PAGES = ("/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/robots.txt", f"{_API}/startup-events")
+_ASSET = re.compile(r"/(assets|static)(/[A-Za-z0-9_@-][A-Za-z0-9_.@-]*)+")
+_EVENT = re.compile(rf"{_API}/stream/[0-9a-f]{{32}}(/close)?")
+_INLINE_BYTES = 3 * MAX_BYTES // 2  # of a request with a picture inside
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
@@ -31,16 +50,13 @@ _POLICY = (
 )
 _HEADERS = {
     "content-security-policy": _POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-_REPLACED = (*_HEADERS, "cache-control")
-
-
-class _RefusedError(Exception):
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status = status
+_REPLACED = (*_HEADERS, "cache-control", "access-control-allow-origin", "access-control-allow-credentials")
+_UNTRUSTED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|x-gradio-.*|cookie|authorization")
 
 
 @dataclass
@@ -49,14 +65,23 @@ class Guard:
 
     Attributes:
         app: the guarded application.
-        folder: for uploads; a request that names any other file is refused.
-        uploads: allowed per minute from one address.
+        uploads: of all visitors.
+        handlers: the inputs of each of the page's handlers, by its number.
+        hosts: names under which the page may be requested.
+        pictures: limit for each address.
+        frames: limit for each address, of the live webcam.
+        receiver: of the bodies of all requests.
+        windows: those that have sent a request for a handler.
     """
 
     app: Any
-    folder: Path
-    uploads: int = UPLOADS_PER_MINUTE
-    _seen: dict[str, deque[float]] = field(default_factory=dict)
+    uploads: Uploads
+    handlers: Mapping[int, tuple[Kind, ...]]
+    hosts: Hosts = Hosts()
+    pictures: RateLimit = field(default_factory=lambda: RateLimit(UPLOADS_PER_MINUTE))
+    frames: RateLimit = field(default_factory=lambda: RateLimit(FRAMES_PER_MINUTE))
+    receiver: Receiver = field(default_factory=Receiver)
+    windows: Store[bool] = field(default_factory=lambda: Store(MAX_WINDOWS, WINDOW_SECONDS))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -66,122 +91,133 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
+        await _Exchange(self, scope, receive, send).run()
 
-        async def send_guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in _REPLACED]
-                if scope["path"].startswith(("/assets/", "/static/")):  # scripts and styles, no pictures
-                    kept.append((b"cache-control", b"max-age=3600"))
-                else:
-                    kept.append((b"cache-control", b"no-store"))
-                message["headers"] = kept + [(n.encode(), v.encode()) for n, v in _HEADERS.items()]
-            await send(message)
 
+class _Exchange:
+    """One request and its response."""
+
+    def __init__(self, guard: Guard, scope: Any, receive: Any, send: Any) -> None:
+        self._guard, self._scope, self._receive_raw, self._send_raw = guard, scope, receive, send
+        self._headers, self._path = Headers(scope=scope), scope["path"]
+        self._cookie = f"emotion_ai_{(scope.get('server') or ('', 0))[1]}"  # browsers share cookies between ports
+        known = visitor(self._headers, self._cookie)
+        self._is_new, self._visitor = known is None, known or new_visitor()
+        self._reader = Reader(guard.handlers, guard.uploads, self._visitor, self._count)
+        self._is_received = False
+
+    async def run(self) -> None:
         try:
-            if scope["method"] == "POST":
-                receive = await self._checked_post(scope, receive)
+            self._guard.hosts.check(self._headers, self._path)
+            if self._scope["method"] == "POST":
+                await self._post()
+            elif self._scope["method"] in ("GET", "HEAD"):
+                await self._get()
             else:
-                self._check_path(scope["path"])
-        except _RefusedError as refused:
-            await PlainTextResponse(str(refused), refused.status)(scope, receive, send_guarded)
+                raise RefusedError("Method not allowed.", 405)
+        except RefusedError as refused:
+            if not self._is_received and "expect" not in self._headers:
+                await self._guard.receiver.discard(self._receive, self._headers)
+            text = str(refused)
+            response = PlainTextResponse(text) if self._path.endswith("/upload") else JSONResponse({"detail": text})
+            response.status_code = refused.status
+            await self._respond(response)
+
+    async def _get(self) -> None:
+        path, query = self._path, b""
+        if path.startswith(f"{_API}/file="):
+            await self._file(path.removeprefix(f"{_API}/file="))
             return
-        await self.app(scope, receive, send_guarded)
+        if path == f"{_API}/upload_progress":  # an upload is there as soon as it was received
+            await self._respond(Response('data: {"msg": "done"}\n\n', media_type="text/event-stream"))
+            return
+        if path == f"{_API}/queue/data":
+            names = parse_qs(self._scope["query_string"].decode("latin-1")).get("session_hash", [""])
+            window = self._reader.window(names[-1])
+            if not self._guard.windows.get(window):  # Gradio would log an error
+                raise RefusedError("Not found.", 404)
+            query = f"session_hash={window}".encode()
+        elif path.startswith(f"{_API}/heartbeat/"):
+            path = f"{_API}/heartbeat/{self._reader.window(path.rpartition('/')[2])}"
+        elif path not in _PAGES and not _ASSET.fullmatch(path):
+            raise RefusedError("Not found.", 404)
+        await self._pass(path, query)
 
-    def _check_path(self, path: str) -> None:
-        """Refuses paths that read a file other than an upload, or that request something from another host."""
-        inside = path.removeprefix(_API)
-        if inside.startswith("/file="):
-            self._check_upload(inside.removeprefix("/file="))
-        elif inside.startswith(("/proxy=", "/file/", "/custom_component/", "/deep_link", "/run-history", "/dev/")):
-            raise _RefusedError("Not found.", 404)
+    async def _post(self) -> None:
+        path, length = self._path, self._headers.get("content-length", "")
+        is_event = path == f"{_API}/queue/join" or (_EVENT.fullmatch(path) and not path.endswith("/close"))
+        is_upload = path == f"{_API}/upload"
+        if not (is_event or is_upload or _EVENT.fullmatch(path) or path in (f"{_API}/cancel", f"{_API}/reset")):
+            raise RefusedError("Not found.", 404)
+        if not re.fullmatch("[0-9]{1,12}", length) or "transfer-encoding" in self._headers:
+            raise RefusedError("The request needs a Content-Length header.", 411)
+        if int(length) > (_INLINE_BYTES if is_event else MAX_BYTES + 2**16 if is_upload else 2**16):
+            raise too_large()
+        if is_upload:
+            self._count("picture")
+            name, content = await self._guard.receiver.file(self._receive, self._headers, int(length))
+            await self._respond(JSONResponse([self._guard.uploads.add(self._visitor, name, content)]))
+            return
+        if self._headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise RefusedError("The request must be application/json.", 415)
+        body = await self._guard.receiver.body(self._receive, int(length))
+        if is_event:
+            body = await asyncio.to_thread(self._reader.event, body) if len(body) > 2**16 else self._reader.event(body)
+        elif path == f"{_API}/cancel":
+            body = self._reader.cancel(body)
+        else:
+            body = b'{"event_id": ""}'  # Gradio ignores it
+        if is_event:
+            window = json.loads(body)["session_hash"]
+            self._guard.windows.put(window, True, 1)
+        await self._pass(path, b"", body)
 
-    async def _checked_post(self, scope: Any, receive: Any) -> Any:
-        """Checks a POST request; returns a `receive` that yields its body again."""
-        path, headers = scope["path"].removeprefix(_API), dict(scope["headers"])
-        if not path.startswith(_POSTS):
-            raise _RefusedError("Not found.", 404)
-        self._check_origin(headers)
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit():
-            raise _RefusedError("The request needs a Content-Length header.", 411)
-        if int(length) > 2 * MAX_BYTES:
-            raise _RefusedError(f"At most {MAX_BYTES // 2**20} MB can be sent.", 413)
-        if path.startswith("/upload"):
-            if self._too_many(scope["client"][0], time.monotonic()):
-                raise _RefusedError("Too many pictures in a minute; wait a moment.", 429)
-            return receive
-        body = await _read(receive, int(length))
-        for named in _paths(_parsed(body)):
-            self._check_upload(named)
+    def _count(self, kind: Kind) -> None:
+        """Counts a picture; raises RefusedError if it is one too many from this address."""
+        limit = self._guard.frames if kind == "frame" else self._guard.pictures
+        if limit.exceeded((self._scope.get("client") or ("",))[0]):
+            raise RefusedError("Too many pictures in a minute; wait a moment.", 429)
 
-        sent = False
+    async def _file(self, path: str) -> None:
+        content = self._guard.uploads.find(self._visitor, path)
+        if content is None:
+            raise RefusedError("This is not an upload of yours, or it has been deleted; add the picture again.", 403)
+        shown, kind = await asyncio.to_thread(preview, content)
+        headers = {"content-disposition": "attachment"} if kind == "application/octet-stream" else {}
+        await self._respond(Response(shown, media_type=kind, headers=headers))
 
-        async def again() -> Any:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
+    async def _respond(self, response: Response) -> None:
+        await response(self._scope, self._receive, self._send)
 
-        return again
+    async def _pass(self, path: str, query: bytes = b"", body: bytes | None = None) -> None:
+        """Passes the request on, with nothing in it that was not checked."""
+        headers = [(n, v) for n, v in self._scope["headers"] if not _UNTRUSTED.fullmatch(n.decode("latin-1"))]
+        if body is not None:
+            headers = [(n, v) for n, v in headers if n not in (b"content-length", b"content-type")]
+            headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        scope = {**self._scope, "path": path, "raw_path": path.encode(), "query_string": query, "headers": headers}
+        receive = self._receive if body is None else partial(self._again, [body])
+        await self._guard.app(scope, receive, self._send)
 
-    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
-        """Refuses requests that a page of another origin, such as another port, makes a browser send."""
-        origin = headers.get(b"origin")
-        host = headers.get(b"host", b"").decode("latin-1")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
-            raise _RefusedError("Requests from other pages are refused.", 403)
+    async def _again(self, bodies: list[bytes]) -> Any:
+        if bodies:
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+        return await self._receive()
 
-    def _check_upload(self, named: Any) -> None:
-        """Refuses every path except regular files in the upload folder, before anything is opened."""
-        try:
-            path = Path(named)
-            inside = path.is_absolute() and path.resolve().is_relative_to(self.folder.resolve())
-            if inside and path == path.resolve() and stat.S_ISREG(path.lstat().st_mode):
-                return
-        except (OSError, TypeError, ValueError):
-            pass
-        raise _RefusedError("This is not an upload, or it has been deleted; add the picture again.", 403)
+    async def _receive(self) -> Any:
+        message = await self._receive_raw()
+        self._is_received = not message.get("more_body", False)
+        return message
 
-    def _too_many(self, address: str, now: float) -> bool:
-        self._seen = {a: times for a, times in self._seen.items() if times[-1] > now - 60}
-        times = self._seen.setdefault(address, deque())
-        while times and times[0] <= now - 60:
-            times.popleft()
-        if len(times) >= self.uploads:
-            return True
-        times.append(now)
-        return False
-
-
-async def _read(receive: Any, length: int) -> bytes:
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise _RefusedError("The request is incomplete.", 400)
-        body += message.get("body", b"")
-        if len(body) > length:
-            raise _RefusedError("The request is longer than its Content-Length.", 400)
-        if not message.get("more_body"):
-            return body
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body) if body.strip() else None
-    except (ValueError, RecursionError) as error:
-        raise _RefusedError("The request is not JSON.", 400) from error
-
-
-def _paths(value: Any) -> Iterator[Any]:
-    """The `path` of every object in a JSON value, unless it is empty."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            if item.get("path"):
-                yield item["path"]
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers = [(n, v) for n, v in message["headers"] if n.decode("latin-1").lower() not in _REPLACED]
+            is_asset = self._path.startswith(("/assets/", "/static/"))  # scripts and styles, no pictures
+            headers.append((b"cache-control", b"max-age=3600" if is_asset else b"no-store"))
+            headers += [(n.encode(), v.encode()) for n, v in _HEADERS.items()]
+            if self._is_new and not is_asset:
+                secure = "; Secure" if self._scope["scheme"] == "https" else ""
+                cookie = f"{self._cookie}={self._visitor}; Path=/; HttpOnly; SameSite=Lax{secure}"
+                headers.append((b"set-cookie", cookie.encode()))
+            message["headers"] = headers
+        await self._send_raw(message)

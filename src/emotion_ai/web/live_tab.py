@@ -30,7 +30,7 @@ class LiveTab:
         self._context = context
         smoother = gr.State(None, time_to_live=STATE_SECONDS)
         with gr.Column(scale=2, min_width=300):
-            camera = picture_input("Webcam", streaming=True)
+            camera = picture_input("Webcam", context.uploads, streaming=True)
             self.choice = version_dropdown("Version or label", context.choices)
         with gr.Column(scale=3, min_width=300):
             hint = render.hint("Start the webcam. Its frames are read several times a second and smoothed over time.")

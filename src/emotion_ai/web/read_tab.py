@@ -10,7 +10,6 @@ from emotion_ai.web import render
 from emotion_ai.web.components import (
     EMPTY,
     PRIVATE,
-    STATE_SECONDS,
     PageContext,
     example_buttons,
     on_picture,
@@ -29,25 +28,27 @@ class PictureState:
     readings: VersionReadings | None = None
 
 
+_TAB = "read"
+
+
 class ReadTab:
     """Reads a picture and shows its faces; built inside a `gr.Tab`.
 
     Attributes:
         choice: the version to read with.
         threshold: the abstention threshold.
-        outputs: the result and the `PictureState`.
-        inputs: what `retry` takes: the `PictureState`, the version and the options of drawing.
+        output: the result.
+        inputs: what `retry` takes: the version and the options of drawing.
     """
 
     def __init__(self, context: PageContext) -> None:
         self._context = context
         versions = context.source.versions
         info = read_version_info(context.source.models, versions[-1]) if context.source.models and versions else None
-        state = gr.State(None, time_to_live=STATE_SECONDS)
         with gr.Row(equal_height=False, elem_classes="ea-desk"):
             with gr.Column(scale=2, min_width=300):
                 with gr.Column():
-                    picture = picture_input("Picture")
+                    picture = picture_input("Picture", context.uploads)
                     buttons = example_buttons()
                 with gr.Column(elem_classes="ea-choices"):
                     self.choice = version_dropdown("Version or label", context.choices)
@@ -68,43 +69,56 @@ class ReadTab:
                         info="Probability. " + ("The default is the model card's." if info else "0 turns it off."),
                     )
             with gr.Column(scale=3, min_width=300):
-                result = gr.HTML(render.hint(EMPTY), elem_id="result")
+                self.output = gr.HTML(render.hint(EMPTY), elem_id="result")
         options = [self.threshold, names, ellipses, maps]
-        self.outputs = [result, state]
-        self.inputs = [state, self.choice, *options]
-        on_picture(picture, buttons, self.read, self.inputs[1:], self.outputs, (render.hint(EMPTY), None))
-        self.choice.input(self.retry, self.inputs, self.outputs, **PRIVATE)
+        self.inputs = [self.choice, *options]
+        on_picture(picture, buttons, self.read, self.clear, self.inputs, self.output)
+        self.choice.input(self.retry, self.inputs, self.output, **PRIVATE)
         for option in (names, ellipses, maps):
-            option.input(self.draw, [state, *options], result, **PRIVATE)
-        self.threshold.change(self.draw, [state, *options], result, trigger_mode="always_last", **PRIVATE)
+            option.input(self.draw, options, self.output, **PRIVATE)
+        self.threshold.change(self.draw, options, self.output, trigger_mode="always_last", **PRIVATE)
 
-    def read(
-        self, content: bytes | None, choice: str, threshold: float, names: bool, ellipses: bool, maps: bool
-    ) -> tuple[Any, Any]:
+    def clear(self, request: gr.Request) -> str:
+        """Forgets the picture."""
+        self._context.forget(request)
+        return render.hint(EMPTY)
+
+    def read(self, request: gr.Request, content: bytes | None, choice: str, *options: Any) -> Any:
         """Detects the faces of a new picture and reads them."""
         if content is None:  # cleared by an example or the cross, which set the result themselves
-            return gr.skip(), gr.skip()
+            return gr.skip()
         try:
-            detected = detect(content)
+            state = PictureState(detect(content))
         except EmotionAIError as error:
-            return render.error_notice(error), None
-        return self.retry(PictureState(detected), choice, threshold, names, ellipses, maps)
+            self._context.forget(request)
+            return render.error_notice(error)
+        return self._read(request, state, choice, *options)
 
-    def retry(
-        self, state: PictureState | None, choice: str, threshold: float, names: bool, ellipses: bool, maps: bool
-    ) -> tuple[Any, Any]:
-        """Reads the same faces again, with another version or after an error."""
-        if state is None:
-            return gr.skip(), gr.skip()
-        try:
-            state = replace(state, readings=self._context.session.read(state.detected, choice))
-        except ClientError as error:
-            return render.error_notice(error), PictureState(state.detected)
-        return self.draw(state, threshold, names, ellipses, maps), state
+    def retry(self, request: gr.Request, choice: str, *options: Any) -> Any:
+        """Reads the same faces again, with another version."""
+        state: PictureState | None = self._context.kept_picture(request, _TAB)
+        return self._read(request, state, choice, *options) if state else gr.skip()
 
-    def draw(self, state: PictureState | None, threshold: float, names: bool, ellipses: bool, maps: bool) -> Any:
+    def recover(self, request: gr.Request, choice: str, *options: Any) -> Any:
+        """Reads the picture if the server did not respond when it was added."""
+        state: PictureState | None = self._context.kept_picture(request, _TAB, tell=False)
+        return self._read(request, state, choice, *options) if state and not state.readings else gr.skip()
+
+    def draw(self, request: gr.Request, *options: Any) -> Any:
         """Shows the readings with other options, without another request."""
-        if state is None or state.readings is None:
+        state: PictureState | None = self._context.kept_picture(request, _TAB)
+        return self._draw(state, *options) if state else gr.skip()
+
+    def _read(self, request: gr.Request, state: PictureState, choice: str, *options: Any) -> Any:
+        try:
+            state, failed = replace(state, readings=self._context.session.read(state.detected, choice)), None
+        except ClientError as error:
+            state, failed = PictureState(state.detected), error
+        self._context.keep(request, _TAB, state, state.detected.nbytes)
+        return render.error_notice(failed) if failed else self._draw(state, *options)
+
+    def _draw(self, state: PictureState, threshold: float, names: bool, ellipses: bool, maps: bool) -> Any:
+        if state.readings is None:
             return gr.skip()
         readings = replace(state.readings, faces=with_threshold(state.readings.faces, threshold))
         notice, face_maps = "", None

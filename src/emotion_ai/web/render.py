@@ -22,7 +22,6 @@ from emotion_ai.errors import (
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.inference.results import COLUMNS, FaceReading
 from emotion_ai.inference.tables import csv_text, deviation_row, face_rows
-from emotion_ai.vision.crops import crop
 from emotion_ai.web.session import DetectedFaces, Difference, VersionReadings, in_shown_pixels
 from emotion_ai.web.version_info import VersionInfo
 
@@ -215,7 +214,7 @@ def _activation_map(detected: DetectedFaces, face: FaceReading, face_map: NDArra
     if face_map is None:
         return ""
     size = (2 * _THUMBNAIL, 2 * _THUMBNAIL)
-    gray = np.asarray(Image.fromarray(crop(detected.gray, face.box)).resize(size), np.float32)[..., None]
+    gray = np.asarray(Image.fromarray(detected.crop(face)).resize(size), np.float32)[..., None]
     share = 0.6 * np.asarray(Image.fromarray(face_map).resize(size))[..., None]
     blended = gray * (1 - share) + np.array([255, 120, 0], np.float32) * share
     title = f"Activation map for {face.emotion}"

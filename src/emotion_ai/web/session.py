@@ -1,5 +1,6 @@
 """What the page computes, without a browser: faces detected, read by a server, and two versions compared."""
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,13 +19,18 @@ from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_faces
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.published import checkpoint_file
 from emotion_ai.vision.crops import Box, crop
-from emotion_ai.vision.photo import load_photo
+from emotion_ai.vision.photo import Photo, load_photo
 
 if TYPE_CHECKING:
     from emotion_ai.models import FaceNetwork
 
 MAX_SHOWN_PX = 1280
 """Longer side of the picture that is drawn on."""
+
+MAX_KEPT_PX = 16_000_000
+"""Pixels of a photo that is kept; a larger one is shrunk."""
+
+_DECODING = threading.BoundedSemaphore(2)  # photos of 64 megapixels take 300 MB each
 
 LABELS = ("stable", "canary")
 NEWEST = "newest"
@@ -40,16 +46,27 @@ class DetectedFaces:
     Attributes:
         rgb: uint8 (H, W, 3), the photo as it is shown.
         scale: pixels of `rgb` per pixel of the photo.
-        gray: uint8 (H, W), the photo.
-        faces: from left to right.
+        gray: uint8 (H, W), the photo, shrunk if it is larger than `MAX_KEPT_PX`.
+        gray_scale: pixels of `gray` per pixel of the photo.
+        faces: from left to right, in pixels of `gray`.
         seconds: time that detection took.
     """
 
     rgb: NDArray[np.uint8]
     scale: float
     gray: NDArray[np.uint8]
+    gray_scale: float
     faces: list[DetectedFace]
     seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the pictures take."""
+        return self.rgb.nbytes + self.gray.nbytes
+
+    def crop(self, face: FaceReading) -> NDArray[np.uint8]:
+        """The crop of a face that was read, uint8 (96, 96)."""
+        return crop(self.gray, in_shown_pixels([face], self.gray_scale)[0].box)
 
 
 @dataclass(frozen=True)
@@ -69,13 +86,41 @@ def detect(content: bytes) -> DetectedFaces:
         NoFaceError: it shows no face.
     """
     started = time.perf_counter()
-    photo = load_photo(content)
-    faces = detect_faces(photo)
+    with _DECODING:
+        photo, gray_scale = _kept(load_photo(content))
+        faces = detect_faces(photo)
+        shown, shown_scale = _shown(photo)
+    return DetectedFaces(shown, shown_scale * gray_scale, photo.gray, gray_scale, faces, time.perf_counter() - started)
+
+
+def preview(content: bytes) -> NDArray[np.uint8]:
+    """An encoded picture as it is shown, uint8 (H, W, 3).
+
+    Raises:
+        ImageError: the picture cannot be decoded.
+    """
+    with _DECODING:
+        return _shown(load_photo(content))[0]
+
+
+def _kept(photo: Photo) -> tuple[Photo, float]:
+    """The photo, shrunk if it is too large to keep, and the scale."""
+    height, width = photo.gray.shape
+    scale = (MAX_KEPT_PX / (height * width)) ** 0.5
+    if scale >= 1:
+        return photo, 1.0
+    rgb = Image.fromarray(photo.rgb).resize((int(width * scale), int(height * scale)), Image.Resampling.BOX)
+    return replace(photo, rgb=np.asarray(rgb), gray=np.asarray(rgb.convert("L"))), rgb.width / width
+
+
+def _shown(photo: Photo) -> tuple[NDArray[np.uint8], float]:
+    """The photo as it is shown, uint8 (H, W, 3), and the scale."""
     scale = min(MAX_SHOWN_PX / max(photo.gray.shape), 1.0)
     shown = Image.fromarray(photo.rgb)
     if scale < 1:
-        shown = shown.resize((round(shown.width * scale), round(shown.height * scale)), Image.Resampling.LANCZOS)
-    return DetectedFaces(np.asarray(shown), scale, photo.gray, faces, time.perf_counter() - started)
+        size = (max(round(shown.width * scale), 1), max(round(shown.height * scale), 1))
+        shown = shown.resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(shown), scale
 
 
 @dataclass(frozen=True)
@@ -94,6 +139,9 @@ class ModelSession:
         url: http://HOST:PORT or grpc://HOST:PORT.
         timeout: seconds to connect, and for a response.
 
+    Attributes:
+        shown_url: the address without its password, for messages.
+
     Raises:
         ConfigError: the address is not valid.
     """
@@ -102,7 +150,7 @@ class ModelSession:
         self.url, self._timeout = url, timeout
         self._clients: dict[tuple[int | None, str | None, str], FaceClient] = {}
         self._versions: dict[str, _ServedVersion] = {}
-        self._client()  # checks the address
+        self.shown_url = self._client().connection.url  # without a password
 
     def close(self) -> None:
         """Closes the connections."""
@@ -150,7 +198,8 @@ class ModelSession:
 
     def _read(self, detected: DetectedFaces, served: _ServedVersion) -> list[FaceReading]:
         client = self._client(version=served.number, signature=served.signature)
-        return read_faces(detected.gray, detected.faces, client)
+        faces = read_faces(detected.gray, detected.faces, client)
+        return in_shown_pixels(faces, 1 / detected.gray_scale)
 
     def _cached(self, choice: str) -> _ServedVersion | None:
         """The version that a choice had at the last request for metadata, unless that is too long ago."""
@@ -174,7 +223,8 @@ class ModelSession:
             self._versions.pop(choice, None)
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise ServerFailureError(f"{self.url}: the metadata is not TensorFlow Serving's ({error!r})") from error
+            message = f"{self.shown_url}: the metadata is not TensorFlow Serving's ({error!r})"
+            raise ServerFailureError(message) from error
         known = (FULL_SIGNATURE, UNCERTAINTY_SIGNATURE)
         signature = next((name for name in known if name in signatures), BYTES_SIGNATURE)
         self._versions[choice] = _ServedVersion(number, signature, confirmed)
@@ -204,7 +254,7 @@ def activation_maps(models: Path, detected: DetectedFaces, readings: VersionRead
     with optional_imports():
         from emotion_ai.evaluation import explain
 
-        return explain.activation_maps(network, [crop(detected.gray, face.box) for face in readings.faces])
+        return explain.activation_maps(network, [detected.crop(face) for face in readings.faces])
 
 
 @lru_cache(2)
@@ -222,6 +272,8 @@ def with_threshold(faces: list[FaceReading], uncertain_below: float) -> list[Fac
 
 def in_shown_pixels(faces: list[FaceReading], scale: float) -> list[FaceReading]:
     """The same readings in pixels of the shown picture, to draw them on it."""
+    if scale == 1:
+        return faces
     return [
         replace(
             face,
