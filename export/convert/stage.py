@@ -1,5 +1,7 @@
 """`emotion-ai export`: checkpoints to one published version of the three servables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from rich.text import Text
 
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.data.loaders import load
-from emotion_ai.errors import ConfigError, ParityError
+from emotion_ai.errors import ConfigError, ExportError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.provenance import environment
 from emotion_ai.terminal import Console
@@ -57,7 +59,8 @@ def export(cfg: DictConfig) -> Export:
     threshold = sources["emotion"].record.uncertain_below
     pixels, files = pixel_cases(networks, faces, threshold), file_cases(networks, threshold)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with publisher(base) as staging, Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    shown = Progress(*columns, console=Console(stderr=True), transient=True)
+    with publisher(base) as staging, _errors_in_one_line(base), shown as progress:
         step = progress.add_task("")
         report = ParityReport()
         graphs = {}
@@ -123,6 +126,18 @@ def _checkpoints(cfg: DictConfig) -> dict[Task, str]:
     if cfg.checkpoint is None and (cfg.keypoints is None or cfg.emotion is None):
         raise ConfigError("both networks are needed: give checkpoint=bundled, or keypoints=FILE and emotion=FILE")
     return {"keypoints": cfg.keypoints or "bundled", "emotion": cfg.emotion or "bundled"}
+
+
+@contextmanager
+def _errors_in_one_line(base: Path) -> Iterator[None]:
+    """Raises TensorFlow's errors, such as that of a full disk, as an ExportError."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        lines = [line for line in str(error.message).splitlines() if line.strip()] or [type(error).__name__]
+        full = "No space left on device" in str(error)
+        reason = "No space left on device; free some space" if full else f"TensorFlow failed: {lines[0]}"
+        raise ExportError(f"{base}: {reason}; nothing was published") from error
 
 
 def _real_faces(data: str | None) -> NDArray[np.uint8]:

@@ -133,7 +133,7 @@ def _model_bytes(base: Path, inside: str) -> int:
     if not path.is_file():
         raise ExportError(f"{path}: no such file; publish with: emotion-ai export out={base}")
     total = 0
-    for config in read_config(base):
+    for config in (each for each in read_config(base) if each.name in SERVABLES):
         if config.base_path != f"{inside}/{config.name}":
             raise ExportError(f"{path}: names {config.base_path}, not {inside}/{config.name}; give the other target=")
         model = base / config.name

@@ -1,9 +1,11 @@
 """Kills a command that changes a published folder before each of its file operations, and checks what is left.
 
 A child process is forked from this one, which must not run threads: the test calls it as a program,
-`python -m tests.export.registry.kills FOLDER 1`, which prints the number of kills of each command.
+`python -m tests.export.registry.kills FOLDER kill 1`, which prints the number of kills of each command; a larger step
+passes some over. With `full` in the place of `kill` the disk is full instead, from each of a command's writes on.
 """
 
+import errno
 import hashlib
 import itertools
 import os
@@ -64,15 +66,31 @@ def prepare(base: Path) -> None:
     promote(base, 3, "canary")
 
 
-def killed(command: Command, base: Path, place: int) -> bool:
-    """Runs a command in a process that kills itself before its `place`-th file operation; False if it ended before."""
+def run_until(command: Command, base: Path, place: int, disk_full: bool = False) -> bool:
+    """Runs a command in a process that kills itself before its `place`-th file operation.
+
+    Args:
+        command: to run.
+        base: the published folder.
+        place: from 1.
+        disk_full: from that operation on, files cannot be opened for writing, and folders cannot be made; nothing is
+            killed.
+
+    Returns:
+        Whether the command ended by itself: without a kill, or without an error.
+    """
     child = os.fork()
     if child == 0:
         count = 0
 
-        def hook(event: str, _: Any) -> None:
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
             nonlocal count
-            if event.startswith(EVENTS):
+            if disk_full:
+                writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+                count += bool(writes or event == "os.mkdir")
+                if count >= place and (writes or event == "os.mkdir"):
+                    raise OSError(errno.ENOSPC, "No space left on device", str(arguments[0]))
+            elif event.startswith(EVENTS):
                 count += 1
                 if count == place:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -82,11 +100,13 @@ def killed(command: Command, base: Path, place: int) -> bool:
             sys.addaudithook(hook)
             command(base)
             code = 0
+        except (ExportError, OSError):
+            code = 3
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
-    return os.WIFSIGNALED(status)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in ((0, 3) if disk_full else (0,)), status
+    return status == 0
 
 
 def check(base: Path) -> tuple[int, int]:
@@ -149,7 +169,7 @@ def kill_everywhere(command: str, folder: Path, step: int) -> int:
     prepare(template)
     for kills, place in enumerate(itertools.count(1, step)):
         shutil.copytree(template, base)
-        ended = not killed(COMMANDS[command], base, place)
+        ended = run_until(COMMANDS[command], base, place)
         try:
             stable, canary = check(base)
             assert stable in {"promote": (2, 5), "rollback": (2, 1)}.get(command, (2,))
@@ -164,8 +184,35 @@ def kill_everywhere(command: str, folder: Path, step: int) -> int:
     raise AssertionError
 
 
+def fill_everywhere(command: str, folder: Path, step: int) -> int:
+    """Runs a command on a disk that is full from each of its writes on. Returns the number of runs.
+
+    Such a command changes nothing and leaves nothing behind.
+    """
+    template, base = folder / "template", folder / "models"
+    prepare(template)
+    before = _visible(template)
+    for runs, place in enumerate(itertools.count(1, step if command == "export" else 1)):
+        shutil.copytree(template, base)
+        ended = run_until(COMMANDS[command], base, place, disk_full=True)
+        check(base)
+        if ended:
+            return runs
+        assert _visible(base) == before, f"{command}, with a full disk from write {place} on"
+        assert not [*base.glob(".staging-*"), *base.glob(".*.partial")], f"{command} left something, write {place}"
+        shutil.rmtree(base)
+    raise AssertionError
+
+
+def _visible(base: Path) -> dict[str, bytes]:
+    files = [path for model in (*SERVABLES, "models.config") for path in (base / model, *(base / model).rglob("*"))]
+    return {str(path.relative_to(base)): path.read_bytes() for path in files if path.is_file()}
+
+
 if __name__ == "__main__":
     os.fsync = lambda _: None  # a killed process loses nothing that it has written
     for name in COMMANDS:
-        (Path(sys.argv[1]) / name).mkdir()
-        print(name, kill_everywhere(name, Path(sys.argv[1]) / name, int(sys.argv[2])), flush=True)
+        own = Path(sys.argv[1]) / name
+        own.mkdir()
+        run = {"kill": kill_everywhere, "full": fill_everywhere}[sys.argv[2]]
+        print(name, run(name, own, int(sys.argv[3])), flush=True)

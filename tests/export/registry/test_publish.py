@@ -112,7 +112,7 @@ def test_a_failure_between_the_renames_leaves_nothing_and_its_number_is_not_used
 
 
 def test_a_command_killed_at_any_place_loses_nothing_and_blocks_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.export.registry.kills", str(tmp_path), "11"]
+    command = [sys.executable, "-m", "tests.export.registry.kills", str(tmp_path), "kill", "11"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     kills = {name: int(count) for name, count in (line.split() for line in done.stdout.splitlines())}
