@@ -25,7 +25,11 @@ from emotion_ai.published import MODEL_TASKS
 from emotion_ai_export.convert.frameworks import tf, tf_function
 from emotion_ai_export.convert.graph import NetworkGraph
 
+MAX_SCANS = 100
+"""Of a JPEG file; a progressive one usually has 10, and its thumbnail one."""
+
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_JPEG_SCAN = b"\xff\xda"
 _DECODED_AT_ONCE = 4  # files; each takes up to 80 MiB
 _PNG_HEADER = 24  # bytes up to the end of width and height, in IHDR, the first chunk
 
@@ -83,7 +87,7 @@ def save_servable(
 def _limited(inputs: Any) -> Any:
     """The same tensor, after a check of the number of faces, before which nothing is computed from it."""
     count = tf.shape(inputs)[0]
-    few = _require(count <= MAX_FACES, f"a request may hold at most {MAX_FACES} faces; send fewer at once; got", count)
+    few = _require((count >= 1) & (count <= MAX_FACES), f"a request must hold 1 to {MAX_FACES} faces; got", count)
     with tf.control_dependencies([few]):
         return tf.identity(inputs)
 
@@ -111,7 +115,10 @@ def _decode_one(file: Any) -> Any:
         f"image_bytes holds a picture of more than {MAX_CROP_PIXELS} pixels; shrink it; its height and width are",
         size,
     )
-    with tf.control_dependencies([small]):
+    # a decoder goes through the whole picture for each scan, and a scan takes as little as 16 bytes
+    scans = tf.where(is_jpeg, tf.size(tf.strings.split(file, _JPEG_SCAN, MAX_SCANS + 1)) - 1, 0)
+    quick = _require(scans <= MAX_SCANS, f"image_bytes holds a JPEG file of more than {MAX_SCANS} scans; it has", scans)
+    with tf.control_dependencies([small, quick]):
         # decodes PNG as well, but only this operation offers the accurate DCT that Pillow uses
         rgb = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
     red, green, blue = (tf.cast(channel, tf.int32) for channel in tf.unstack(rgb, axis=-1))
@@ -121,7 +128,7 @@ def _decode_one(file: Any) -> Any:
 
 def _png_size(file: Any) -> Any:
     size = tf.strings.substr(file, _PNG_HEADER - 8, 8)
-    return tf.cast(tf.io.decode_raw(size, tf.int32, little_endian=False), tf.int64)
+    return tf.cast(tf.io.decode_raw(size, tf.int32, little_endian=False)[::-1], tf.int64)
 
 
 def _jpeg_size(file: Any) -> Any:

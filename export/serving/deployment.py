@@ -1,4 +1,4 @@
-"""The folder `deployment/` beside the models: batching, monitoring, Compose, Kubernetes, and a README."""
+"""The folder `deployment/` beside the models: batching, monitoring, Compose, Kubernetes, nginx, and a README."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from emotion_ai.contract import SERVABLES
+from emotion_ai.contract import MAX_CROP_PIXELS, MAX_FACES, SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.files import write_text
 from emotion_ai.published import CONFIG_FILE, list_versions
@@ -19,11 +19,12 @@ from emotion_ai_export.serving.engines import IMAGE
 from emotion_ai_export.serving.flags import CPUS, runtime_flags
 
 FOLDER = "deployment"
-FILES = ("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "README.md")
+FILES = ("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "nginx.conf", "README.md")
 TEMPLATES = Path(__file__).with_name("templates")
 METRICS_PATH = "/monitoring/prometheus/metrics"
 SERVER_MEMORY = 2048  # MiB besides the models; the embedded server takes 1.2 GiB with one version, 1.6 with two
 MEMORY_STEP = 128  # MiB
+BODY_LIMIT = 24  # MiB at the proxy: a request of FaceClient's in base64
 USER = 65532  # no user of the host; the models must be readable by everyone
 
 
@@ -103,8 +104,11 @@ def _render(base: Path, target: str, cpus: int) -> dict[str, str]:
     deployment = Deployment(inside, cpus, _mebibytes(_model_bytes(base, inside)))
     values = {
         "batch_sizes": BATCHES,
+        "body_limit": BODY_LIMIT,
         "deployment": deployment,
         "image": IMAGE,
+        "max_faces": MAX_FACES,
+        "max_megapixels": MAX_CROP_PIXELS // 2**20,
         "metrics_path": METRICS_PATH,
         "models": SERVABLES,
         "server_memory": SERVER_MEMORY,

@@ -96,6 +96,23 @@ def test_pixels_of_another_shape_are_rejected(live: Addresses, shape: tuple[int,
     assert FaceClient(live.rest).ready()
 
 
+def test_a_small_message_that_claims_many_faces_is_rejected(live: Addresses) -> None:
+    request = protos.PredictRequest(model_spec={"name": "face"})
+    request.inputs["images"].dtype = 1
+    request.inputs["images"].float_val.append(7)  # repeated for the whole shape
+    with grpc.insecure_channel(live.grpc.removeprefix("grpc://")) as channel:
+        for shape in ((2000, 96, 96, 1), (0, 96, 96, 1), (2**40, 96, 96, 1), (-1, 96, 96, 1), (1,) * 300):
+            del request.inputs["images"].tensor_shape.dim[:]
+            for size in shape:
+                request.inputs["images"].tensor_shape.dim.add(size=size)
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(protos.PREDICT)(request.SerializeToString(), timeout=30)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, shape
+            if shape[0] in (2000, 0):
+                assert "a request must hold 1 to" in str(caught.value.details())
+    assert FaceClient(live.rest).ready()
+
+
 def test_an_empty_batch_is_accepted_or_rejected(live: Addresses) -> None:
     with FaceClient(live.grpc) as client:
         try:

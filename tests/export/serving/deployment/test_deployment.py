@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 import yaml
 from check_jsonschema import main as check_jsonschema
 
-from emotion_ai.contract import SERVABLES
+from emotion_ai.client.protos import GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT
+from emotion_ai.client.request_limits import MAX_BYTES
+from emotion_ai.contract import MAX_FACES, SERVABLES
 from emotion_ai.errors import ExportError
+from emotion_ai_export.convert.saved_model import MAX_SCANS
 from emotion_ai_export.registry.model_config import parse, render
 from emotion_ai_export.registry.publish import write_config
 from emotion_ai_export.serving.deployment import FILES, write_deployment
@@ -122,6 +127,45 @@ def test_batching_is_two_comment_signs_away(base: Path, target: str) -> None:
     assert yaml.safe_load(switched["compose.yaml"])["services"]["server"]["command"][-2:] == on
     assert container(switched["kubernetes.yaml"])["args"][-2:] == on
     assert shlex.join(on) in texts["README.md"]
+
+
+def test_the_proxy_limits_what_the_server_does_not(base: Path, target: str) -> None:
+    text = rendered(base, target)["nginx.conf"]
+    size = re.search(r"client_max_body_size (\d+)m;", text)
+    assert size is not None
+    assert MAX_BYTES * 4 / 3 < int(size[1]) * MIB < 32 * MIB, "a request of FaceClient's in base64"
+    assert text.count("{") == text.count("}")
+    assert "$$" not in text
+    (rpc, rest) = (re.compile(pattern) for pattern in re.findall(r"location ~ (\S+) {", text))
+    assert all(rpc.search(method) for method in (PREDICT, GET_MODEL_METADATA, GET_MODEL_STATUS))
+    for method in ("ModelService/HandleReloadConfigRequest", "PredictionService/Classify", "SessionService/SessionRun"):
+        assert not rpc.search(f"/tensorflow.serving.{method}")
+    for path in ("face", "emotion/metadata", "face:predict", "face/versions/2:predict", "face/labels/stable:predict"):
+        assert rest.search(f"/v1/models/{path}")
+    for path in ("other", "face/../other", "face:regress", "face/versions/2/labels/stable"):
+        assert not rest.search(f"/v1/models/{path}")
+    assert not rest.search("/monitoring/prometheus/metrics")
+
+
+def test_nginx_accepts_the_file(base: Path, target: str, tmp_path: Path) -> None:
+    if not (nginx := shutil.which("nginx")):
+        pytest.skip("nginx is not installed")
+    text = re.sub(r"(?m)^ *ssl_certificate.*\n| ssl", "", rendered(base, target)["nginx.conf"])
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+    (tmp_path / "nginx.conf").write_text(
+        f"events {{}}\npid {tmp_path}/pid;\nhttp {{\naccess_log off;\n{folders}{text}\n}}\n"
+    )
+    command = [nginx, "-t", "-q", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+
+
+def test_the_readme_says_what_no_proxy_setting_can(base: Path, target: str) -> None:
+    text = " ".join(rendered(base, target)["README.md"].split())
+    assert f"more than {MAX_FACES} faces" in text
+    assert f"more than {MAX_SCANS} scans" in text
+    assert "nested 25,000 deep" in text
+    assert "nginx cannot check it" in text
 
 
 @pytest.mark.parametrize("name", ["with space", "dollar$HOME", "quote\"'", "ümlaut #1: x"])
