@@ -71,7 +71,7 @@ def check_output(name: str, values: Any, count: int, connection: Connection) -> 
     Raises:
         ServerFailureError: no numbers, another shape, or values that no working model returns.
     """
-    url, shape = connection.shown, (count, *SHAPES[name])
+    url, shape = connection.url, (count, *SHAPES[name])
     try:
         found = np.asarray(values)
         if found.dtype.kind not in "fiuO":
@@ -90,6 +90,43 @@ def check_output(name: str, values: Any, count: int, connection: Connection) -> 
     if found.size and (problem := _impossible(name, found)):
         raise ServerFailureError(f"{url}: {problem}; the model is broken, or it is another model")
     return found
+
+
+def check_status(status: Any, connection: Connection) -> list[dict[str, Any]]:
+    """A server's record of its versions, unchanged.
+
+    Raises:
+        ServerFailureError: it is not TensorFlow Serving's: a list of objects with `version` and `state`.
+    """
+    if not isinstance(status, list):
+        message = "the response has no model_version_status; is this TensorFlow Serving?"
+        raise ServerFailureError(f"{connection.url}: {message}")
+    for entry in status:
+        known = isinstance(entry, dict) and _is_version(entry.get("version")) and isinstance(entry.get("state"), str)
+        if not known:
+            raise ServerFailureError(f"{connection.url}: the status is not in TensorFlow Serving's format")
+    return status
+
+
+def check_metadata(metadata: dict[str, Any], connection: Connection) -> dict[str, Any]:
+    """A version's metadata, unchanged.
+
+    Raises:
+        ServerFailureError: it lacks `model_spec` with the version or `metadata` with the signatures.
+    """
+    signatures: Any = metadata
+    for key in ("metadata", "signature_def", "signature_def"):
+        signatures = signatures.get(key) if isinstance(signatures, dict) else None
+    spec = metadata.get("model_spec")
+    if isinstance(spec, dict) and _is_version(spec.get("version")) and isinstance(signatures, dict):
+        return metadata
+    raise ServerFailureError(f"{connection.url}: the metadata is not in TensorFlow Serving's format")
+
+
+def _is_version(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.isascii() and value.isdigit() and len(value) < 20
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _impossible(name: str, values: NDArray[np.float32]) -> str:

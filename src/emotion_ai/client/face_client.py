@@ -9,7 +9,7 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from emotion_ai.client.checks import SHAPES, check_inputs, check_output
+from emotion_ai.client.checks import SHAPES, check_inputs, check_metadata, check_output, check_status
 from emotion_ai.client.request_limits import split
 from emotion_ai.client.rest import RestTransport
 from emotion_ai.client.signatures import SignatureChooser, check_signature
@@ -25,7 +25,7 @@ from emotion_ai.contract import (
     Servable,
     outputs,
 )
-from emotion_ai.errors import ClientError, ConfigError, ServerFailureError
+from emotion_ai.errors import ClientError, ConfigError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_crops, check_threshold
 from emotion_ai.vision.crops import resize_to_crop, shrink
@@ -49,13 +49,13 @@ class FaceClient:
         label: a version's label, such as "stable", instead of its number.
         signature: by default the fullest that the version has: "serving_full", otherwise "serving_uncertainty" or
             "serving_bytes". These send PNG files, "serving_default" sends pixels.
-        timeout: seconds to connect, and between bytes of a response, as one number or a pair. Over gRPC the second is
-            the deadline of a request.
-        retries: attempts after a failed connection or a 503 (UNAVAILABLE); time-outs and rejected requests are not
-            retried.
+        timeout: seconds to connect, and for a whole request with its retries, as one number or a pair.
+        retries: attempts after a failed or broken connection or a 503 (UNAVAILABLE), after 0.2, 0.4, ... at most 2
+            seconds, whatever the server's Retry-After says; time-outs and rejected requests are not retried.
         uncertain_below: confidence below which an emotion counts as uncertain, 0 for none; by default the threshold
             of the version that answers, or none from a version without "serving_full".
-        session: used for REST requests as it is, without our retries; `close` leaves it open.
+        session: used for REST requests as it is, without our retries; `close` leaves it open. Its adapters decide how
+            long a server may take for the headers of a response.
 
     Raises:
         ConfigError: an argument is invalid, or two contradict each other.
@@ -172,7 +172,7 @@ class FaceClient:
         Raises:
             ClientError: the request fails, or the server does not serve the model.
         """
-        return self._transport.metadata()
+        return check_metadata(self._transport.metadata(), self.connection)
 
     def status(self) -> list[dict[str, Any]]:
         """The server's record of each version it has loaded or tried to: `version`, `state`, and `status`.
@@ -180,11 +180,7 @@ class FaceClient:
         Raises:
             ClientError: the request fails, or the server has no such model.
         """
-        status = self._transport.status()
-        if not isinstance(status, list):
-            url = self.connection.url
-            raise ServerFailureError(f"{url}: the response has no model_version_status; is this TensorFlow Serving?")
-        return status
+        return check_status(self._transport.status(), self.connection)
 
     def versions(self) -> dict[int, str]:
         """The state of each version on the server, such as {2: "AVAILABLE", 1: "END"}.
@@ -192,11 +188,7 @@ class FaceClient:
         Raises:
             ClientError: as `status`.
         """
-        try:
-            return {int(entry["version"]): str(entry["state"]) for entry in self.status()}
-        except (KeyError, TypeError, ValueError) as error:
-            url = self.connection.url
-            raise ServerFailureError(f"{url}: the status is not in TensorFlow Serving's format ({error!r})") from error
+        return {int(entry["version"]): entry["state"] for entry in self.status()}
 
     def ready(self) -> bool:
         """Whether the client's version, or any version without one, is AVAILABLE."""

@@ -1,6 +1,7 @@
 """TensorFlow Serving's gRPC API; its errors become ours. Needs the extra [grpc]."""
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from emotion_ai.client.transport import Connection, Inputs
 from emotion_ai.contract import INPUTS
 from emotion_ai.errors import (
     ClientError,
+    ConfigError,
     MissingExtraError,
     ModelNotFoundError,
     RequestRejectedError,
@@ -20,27 +22,29 @@ from emotion_ai.errors import (
 try:
     import grpc
     from google.protobuf.json_format import MessageToDict
+    from google.protobuf.message import DecodeError
 
     from emotion_ai.client import protos
 except ModuleNotFoundError as error:
     raise MissingExtraError(f"gRPC needs {error.name}: pip install 'emotion-ai[grpc]'") from error
 
-MAX_MESSAGE = 256 * 2**20
-"""Bytes, each way; gRPC's default of 4 MB holds the response for 6,000 faces."""
+MAX_REQUEST, MAX_RESPONSE = 256 * 2**20, 64 * 2**20
+"""Bytes, decompressed; gRPC's default of 4 MB holds the response for 6,000 faces."""
 
 _REJECTED = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED"}
+_TOO_LARGE = "larger than max"
 
 
 class GrpcTransport:
     """A `Transport` over one gRPC channel."""
 
     def __init__(self, connection: Connection) -> None:
-        self._url, self._deadline = f"{connection.scheme}://{connection.address}", connection.timeout[1]
+        self._url, self._deadline, self._process = connection.url, connection.timeout[1], os.getpid()
         version = None if connection.version is None else {"value": connection.version}
         self._spec = {"name": connection.model, "version": version, "version_label": connection.label}
         options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
-            ("grpc.max_send_message_length", MAX_MESSAGE),
+            ("grpc.max_receive_message_length", MAX_RESPONSE),
+            ("grpc.max_send_message_length", MAX_REQUEST),
             ("grpc.enable_http_proxy", int(not connection.local)),
             ("grpc.enable_retries", 1),
             ("grpc.service_config", json.dumps(_service_config(connection.retries))),
@@ -55,8 +59,9 @@ class GrpcTransport:
         self._status = self._method(protos.GET_MODEL_STATUS, protos.GetModelStatusResponse)
 
     def close(self) -> None:
-        """Closes the channel."""
-        self._channel.close()
+        """Closes the channel, unless it is another process's."""
+        if self._process == os.getpid():
+            self._channel.close()
 
     def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> dict[str, Any]:
         """The outputs by name, as arrays."""
@@ -73,7 +78,10 @@ class GrpcTransport:
         """The served version's number and signatures, as the REST API writes them."""
         request = protos.GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
         response = self._call(self._metadata, request)
-        signatures = protos.SignatureDefMap.FromString(response.metadata["signature_def"].value)
+        try:
+            signatures = protos.SignatureDefMap.FromString(response.metadata["signature_def"].value)
+        except DecodeError as error:
+            raise ServerFailureError(f"{self._url}: the signatures cannot be decoded ({error})") from error
         spec = response.model_spec
         return {
             "model_spec": {
@@ -102,6 +110,8 @@ class GrpcTransport:
         )
 
     def _call(self, method: Any, request: Any) -> Any:
+        if self._process != os.getpid():  # gRPC's threads stay behind: the request would hang
+            raise ConfigError(f"{self._url}: a gRPC client cannot be used after a fork; create it in the new process")
         try:
             return method(request, timeout=self._deadline)
         except grpc.RpcError as error:
@@ -115,7 +125,9 @@ class GrpcTransport:
             return ServerUnreachableError(f"{message}; is a server running? emotion-ai serve starts one")
         if code == "NOT_FOUND" or text.startswith("Unrecognized servable version label"):
             return ModelNotFoundError(message)
-        if code == "RESOURCE_EXHAUSTED" and "larger than max" in text:
+        if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text and ("CLIENT" in text or "Decompressed" in text):
+            return ServerFailureError(f"{self._url}: the response is larger than {MAX_RESPONSE // 2**20} MiB")
+        if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text:
             return RequestRejectedError(f"{message}; send fewer images at once")
         return RequestRejectedError(message) if code in _REJECTED else ServerFailureError(message)
 

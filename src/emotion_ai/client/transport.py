@@ -26,9 +26,9 @@ class Connection:
         model: "face", "keypoints" or "emotion".
         version: a version's number.
         label: a version's label, such as "stable"; without version and label the server's newest version is used.
-        timeout: seconds to connect, and between bytes of a response; over gRPC the second is the deadline.
-        retries: attempts after a failed connection or a 503 (UNAVAILABLE); time-outs and rejected requests are not
-            retried.
+        timeout: seconds to connect, and for a whole request with its retries.
+        retries: attempts after a failed or broken connection or a 503 (UNAVAILABLE); time-outs and rejected requests
+            are not retried.
         login: user and password for HTTP basic authentication.
 
     Raises:
@@ -68,11 +68,6 @@ class Connection:
     def address(self) -> str:
         """HOST:PORT."""
         return self._parts.netloc
-
-    @property
-    def shown(self) -> str:
-        """The URL for messages, without a user name and password."""
-        return f"{self.scheme}://{self.address}{self._parts.path}"
 
     @property
     def local(self) -> bool:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.contract import CROP_SIZE, EMOTIONS
 from emotion_ai.errors import ConfigError
-from emotion_ai.inference.results import Crops, check_crops
+from emotion_ai.inference.results import Crops
 from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.crops import resize_to_crop
 
@@ -44,7 +44,7 @@ def activation_maps(
     if len(images) == 0:
         return np.zeros((0, CROP_SIZE, CROP_SIZE), np.float32)
     device = next(network.parameters()).device
-    crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in check_crops(images)]))[:, None].to(device)
+    crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None].to(device)
     # a copy, since the library changes modes and gradients; of the logits, since probabilities saturate
     copy = deepcopy(network).requires_grad_(True)
     copy.forward = copy.scores  # type: ignore[method-assign]

@@ -45,15 +45,17 @@ def describe(value: Any) -> str:
     return f"{value.dtype} {value.shape}{remedy}"
 
 
-def resize_to_crop(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The one resize: gray uint8 (H, W) to float32 (96, 96), 0-255, not rounded.
+def resize_to_crop(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """The one resize: gray (H, W), 0-255, to float32 (96, 96), not rounded.
 
     Half-pixel bilinear, antialiased when shrinking, aspect not kept: x96 = (x + 1/2) * 96 / W - 1/2.
 
     Raises:
-        ImageError: the image is not uint8 (H, W), or has no pixels.
+        ImageError: the image is neither uint8 (H, W) nor float32 (H, W) from 0 to 255, or has no pixels.
     """
-    check_gray(image, "a face crop")
+    pixels = isinstance(image, np.ndarray) and image.dtype == np.float32 and image.ndim == 2 and image.size
+    if not pixels or not 1 < image.max() <= 255 or image.min() < 0:  # also for NaN
+        check_gray(image, "a face crop")
     if image.shape == (CROP_SIZE, CROP_SIZE):
         return image.astype(np.float32)
     floating = Image.fromarray(image.astype(np.float32))  # mode F: the result is not rounded
