@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -203,6 +204,37 @@ def test_characters_that_the_output_cannot_show_are_escaped(
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
     assert call(["data", str(folder)], monkeypatch) == 0
     assert r"\u03a9: emotion" in written.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", str(PORTRAITS[1]), "--csv", "faces.csv"],
+        ["data", "five.csv"],
+        ["train", "--help"],
+        ["versions", "none"],
+        ["promote", "none", "--offline"],
+        ["serve", "none"],
+        ["verify", "none"],
+        ["web", "none"],
+    ],
+)
+def test_commands_work_without_a_home_and_for_an_unknown_user(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "EMOTION_AI_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{number},{' '.join([str(number)] * 2304)}\n" for number in range(5)]
+    Path("five.csv").write_text("emotion,pixels\n" + "".join(rows))
+    expected = 2 if "none" in arguments else 0
+    assert call(arguments, monkeypatch) == expected
+    if expected:
+        assert capsys.readouterr().err.startswith(("error: none", f"error: {tmp_path}/none"))
 
 
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:

@@ -157,6 +157,7 @@ def place(served: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / folder).mkdir()
     for number in (1, 2):
         Image.fromarray(load_photo(PORTRAITS[1]).rgb).save(tmp_path / "frames" / f"{number}.png")
+    shutil.copytree(tmp_path / "frames", tmp_path / "holiday" / "day1")
     images = synthetic_faces(2, seed=0).images
     rows = [f"{i},{' '.join(map(str, image.ravel()))}\n" for i, image in enumerate(images, 1)]
     (tmp_path / "test.csv").write_text("ImageId,Image\n" + "".join(rows))

@@ -17,6 +17,7 @@ from emotion_ai.files import atomic_path
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.terminal import Console, print_error, printable
+from emotion_ai.vision.photo import Photo
 
 Result = list[FaceReading] | EmotionAIError
 """The faces of a photo, or why it could not be read."""
@@ -69,6 +70,11 @@ class TerminalTable:
                 probabilities = (f"{p:.1%}" for p in face.probabilities)
                 table.add_row(Text(printable(name)), str(number), face.verdict or "-", *probabilities)
         return table
+
+
+def in_file_pixels(faces: list[FaceReading], photo: Photo) -> list[FaceReading]:
+    """Faces that were read in a decoded photo, in pixels of its file, which may have been shrunk."""
+    return faces if photo.scale == 1 else [face.scaled(photo.scale) for face in faces]
 
 
 def record(path: Path, result: Result) -> dict[str, Any]:

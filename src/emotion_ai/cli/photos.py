@@ -17,6 +17,7 @@ from emotion_ai.cli.photo_results import (
     JsonList,
     Result,
     TerminalTable,
+    in_file_pixels,
     make_folder,
     record,
     show_error,
@@ -143,7 +144,7 @@ def follow(options: PredictOptions, reader: PhotoReader, poll: float = watch.POL
         faces = reader.read(photo)
         if out:
             write_picture(photo.rgb, faces, out / picture_name(path.name))
-        return faces
+        return in_file_pixels(faces, photo)
 
     def show(path: Path, result: Result) -> None:
         if options.json:
@@ -177,7 +178,7 @@ def predict(options: PredictOptions, reader: PhotoReader) -> int:
             table.drop([photo.path for photo in pending])
             if len(pending) < len(found.photos):
                 done = len(found.photos) - len(pending)
-                _note(f"{table.path}: has {done} of the {len(found.photos)} photos already; they are not read again")
+                _note(f"{table.path}: has {done} of the {len(found.photos)} photos already, which are not read again")
         shown: JsonList | TerminalTable = JsonList() if options.json else TerminalTable()
         stack.enter_context(shown)
         progress = stack.enter_context(_progress(len(pending)))
@@ -230,7 +231,7 @@ class _Run:
                 faces = self._smooth(faces, number / self._options.fps)
             if self._options.out:
                 write_picture(decoded.rgb, faces, self._options.out / photo.picture)
-            return faces
+            return in_file_pixels(faces, decoded)
         except (ConfigError, MissingExtraError):
             raise
         except EmotionAIError as error:
