@@ -20,7 +20,9 @@ _SYNTHETIC_COUNT = 500
 
 
 def data(
-    source: Annotated[str, typer.Argument(help="CSV file (also .zip, .gz, .xz), image folder, or 'synthetic'.")],
+    source: Annotated[
+        str, typer.Argument(help="CSV file (also .zip, .gz, .xz, .bz2, .tar.gz), image folder, or 'synthetic'.")
+    ],
     task: Annotated[
         str | None, typer.Option(help=f"{' or '.join(TASKS)}; by default inferred from the columns.")
     ] = None,

@@ -15,7 +15,7 @@ from emotion_ai.files import atomic_path
 
 Arrays = dict[str, NDArray[Any]]
 
-_FORMAT = 2  # part of the key: raise it when parsing changes
+_FORMAT = 3  # part of the key: raise it when parsing changes
 
 
 def cache_folder() -> Path:
@@ -32,6 +32,16 @@ def cache_folder() -> Path:
         raise ConfigError("no home folder for the cache; set EMOTION_AI_CACHE to a folder") from error
 
 
+def check_regular(file: Path) -> None:
+    """Rejects anything that reading could block on, such as a pipe.
+
+    Raises:
+        DataError: not a regular file.
+    """
+    if not os.path.isfile(file):
+        raise DataError(f"{file}: is not a regular file, or a link to nowhere; replace or remove it")
+
+
 def fingerprint(source: Path, files: Sequence[Path] | None = None) -> str:
     """SHA-256 of a file, or of the names and contents of the files of a folder that are parsed, in their order.
 
@@ -41,8 +51,7 @@ def fingerprint(source: Path, files: Sequence[Path] | None = None) -> str:
     digest = hashlib.sha256()
     try:
         for file in [source] if files is None else files:
-            if not file.is_file():  # a pipe could block for ever
-                raise DataError(f"{file}: is not a regular file, or a link to nowhere; replace or remove it")
+            check_regular(file)
             with file.open("rb") as stream:
                 if files is not None:
                     size = os.fstat(stream.fileno()).st_size

@@ -1,9 +1,12 @@
-"""Reading CSV files, plain or as .zip, .gz or .xz, with errors that name the file, row and column."""
+"""Reading CSV files, with errors that name the file, row and column."""
 
 import csv
 import gzip
-import io
+import itertools
 import lzma
+import math
+import re
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,12 +15,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import rich.progress
 from numpy.typing import NDArray
-from rich.markup import escape
 
+from emotion_ai.data.text_files import open_text
 from emotion_ai.errors import DataError
-from emotion_ai.terminal import Console, printable
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -25,39 +26,57 @@ if TYPE_CHECKING:
 Table = tuple[list[str], Iterator[tuple[int, list[str]]]]
 """The header, and (row number in the file, cells) of each further row."""
 
+MAX_CELL = 1 << 23
+"""Characters that a cell or a line may have: enough for a picture of 1,448x1,448 pixels."""
+
+MIN_SIDE = 16
+"""Pixels of the side of the smallest face in a cell."""
+
+_SEPARATORS = str.maketrans("[](),;", " " * 6)  # in cells that Python or NumPy printed
+
 
 @contextmanager
 def open_table(path: Path) -> Iterator[Table]:
-    """The header and rows of a CSV file, opened for reading.
+    """The header and rows of a CSV file, opened for reading. Cells are separated by commas, semicolons or tabs.
 
     Raises:
-        DataError: the file is missing, empty, damaged or not a CSV file.
+        DataError: the file is missing, empty, damaged, not a CSV file, or has a line that is far too long.
     """
     try:
-        with _open_text(path) as text:
-            reader = csv.reader(text)
-            header = next(reader, None)
-            if not header or not any(name.strip() for name in header):
+        with open_text(path) as text:
+            lines = _lines(path, text)
+            first = next((line for line in lines if line.strip()), "")
+            if not first.strip(" \t\r\n,;"):
                 raise DataError(f"{path}: is empty; give a CSV file with a header")
+            csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
+            separator = max(",;\t", key=first.count)
+            reader = csv.reader(itertools.chain([first], lines), delimiter=separator)
+            header = next(reader)
             yield header, _rows(path, reader, len(header))
-    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError) as error:
         raise DataError(f"{path}: is a truncated or damaged archive ({error}); download it again") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: is not a CSV text file ({error}); give the CSV or its .zip, .gz or .xz") from error
+    except (UnicodeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: is not a CSV text file ({error}); give the CSV or its .zip, .gz, .xz or .bz2"
+        ) from error
+    except NotImplementedError as error:
+        raise DataError(f"{path}: {error}; unpack it and give the CSV") from error
     except OSError as error:
+        if "Invalid data stream" in str(error):  # bz2
+            raise DataError(f"{path}: is a truncated or damaged archive ({error}); download it again") from error
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check the path and permissions"
         ) from error
 
 
 def parse_integer(path: Path, row: int, column: str, text: str) -> int:
-    """The cell's value, an int64.
+    """The cell's value, an int64; `3.0` is 3.
 
     Raises:
         DataError: not an integer.
     """
     try:
-        return int(np.int64(int(text)))
+        return int(np.int64(int(re.sub(r"\.0*\s*$", "", text))))
     except (ValueError, OverflowError):
         raise DataError(
             f"{path}, row {row}, column {column}: {text[:20]!r} is not an integer; correct or remove the row"
@@ -73,7 +92,7 @@ def parse_coordinate(path: Path, row: int, column: str, text: str) -> float:
     if not text.strip():
         return np.nan
     try:
-        value = float(text)
+        value = float(text if "." in text else text.replace(",", "."))  # as spreadsheets write beside semicolons
     except ValueError:
         value = np.inf
     if np.isinf(value):
@@ -83,68 +102,102 @@ def parse_coordinate(path: Path, row: int, column: str, text: str) -> float:
     return value
 
 
-def parse_pixels(path: Path, row: int, column: str, text: str, side: int) -> NDArray[np.uint8]:
-    """The cell's gray levels, separated by blanks, as an image uint8 (side, side).
+def parse_pixels(path: Path, row: int, column: str, text: str, side: int, any_size: bool = False) -> NDArray[np.uint8]:
+    """The cell's gray levels as an image uint8 (side, side).
+
+    Levels are separated by blanks, or written as a list of Python or NumPy: `[70, 71.0, ...]`.
+
+    Args:
+        side: pixels of the expected image's side.
+        any_size: accepts other square images, from `MIN_SIDE` on, too.
 
     Raises:
         DataError: another number of pixels, or values that are not integers from 0 to 255.
     """
-    tokens = text.split()
     where = f"{path}, row {row}, column {column}"
-    if len(tokens) != side * side:
+    values = _levels(tokens := text.split())
+    if values is None:
+        values = _levels(tokens := text.translate(_SEPARATORS).split())
+    if "..." in tokens:
+        raise DataError(f"{where}: NumPy left out the pixels at '...'; write all of them")
+    found = math.isqrt(len(tokens))
+    if found**2 != len(tokens) or (found != side and not (any_size and found >= MIN_SIDE)):
         raise DataError(
-            f"{where}: expected {side * side} pixels ({side}x{side}), got {len(tokens)}; correct or remove the row"
+            f"{where}: expected {side * side} pixels ({side}x{side}), got {_size(len(tokens))}; correct or "
+            "remove the row"
         )
-    try:
-        values = np.array(tokens, np.int64)
-    except (ValueError, OverflowError):
+    if values is None:
         for token in tokens:
-            parse_integer(path, row, column, token)
-        raise
+            _check_level(where, token)
+        raise DataError(f"{where}: the pixels are not integers from 0 to 255; correct or remove the row")
     if values.min() < 0 or values.max() > 255:
         bad_value = values[(values < 0) | (values > 255)][0]
         raise DataError(f"{where}: the pixel {bad_value} is outside 0-255; correct or remove the row")
-    return values.astype(np.uint8).reshape(side, side)
+    return values.astype(np.uint8).reshape(found, found)
+
+
+def _levels(tokens: list[str]) -> NDArray[np.int64] | None:
+    """The tokens as integers; None if one is not."""
+    try:
+        return np.array(tokens, np.int64)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        values = np.array(tokens, np.float64)
+    except ValueError:
+        return None
+    whole = (values == np.rint(values)) & (np.abs(values) < 2**31)
+    return values.astype(np.int64) if whole.all() else None
+
+
+def _check_level(where: str, token: str) -> None:
+    try:
+        value = float(token)
+    except ValueError:
+        value = math.inf
+    if not value.is_integer() or abs(value) >= 2**31:
+        hint = "multiply pixels from 0 to 1 by 255 and round" if 0 < value < 1 else "correct or remove the row"
+        raise DataError(f"{where}: {token[:20]!r} is not an integer; {hint}")
+
+
+def _size(count: int) -> str:
+    side = math.isqrt(count)
+    if side**2 == count:
+        return f"{count} ({side}x{side})"
+    side = math.isqrt(count // 3)
+    return f"{count} ({side}x{side} in colour; gray is needed)" if 3 * side**2 == count else str(count)
+
+
+def _lines(path: Path, text: IO[str]) -> Iterator[str]:
+    for number in itertools.count(1):
+        line = text.readline(MAX_CELL + 1)
+        if len(line) > MAX_CELL:
+            raise DataError(f"{path}, row {number}: is longer than {MAX_CELL:,} characters; is this a CSV file?")
+        if "\0" in line:
+            raise DataError(f"{path}, row {number}: holds NUL characters, so it is damaged; download it again")
+        if not line:
+            return
+        yield line
 
 
 def _rows(path: Path, reader: "Reader", width: int) -> Iterator[tuple[int, list[str]]]:
-    for cells in reader:
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "limit" not in str(error):
+                raise
+            raise DataError(
+                f"{path}, row {reader.line_num}: a cell is longer than {MAX_CELL:,} characters; is a quote left open?"
+            ) from error
         if not cells:
             continue
         if len(cells) != width:
+            hint = "; quote cells that contain the separator" if len(cells) > width else ""
             raise DataError(
                 f"{path}, row {reader.line_num}: has {len(cells)} columns, the header {width}; "
-                "correct or remove the row"
+                f"correct or remove the row{hint}"
             )
         yield reader.line_num, cells
-
-
-@contextmanager
-def _open_text(path: Path) -> Iterator[IO[str]]:
-    console = Console(stderr=True)
-    with rich.progress.open(
-        path,
-        "rb",
-        description=escape(f"reading {printable(path.name)}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as raw:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(raw) as archive, archive.open(_only_csv(path, archive)) as stream:
-                yield io.TextIOWrapper(stream, "utf-8-sig", newline="")
-        elif path.suffix == ".gz":
-            with gzip.open(raw) as stream:
-                yield io.TextIOWrapper(stream, "utf-8-sig", newline="")
-        elif path.suffix == ".xz":
-            with lzma.open(raw) as stream:
-                yield io.TextIOWrapper(stream, "utf-8-sig", newline="")
-        else:
-            yield io.TextIOWrapper(raw, "utf-8-sig", newline="")
-
-
-def _only_csv(path: Path, archive: zipfile.ZipFile) -> str:
-    names = [name for name in archive.namelist() if name.lower().endswith(".csv") and "__MACOSX" not in name]
-    if len(names) != 1:
-        raise DataError(f"{path}: must hold one CSV file, got {len(names)}; unpack it and give the CSV")
-    return names[0]

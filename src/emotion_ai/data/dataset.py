@@ -24,6 +24,7 @@ class FaceDataset:
         source: file, folder or "synthetic", for messages and records.
         fingerprint: SHA-256 of the source's bytes, or of the generator's arguments.
         votes: float32 (N, 5), the share of FER+ annotators who chose each of the five; None without a vote file.
+        class_ids: what class ids the source has: "five", "fer7", or "" if it has names or none.
     """
 
     task: Task
@@ -33,6 +34,7 @@ class FaceDataset:
     source: str
     fingerprint: str
     votes: NDArray[np.float32] | None = None
+    class_ids: str = ""
 
     def __len__(self) -> int:
         return len(self.images)

@@ -134,6 +134,12 @@ def parse_folder(listing: FolderListing) -> Arrays:
     }
 
 
+def split_folder(root: str | Path, split: str) -> Path:
+    """The folder of a split, "train" or "test", inside a dataset folder that has it, under whichever name."""
+    part = _SPLITS[split]
+    return next(folder for folder in _folders(_unwrapped(Path(root))) if _SPLITS.get(folder.name.lower()) == part)
+
+
 def _resized(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(resize_to_crop(gray)).astype(np.uint8)
 

@@ -1,9 +1,11 @@
 """Dataset files, parsed into `FaceDataset`.
 
 Kaggle Facial Keypoints `training.csv` and `test.csv`; FER2013 as `fer2013.csv`, `icml_face_data.csv`, `train.csv` or
-the five-class course file; folders of images. A CSV may be plain or a .zip, .gz or .xz.
+the five-class course file; folders of images. A CSV may be plain, .zip, .gz, .xz, .bz2
+or in a .tar.
 """
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -11,34 +13,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, TASKS, Task
-from emotion_ai.data.cache import Arrays, cached, fingerprint
+from emotion_ai.contract import CROP_SIZE, KEYPOINTS, TASKS, Task
+from emotion_ai.data.cache import Arrays, cached, check_regular, fingerprint
 from emotion_ai.data.csv_files import open_table, parse_coordinate, parse_integer, parse_pixels
 from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.data.emotion_labels import LABELS, class_scheme, five_classes, load_votes, parse_label
 from emotion_ai.data.folders import list_folder, parse_folder
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.terminal import Console, printable
+from emotion_ai.vision.crops import resize_to_crop
 
 COORDINATES = tuple(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy")
-FER7_TO_FIVE = {0: 0, 1: 1, 3: 3, 4: 2, 5: 4}
-"""FER2013's seven class ids without fear (2) and neutral (6)."""
-LABELS = ("auto", "five", "fer7")
 PARTS = ("Training", "PublicTest", "PrivateTest")
 FER_SIDE = 48
-_FERPLUS = (
-    *("anger", "disgust", "sadness", "happiness", "surprise"),
-    *("neutral", "fear", "contempt", "unknown", "NF"),
-)
-"""FER+'s columns, our five first, in our order."""
-
-_CHOICE: dict[str, str] = {
-    "five": "five classes, ids 0-4",
-    "fer7": "FER2013's seven classes, without fear and neutral",
-}
+_FAR_PX = 48
+"""How far outside the crop a keypoint may lie; labels of a photo's pixels lie farther."""
 
 
 def load(
-    path: str | Path, task: Task | None = None, labels: str = "auto", vote_file: str | Path | None = None
+    path: str | Path,
+    task: Task | None = None,
+    labels: str = "auto",
+    vote_file: str | Path | None = None,
+    beside: str | None = None,
 ) -> FaceDataset:
     """The faces of a CSV file, an archive with one, or a folder of images `[split/]class/**/*`.
 
@@ -48,10 +45,12 @@ def load(
         labels: "five", "fer7", or "auto": five only if there is no Usage column and no id above 4.
         vote_file: FER+'s `fer2013new.csv` for the rows of FER2013. Faces of fear and neutral that at least half of
             its annotators saw as one of the five are then kept, with the target -1.
+        beside: for a file of a run's val or test split, the `class_ids` of its training data, which decide what
+            labels=auto leaves open.
 
     Raises:
         DataError: missing, damaged or wrong content; names file, row, column and remedy.
-        ConfigError: unknown task or labels.
+        ConfigError: unknown task or labels, or labels=auto where the classes are unclear.
     """
     if not str(path):
         raise DataError("no dataset: the path is empty; give a file or folder")
@@ -60,11 +59,11 @@ def load(
         raise ConfigError(f"task={task}: choose one of {', '.join(TASKS)}")
     if labels not in LABELS:
         raise ConfigError(f"data.labels={labels}: choose one of {', '.join(LABELS)}")
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{path}: no such file or folder; check the path")
     if path.is_dir():
         if task == "keypoints":
-            raise DataError(f"{path}: is a folder; keypoints come as a CSV file, or its .zip, .gz or .xz")
+            raise DataError(f"{path}: is a folder; keypoints come as a CSV file, or its .zip, .gz, .xz or .bz2")
         found: Task = "emotion"
         listing = list_folder(path)
         digest = fingerprint(path, [image.path for image in listing.images])
@@ -75,20 +74,31 @@ def load(
         for note in notes:
             _notice(path, note)
     else:
-        digest = fingerprint(path)
-        with open_table(path) as (header, _):
+        check_regular(path)
+        with open_table(path) as (header, rows):
             found = _task_of(path, header)
+            next(rows, None)  # fails early: the fingerprint reads the whole file
+        digest = fingerprint(path)
         parse: Callable[[Path], Arrays] = _parse_keypoints if found == "keypoints" else _parse_emotion
         arrays = cached(digest, found, lambda: parse(path))
     if task is not None and task != found:
         raise DataError(f"{path}: holds faces for {found}, expected {task}; give another file or task={found}")
+    scheme = ""
     if found == "emotion" and not path.is_dir():
-        votes = None if vote_file is None else _load_votes(Path(vote_file), path, arrays["part"])
-        arrays = _five_classes(path, arrays, labels, votes)
+        votes = None if vote_file is None else load_votes(Path(vote_file), path, arrays["part"])
+        scheme = class_scheme(path, arrays, labels, beside, lambda text: _notice(path, text))
+        arrays = five_classes(path, arrays, scheme, votes)
     elif vote_file is not None:
         raise ConfigError(f"data.vote_file={vote_file}: FER+ votes belong to the rows of FER2013's CSV, not to {path}")
     return FaceDataset(
-        found, arrays["images"], arrays["targets"], arrays["part"], printable(path), digest, arrays.get("votes")
+        task=found,
+        images=arrays["images"],
+        targets=arrays["targets"],
+        part=arrays["part"],
+        source=printable(path),
+        fingerprint=digest,
+        votes=arrays.get("votes"),
+        class_ids=scheme,
     )
 
 
@@ -149,10 +159,19 @@ def _task_of(path: Path, header: list[str]) -> Task:
         return "keypoints"
     if {"emotion", "pixels"} <= lower:
         return "emotion"
-    shown = ", ".join(sorted(names))[:80] or "nothing"
-    raise DataError(
-        f"{path}, row 1: the columns are {shown}; expected Kaggle's 30 coordinates and Image, or emotion and pixels"
-    )
+    shown = printable(", ".join(sorted(names)))[:80] or "nothing"
+    raise DataError(f"{path}, row 1: the columns are {shown}; {_advice(lower)}")
+
+
+def _advice(columns: set[str]) -> str:
+    """What to do with a file that holds no labelled faces, by its columns in lower case."""
+    if "pixels" in columns:
+        return "Kaggle's test.csv has no labels; give train.csv, fer2013.csv or icml_face_data.csv"
+    if {"neutral", "contempt", "nf"} <= columns:
+        return "these are FER+'s votes: give data.train=fer2013.csv data.vote_file=FILE"
+    if "rowid" in columns:
+        return "this is a table for: emotion-ai predict --kaggle test.csv IdLookupTable.csv --csv submission.csv"
+    return "expected Kaggle's 30 coordinates and Image, or emotion and pixels"
 
 
 def _parse_keypoints(path: Path) -> Arrays:
@@ -169,79 +188,84 @@ def _parse_keypoints(path: Path) -> Arrays:
         for line, cells in lines:
             images.append(parse_pixels(path, line, "Image", cells[columns["Image"]], CROP_SIZE))
             points.append([parse_coordinate(path, line, name, cells[columns[name]]) for name in present])
+            _check_pixels_of_crop(path, line, points[-1])
     _check_rows(path, images)
+    _check_levels(path, images)
     targets = np.full((len(images), len(KEYPOINTS), 2), np.nan, np.float32)  # test.csv has no points
     if present:
         targets[:] = np.array(points, np.float32).reshape(-1, len(KEYPOINTS), 2)
         targets[np.isnan(targets).any(2)] = np.nan
+        _check_centre(path, targets)
     return {"images": np.stack(images), "targets": targets, "part": np.full(len(images), "", "U11")}
+
+
+def _check_pixels_of_crop(path: Path, row: int, coordinates: list[float]) -> None:
+    """Rejects coordinates that are not in pixels of the 96x96 image."""
+    known = [value for value in coordinates if value == value]  # without NaN
+    if not known:
+        return
+    low, high = min(known), max(known)
+    if len(known) >= 6 and low >= -1.5 and high <= 1.5:
+        raise DataError(
+            f"{path}, row {row}: the coordinates lie between {low:g} and {high:g}, so they seem to be normalised; "
+            "convert them to pixels of the 96x96 image"
+        )
+    if low < -_FAR_PX or high > CROP_SIZE + _FAR_PX:
+        far = low if low < -_FAR_PX else high
+        raise DataError(
+            f"{path}, row {row}: the coordinate {far:g} is far outside the 96x96 image; convert to its pixels, or "
+            "correct the row"
+        )
+
+
+def _check_centre(path: Path, points: NDArray[np.float32]) -> None:
+    known = points[~np.isnan(points).any(2)]
+    if not len(known):
+        return
+    x, y = known.mean(0)
+    if not 8 <= min(x, y) <= max(x, y) <= CROP_SIZE - 8:
+        raise DataError(
+            f"{path}: the mean of all points is ({x:.1f}, {y:.1f}), so they are no pixels of the 96x96 image, "
+            "whose centre is (47.5, 47.5); convert them"
+        )
+
+
+def _check_levels(path: Path, images: list[NDArray[np.uint8]]) -> None:
+    if max(image.max() for image in images) == 1:
+        raise DataError(f"{path}: no pixel is above 1, so pixels seem to lie in 0-1; multiply them by 255 and round")
 
 
 def _parse_emotion(path: Path) -> Arrays:
     images: list[NDArray[np.uint8]] = []
     ids: list[int] = []
+    named: list[bool] = []
     parts: list[str] = []
     with open_table(path) as (header, lines):
         columns = {name.strip().lower(): index for index, name in enumerate(header)}
-        usage = columns.get("usage")
+        usage, side = columns.get("usage"), FER_SIDE
         for line, cells in lines:
-            label = parse_integer(path, line, "emotion", cells[columns["emotion"]])
-            if not 0 <= label <= 6:
-                raise DataError(f"{path}, row {line}, column emotion: unknown class id {label}; ids are 0-6 (or 0-4)")
+            label, is_name = parse_label(path, line, cells[columns["emotion"]])
+            if named and is_name != named[0]:
+                raise DataError(f"{path}, row {line}, column emotion: names and ids are mixed; use one of them")
             part = "" if usage is None else cells[usage].strip()
             if usage is not None and part not in PARTS:
                 raise DataError(
                     f"{path}, row {line}, column Usage: {part!r} is none of {', '.join(PARTS)}; correct the row"
                 )
+            image = parse_pixels(path, line, "pixels", cells[columns["pixels"]], side, any_size=not images)
+            side = len(image)  # that of the first row
             ids.append(label)
+            named.append(is_name)
             parts.append(part)
-            images.append(parse_pixels(path, line, "pixels", cells[columns["pixels"]], FER_SIDE))
+            images.append(image if side == FER_SIDE else np.rint(resize_to_crop(image)).astype(np.uint8))
     _check_rows(path, images)
-    return {"images": np.stack(images), "targets": np.array(ids, np.int64), "part": np.array(parts, "U11")}
-
-
-def _load_votes(path: Path, faces: Path, parts: NDArray[np.str_]) -> NDArray[np.float32]:
-    """Shares of FER+'s annotators, float32 (N, 5), for the rows of FER2013.
-
-    Joined by position within each Usage, because some image names are missing (Barsoum et al. 2016, arXiv:1608.01041).
-    """
-    found: dict[str, list[list[int]]] = {}
-    with open_table(path) as (header, lines):
-        columns = {name.strip(): index for index, name in enumerate(header)}
-        if missing := [name for name in ("Usage", *_FERPLUS) if name not in columns]:
-            raise DataError(f"{path}: lacks the column {', '.join(missing)}; give FER+'s fer2013new.csv")
-        for line, cells in lines:
-            counts = [parse_integer(path, line, name, cells[columns[name]]) for name in _FERPLUS]
-            if min(counts) < 0 or sum(counts) == 0:
-                raise DataError(f"{path}, row {line}: its votes are {counts}, expected counts; correct the row")
-            found.setdefault(cells[columns["Usage"]].strip(), []).append(counts)
-    shares = np.zeros((len(parts), len(EMOTIONS)), np.float32)
-    for part in np.unique(parts):
-        rows, table = parts == part, np.array(found.get(str(part), []), np.float32).reshape(-1, len(_FERPLUS))
-        if rows.sum() != len(table):
-            raise DataError(f"{path}: votes on {len(table)} faces of {part or 'no Usage'}, {faces} has {rows.sum()}")
-        shares[rows] = table[:, : len(EMOTIONS)] / table.sum(1, keepdims=True)
-    return shares
-
-
-def _five_classes(path: Path, arrays: Arrays, labels: str, votes: NDArray[np.float32] | None) -> Arrays:
-    ids = arrays["targets"]
-    if labels == "auto":
-        labels = "five" if not (arrays["part"] != "").any() and ids.max() < len(EMOTIONS) else "fer7"
-        _notice(path, f"data.labels=auto reads {_CHOICE[labels]}")
-    if labels == "five":
-        if ids.max() >= len(EMOTIONS):
-            raise DataError(f"{path}: has the class id {ids.max()}, so it has more than five; use data.labels=fer7")
-        return arrays if votes is None else arrays | {"votes": votes}
-    table = np.full(7, -1, np.int64)
-    table[list(FER7_TO_FIVE)] = list(FER7_TO_FIVE.values())
-    keep = table[ids] >= 0
-    if not keep.any():
-        raise DataError(f"{path}: has only faces of fear and neutral, which are left out; give a file with the others")
-    if votes is not None:
-        keep |= votes.sum(1) >= 0.5
-        arrays = arrays | {"votes": votes}
-    return {name: values[keep] for name, values in (arrays | {"targets": table[ids]}).items()}
+    _check_levels(path, images)
+    return {
+        "images": np.stack(images),
+        "targets": np.array(ids, np.int64),
+        "part": np.array(parts, "U11"),
+        "named": np.array(named),
+    }
 
 
 def _check_rows(path: Path, rows: Collection[Any]) -> None:

@@ -1,6 +1,6 @@
 """From data settings to the three splits: train, val (for every choice) and test (reported, never chosen by)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ import numpy as np
 from emotion_ai.contract import Task
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.duplicates import Rows, common_groups, duplicate_groups, folds, grouped_split
+from emotion_ai.data.folders import split_folder
 from emotion_ai.data.loaders import load
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
@@ -88,6 +89,7 @@ def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
 
     The test split is the file `data.test`; else PublicTest, where the source has a Usage column; else a fold, or the
     last share of `data.split`. `val` is a share of the training rows, duplicates kept together, or the file `data.val`.
+    A folder with train, val and test is used as it is.
     Training faces with the pixels of a test face are left out.
 
     Raises:
@@ -102,26 +104,30 @@ def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
         faces = synthetic_faces(data.count, seed).faces(task)
     else:
         faces = load(data.train, task, data.labels, data.vote_file)
-    faces = _annotated(faces)
+    faces = _annotated(faces, "data.train")
     if data.test is not None:
-        test = _separate(data.test, task, data, seed + 1)
+        test = _separate("data.test", data.test, data, seed + 1, faces)
         if isinstance(data.val, str):
-            return _from_files(faces, _separate(data.val, task, data, seed + 2), test)
+            return _from_files(faces, _separate("data.val", data.val, data, seed + 2, faces), test)
         return _with_test(faces, test, common_groups(faces.images, test.images), data.val, seed, "separate file")
     groups = duplicate_groups(faces.images)
     assert not isinstance(data.val, str)  # DataConfig refuses it
     parts = set(faces.part) - {""}
     if parts and data.split is None and data.folds is None:
         if not {"Training", "PublicTest"} <= parts:
-            given = ", ".join(sorted(parts))
-            raise ConfigError(f"{data.train}: has the parts {given} only; give data.test or data.split")
+            raise _without_official_split(data.train, parts)
+        if "PrivateTest" in parts and Path(data.train).is_dir():
+            if data.val != VAL_SHARE:
+                raise ConfigError(f"data.val={data.val}: {data.train} has a val folder; leave data.val out")
+            rows = [np.flatnonzero(faces.part == part) for part in ("Training", "PublicTest", "PrivateTest")]
+            return replace(_from_files(*(faces[part] for part in rows)), how="folders train, val, test")
         training, public = (np.flatnonzero(faces.part == part) for part in ("Training", "PublicTest"))
         how = "Usage: Training, PublicTest"
         return _with_test(faces[training], faces[public], [groups[training], groups[public]], data.val, seed, how)
     if data.folds is not None:
-        rows = folds(groups, data.folds, seed)
-        rest = np.concatenate([r for index, r in enumerate(rows) if index != data.fold])
-        fold = rows[data.fold]
+        fold_rows = folds(groups, data.folds, seed)
+        rest = np.concatenate([r for index, r in enumerate(fold_rows) if index != data.fold])
+        fold = fold_rows[data.fold]
         how = f"fold {data.fold} of {data.folds}"
         return _with_test(faces[rest], faces[fold], [groups[rest], groups[fold]], data.val, seed, how)
     shares = list(data.split or (0.9 - data.val, data.val, 0.1))
@@ -129,16 +135,38 @@ def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
     return DataSplits(faces[first], faces[second], faces[third], f"random split {shares}")
 
 
-def _separate(source: str, task: Task, data: DataConfig, seed: int) -> FaceDataset:
+def _separate(setting: str, source: str, data: DataConfig, seed: int, train: FaceDataset) -> FaceDataset:
     """The faces of a validation or test file; synthetic ones come from another seed than the training faces."""
     if source == SYNTHETIC:
-        return _annotated(synthetic_faces(max(data.count // 10, 1), seed).faces(task))
-    return _labelled(load(source, task, data.labels))
+        return _annotated(synthetic_faces(max(data.count // 10, 1), seed).faces(train.task), setting)
+    faces = load(source, train.task, data.labels, beside=train.class_ids)
+    if faces.fingerprint == train.fingerprint:
+        raise ConfigError(f"{setting}={source}: is the training data itself; leave it out to split {data.train}")
+    if Path(source).is_dir() and "Training" in faces.part:
+        raise ConfigError(
+            f"{setting}={source}: has training faces, too; give one split: {setting}={split_folder(source, 'test')}"
+        )
+    return _labelled(_annotated(faces, setting))
 
 
-def _annotated(faces: FaceDataset) -> FaceDataset:
+def _without_official_split(source: str, parts: set[str]) -> ConfigError:
+    if Path(source).is_dir() and parts == {"Training", "PrivateTest"}:
+        train, test = (split_folder(source, split) for split in ("train", "test"))
+        return ConfigError(f"{source}: has the folders train and test; give data.train={train} data.test={test}")
+    return ConfigError(f"{source}: has the parts {', '.join(sorted(parts))} only; give data.test or data.split")
+
+
+def _annotated(faces: FaceDataset, setting: str) -> FaceDataset:
     """Keypoint faces with at least one point."""
-    return faces[np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))] if faces.task == "keypoints" else faces
+    if faces.task != "keypoints":
+        return faces
+    rows = np.flatnonzero(~np.isnan(faces.targets).all((1, 2)))
+    if len(rows) == 0:
+        raise ConfigError(
+            f"{setting}={faces.source}: has no keypoints, as Kaggle's test.csv; train on training.csv, and "
+            "predict this file with: emotion-ai predict --kaggle test.csv IdLookupTable.csv --csv submission.csv"
+        )
+    return faces[rows]
 
 
 def _labelled(faces: FaceDataset) -> FaceDataset:

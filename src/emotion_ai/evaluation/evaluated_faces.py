@@ -41,7 +41,7 @@ def evaluated_faces(cfg: DictConfig) -> EvaluatedFaces:
     if cfg.data.path == SYNTHETIC:
         faces = synthetic_faces(_SYNTHETIC_COUNT, cfg.seed).faces(cfg.task.name)
     else:
-        faces = load(cfg.data.path, cfg.task.name, cfg.data.labels)
+        faces = load(cfg.data.path, cfg.task.name, cfg.data.labels, beside="")
     training = faces.images[faces.part == "Training"]
     if cfg.data.part is not None:
         parts = ", ".join(sorted(set(faces.part) - {""})) or "no parts"
