@@ -10,8 +10,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from emotion_ai.contract import TASKS
-from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.errors import CheckpointError, ConfigError, DataError
 from emotion_ai.evaluation.statistics import t_interval
+from emotion_ai.files import locked_folder
 from emotion_ai.studies import ablations as module
 from emotion_ai.studies.ablations import BASE, BEGIN, END, ablations
 from emotion_ai.studies.cross_validation import cross_validate
@@ -71,6 +72,40 @@ def test_cross_validation_tests_every_face_once(task: Any, tmp_path: Path, train
     assert trained[2:] == [tmp_path / "fold-1"]
     with pytest.raises(ConfigError, match=r"made with epochs=1; delete its folder or give another out"):
         cross_validate(config("train", *arguments, "epochs=2"))
+
+
+def test_a_series_that_was_moved_is_continued_where_it_lies_now(tmp_path: Path, trained: list[Path]) -> None:
+    arguments = ["task=keypoints", *QUICK, "epochs=1", "data.folds=2", "logger=none"]
+    pooled = cross_validate(config("train", *arguments, f"out={tmp_path / 'first'}"))
+    (tmp_path / "first").rename(tmp_path / "moved")
+    moved = config("train", *arguments, f"out={tmp_path / 'moved'}")
+    assert cross_validate(moved) == pytest.approx(pooled)
+    assert len(trained) == 2
+    assert not (tmp_path / "first").exists()
+    (tmp_path / "moved" / "fold-1" / "network.safetensors").unlink()
+    assert cross_validate(moved) == pytest.approx(pooled)
+    assert trained[2:] == [tmp_path / "moved" / "fold-1"]
+    with locked_folder(tmp_path / "moved"), pytest.raises(ConfigError, match="another process writes to this folder"):
+        cross_validate(moved)
+    record = tmp_path / "moved" / "fold-0" / "run.json"
+    text = record.read_text()
+    other = json.loads(text)
+    other["data"]["test"]["fingerprint"] = "of another file with this name"
+    damaged = {
+        json.dumps(other): "its test split was another one",
+        "[1]": "holds a list",
+        text[:200]: "not a readable record of a run",
+        "[" * 9999: "not a readable record",
+        '{"metrics": [1]}': "metrics must be a table",
+        '{"config": 3}': "config",
+        '{"data": {"train": 1}}': "data",
+        "\udc80": "not a readable record",
+    }
+    for content, message in damaged.items():
+        record.write_bytes(content.encode("utf-8", "surrogateescape"))
+        with pytest.raises((CheckpointError, ConfigError), match=message) as refused:
+            cross_validate(moved)
+        assert str(record) in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +169,15 @@ def test_ablations_pair_by_seed_and_resume(tmp_path: Path, trained: list[Path], 
     assert "Do not quote" in table
     assert "Left out: SGD; FER+ votes, without fer2013new.csv" in table
     assert "SGD" not in rows["emotion"]
-    assert ablations("quick", None, tmp_path) == rows
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert ablations("quick", None, moved) == rows
     assert len(trained) == 8
+    with locked_folder(moved), pytest.raises(ConfigError, match="another process writes to this folder"):
+        ablations("quick", None, moved)
+    record = moved / "emotion" / "base" / "seed-1" / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"metrics": {}}))
+    with pytest.raises(CheckpointError, match=r"seed-1/run.json: has no val/accuracy"):
+        ablations("quick", None, moved)
 
 
 def test_the_full_table_is_written_between_its_markers_alone(

@@ -39,7 +39,7 @@ def run_stage(config: str, module: str, function: str) -> None:
             raise
 
     def note(text: str) -> None:
-        if "LOCAL_RANK" not in os.environ:  # one of several processes speaks
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one of several processes speaks
             Console(stderr=True, soft_wrap=True).print(f"note: {text}", highlight=False)
 
     arguments, notice = overrides.prepare(original[2:])

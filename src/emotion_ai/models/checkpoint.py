@@ -68,6 +68,8 @@ def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
         raise CheckpointError(f"{path}: has another crop size, other points or other classes; train it again")
     try:
         spec = ModelSpec(**saved.spec)
+        if sum(spec.encoder.get("depths", [])) > len(saved.state):  # rather than build a billion blocks
+            raise ValueError(f"depths={spec.encoder['depths']} with {len(saved.state)} tensors")
         with torch.device("meta"):  # settings that do not fit cost no memory
             _check_shapes(FaceNetwork.from_spec(spec), saved.state)
         network = FaceNetwork.from_spec(spec)

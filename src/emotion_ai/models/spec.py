@@ -1,5 +1,6 @@
 """What a network is built from: the "network" entry of a checkpoint."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ class ModelSpec:
         mean, std: of the training pixels, 0-255.
 
     Raises:
-        ConfigError: unknown task.
+        ConfigError: unknown task, or a number that is none.
     """
 
     task: Task
@@ -33,6 +34,12 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ConfigError(f"unknown task {self.task!r}; choose one of {', '.join(TASKS)}")
+        for name in ("dropout", "mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise ConfigError(f"{name} must be a number, got {value!r}")
+        if self.std <= 0:
+            raise ConfigError(f"std must be above 0, got {self.std}; the training pixels are all alike")
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; keys in a fixed order."""

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -132,8 +133,15 @@ def _lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         # the arrays are in memory: there is no loader whose workers could be more; callbacks of older versions
         warnings.filterwarnings("ignore", ".*(num_workers|treespec|is not empty|need to be provided).*")
+        show = threading.excepthook
+        # TensorBoard's thread ends when the disk is full; its error is raised again here by the next value to be logged
+        threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else show(args)
         try:
             yield
+        except ValueError as error:  # of a logger that takes a full disk for a value of the wrong kind
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from error
+            raise
         except MisconfigurationException as error:
             raise ConfigError(f"Lightning refuses these settings: {error}") from error
         except SIGTERMException as stop:  # exits with 0
@@ -142,3 +150,5 @@ def _lightning() -> Iterator[None]:
             if isinstance(stop.__context__, KeyboardInterrupt):  # exits with 1
                 raise KeyboardInterrupt from stop
             raise
+        finally:
+            threading.excepthook = show
