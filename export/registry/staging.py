@@ -92,8 +92,8 @@ def remove_version(base: Path, version: int) -> None:
             moved.append((part, hidden))
             sync_path(part.parent)
     except BaseException as error:
-        for part, hidden in reversed(moved):
-            os.rename(hidden, part)
+        for before, hidden in reversed(moved):
+            os.rename(hidden, before)
         if isinstance(error, OSError):
             raise ExportError(f"{part}: cannot be removed ({error.strerror}); check the permissions") from error
         raise

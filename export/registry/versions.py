@@ -98,7 +98,7 @@ def prune(base: Path, keep: int, server: WatchedServer | None = None) -> list[in
     Raises:
         ConfigError: `keep` below one.
         ExportError: the server does not serve the remaining versions, and nothing was deleted; or a version cannot be
-            deleted, and it and those above it were not.
+            deleted, and the others were.
         ClientError: the server does not respond.
     """
     if keep < 1:
@@ -116,8 +116,14 @@ def prune(base: Path, keep: int, server: WatchedServer | None = None) -> list[in
             for config in configs:
                 for number in config.versions:
                     server.wait_available(config.name, number)
+        refused = []
         for number in doomed:
-            remove_version(base, number)
+            try:
+                remove_version(base, number)
+            except ExportError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
     return doomed
 
 
