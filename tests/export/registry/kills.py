@@ -210,7 +210,7 @@ def _visible(base: Path) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
-    os.fsync = lambda _: None  # a killed process loses nothing that it has written
+    os.fsync = lambda fd: None  # a killed process loses nothing that it has written
     for name in COMMANDS:
         own = Path(sys.argv[1]) / name
         own.mkdir()
