@@ -1,5 +1,6 @@
 import json
 import re
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from emotion_ai.evaluation.evaluated_faces import seen_in_training
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.robustness import _APPEARANCE, robustness
 from emotion_ai.evaluation.stage import evaluate
+from emotion_ai.files import locked_folder
 from emotion_ai.models import FaceNetwork, bundled, save_network
 from emotion_ai.provenance import DataRecord, RunRecord, SplitRecord
 
@@ -241,3 +243,27 @@ def test_the_bundled_weights_match_their_cards(
     assert found
     assert value == pytest.approx(float(found[1]), abs=1e-3)
     assert ("FER+ votes (MIT licence)" in card) == (task == "emotion")  # all training data are named
+
+
+def test_an_evaluation_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Path, checkpoint: Save) -> None:
+    out = tmp_path / "out"
+    arguments = ["task=emotion", f"checkpoint={checkpoint('emotion')}", f"out={out}", f"card={out / 'card.md'}"]
+    out.mkdir()
+    before = {name: name.encode() for name in (*FILES, "card.md")}
+    for name, content in before.items():
+        (out / name).write_bytes(content)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # enough for all but the page
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            evaluate(config(*arguments))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.value.filename == str(out / "report.html")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_only_one_process_evaluates_into_a_folder(tmp_path: Path, checkpoint: Save) -> None:
+    with locked_folder(tmp_path / "out"), pytest.raises(ConfigError, match="another process writes to this folder"):
+        evaluate(config("task=emotion", f"checkpoint={checkpoint('emotion')}", f"out={tmp_path / 'out'}"))
+    assert not list((tmp_path / "out").iterdir())

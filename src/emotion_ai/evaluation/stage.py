@@ -1,6 +1,7 @@
 """The evaluation stage: a plain function of a config."""
 
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +80,17 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         tables=tuple(tables),
         command=_command(cfg),
     )
-    out = Path(cfg.out)
-    with atomic_path(out / "predictions.npz") as partial, partial.open("wb") as stream:
-        np.savez(stream, predictions=predictions, targets=faces.targets)
-    write_json(out / "report.json", report.as_dict())
-    write_page(out / "report.html", report, results.figures, record.as_dict())
-    written = [out / name for name in ("predictions.npz", "report.json", "report.html")]
+    written = [Path(cfg.out) / name for name in ("predictions.npz", "report.json", "report.html")]
     if cfg.card is not None:
-        write_text(Path(cfg.card), model_card(report, record))
         written.insert(0, Path(cfg.card))
+    with ExitStack() as stack:  # all files are of this evaluation, or none
+        *card, arrays, values, page = (stack.enter_context(atomic_path(path)) for path in written)
+        with arrays.open("wb") as stream:
+            np.savez(stream, predictions=predictions, targets=faces.targets)
+        write_json(values, report.as_dict())
+        write_page(page, report, results.figures, record.as_dict())
+        for path in card:
+            write_text(path, model_card(report, record))
     print_report(report, written)
     return {name: estimate.value for name, estimate in report.summary.items()}
 
