@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,7 +40,10 @@ from emotion_ai.web.session import (
     in_shown_pixels,
     with_threshold,
 )
+from emotion_ai.web.store import Store
 from emotion_ai.web.version_info import Parity, read_version_info
+from tests.web.conftest import start, stop
+from tests.web.load import Load
 
 PASSES = 2
 """Requests for predictions per photo: faces are read, cropped again where their keypoints lie, and read again."""
@@ -272,6 +276,46 @@ def test_activation_maps_come_from_the_checkpoint_of_the_version(session: ModelS
     assert (maps.max((1, 2)) > 0.9).all()
     assert render.result(detected, readings, maps=maps).count("<figcaption>Activation map for Sad") == 4
     assert "Activation map" not in render.result(detected, readings)
+
+
+def test_a_large_photo_is_kept_small(session: ModelSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = detect(examples()["A group"])
+    monkeypatch.setattr("emotion_ai.web.session.MAX_KEPT_PX", whole.gray.size // 3)
+    small = detect(examples()["A group"])
+    assert small.gray.size <= whole.gray.size // 3
+    assert small.nbytes <= small.gray.size * 4
+    assert len(small.faces) == len(whole.faces)
+    for one, other in zip(session.read(whole).faces, session.read(small).faces, strict=True):
+        assert np.abs(one.points - other.points).mean() < 0.05 * one.box.size, "in pixels of the photo"
+        assert small.crop(other).shape[0] == pytest.approx(one.box.size * small.gray_scale, rel=0.2)
+
+
+def test_a_store_keeps_one_value_of_each_owner_within_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, now = Store[str](max_bytes=10, seconds=5), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    store.put("a", "one", 4)
+    store.put("a", "two", 4)
+    store.put("b", "three", 4)
+    assert (store.get("a"), store.get("b"), store.total) == ("two", "three", 8)
+    store.put("c", "four", 4)
+    assert (store.get("a"), store.get("b"), store.total) == (None, "three", 8), "the oldest gives way"
+    store.put("d", "too large", 11)
+    assert (store.get("d"), store.total) == (None, 0)
+    store.put("e", "five", 4)
+    now[0] += 5
+    store.drop_expired()
+    assert (store.get("e"), store.total) == (None, 0)
+
+
+def test_memory_stays_flat_while_pictures_are_read(stub: StubServer) -> None:
+    site = start("--server", f"http://127.0.0.1:{stub.server_port}")
+    Load(site.url, users=4).run(4, site.process.pid)  # threads and buffers reach their size
+    load = Load(site.url, users=4)
+    memory = [megabytes for _, megabytes in load.run(5, site.process.pid)]
+    assert load.errors == []
+    assert load.pictures >= 4
+    assert memory[-1] - memory[0] < 60
+    stop(site)
 
 
 def test_messages_are_escaped() -> None:

@@ -15,7 +15,7 @@ from emotion_ai.web.uploads import Uploads
 STATE_SECONDS = 900
 """How long a window's faces are kept."""
 
-_KEPT_BYTES = 512 * 2**20  # of the pictures of all windows
+_KEPT_BYTES = 256 * 2**20  # of the pictures of all windows
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """Of every event: the page has no public API."""

@@ -23,7 +23,7 @@ STATUS_SECONDS = 4.0
 """Time between two checks of the server."""
 
 
-MAX_WINDOWS = 200
+MAX_WINDOWS = 64
 """Windows of which Gradio remembers what they show; the oldest are forgotten."""
 
 MAX_WAITING = 100
