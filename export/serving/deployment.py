@@ -1,4 +1,4 @@
-"""The folder `deployment/` beside the models: batching, monitoring, Compose, Kubernetes, nginx, and a README."""
+"""The folder `deployment/` beside the models: how to run, monitor and call the server, and a README."""
 
 import json
 import shlex
@@ -17,9 +17,13 @@ from emotion_ai_export.registry.publish import CONTAINER_BASE, check_target
 from emotion_ai_export.registry.warmup import BATCHES
 from emotion_ai_export.serving.engines import IMAGE
 from emotion_ai_export.serving.flags import CPUS, runtime_flags
+from emotion_ai_export.serving.openapi import openapi
 
 FOLDER = "deployment"
-FILES = ("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "nginx.conf", "README.md")
+RENDERED = (
+    *("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "nginx.conf", "README.md"),
+)
+FILES = (*RENDERED, "openapi.json")
 TEMPLATES = Path(__file__).with_name("templates")
 METRICS_PATH = "/monitoring/prometheus/metrics"
 SERVER_MEMORY = 2048  # MiB besides the models; the embedded server takes 1.2 GiB with one version, 1.6 with two
@@ -115,7 +119,8 @@ def _render(base: Path, target: str, cpus: int) -> dict[str, str]:
         "user": USER,
     }
     templates = _environment()
-    return {name: templates.get_template(name).render(values) for name in FILES}
+    texts = {name: templates.get_template(name).render(values) for name in RENDERED}
+    return texts | {"openapi.json": json.dumps(openapi(), indent=2) + "\n"}
 
 
 def _environment() -> Environment:
