@@ -1,7 +1,8 @@
 """`FaceReader`: reads faces with PyTorch, without a server; needs the extra [train]."""
 
+import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,10 +25,21 @@ except ModuleNotFoundError as error:
 _BATCH = 64
 
 
+def _after_fork() -> None:
+    torch.set_num_threads(1)  # PyTorch would wait for ever for threads that stayed in the first process
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class FaceReader:
     """Reads faces with a keypoint and an emotion network, on the device of the first.
 
     A GPU's results differ from the CPU's in the last digits, more so with TF32 (PyTorch's default for convolutions).
+
+    A reader cannot be used after `os.fork`, because PyTorch's threads stay in the first process: its methods raise
+    ConfigError there. Create it in the new process, where PyTorch then uses one thread, or start processes by spawn.
 
     Args:
         keypoints: a network for keypoints.
@@ -39,7 +51,7 @@ class FaceReader:
     """
 
     def __init__(self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float = 0.0) -> None:
-        self._networks = (keypoints, emotion)
+        self._networks, self._process = (keypoints, emotion), os.getpid()
         self.uncertain_below = check_threshold(uncertain_below)
 
     @classmethod
@@ -74,12 +86,23 @@ class FaceReader:
             uncertain_below = classifier.record.uncertain_below
         return cls(points.network.to(place), classifier.network.to(place), uncertain_below)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _process=os.getpid())
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise ConfigError(
+                "a FaceReader cannot be used after a fork; create it in the new process, or start processes by spawn"
+            )
+
     def read_crops(self, images: Crops) -> CropReadings:
         """Keypoints, their standard deviations, and probabilities of crops, of any size, in their order.
 
         Raises:
             ImageError: a crop is not gray, uint8 (H, W).
+            ConfigError: the reader is used after a fork.
         """
+        self._check_process()
         images = check_crops(images)
         if not images:
             none = np.zeros((0, len(KEYPOINTS), 2), np.float32)
@@ -103,7 +126,9 @@ class FaceReader:
         Raises:
             ImageError: the photo cannot be decoded.
             NoFaceError: it shows no face.
+            ConfigError: the reader is used after a fork.
         """
+        self._check_process()
         return read_photo(photo, self)
 
 

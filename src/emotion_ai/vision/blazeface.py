@@ -91,6 +91,17 @@ def _interpreter() -> Any:
     return interpreter
 
 
+def _after_fork() -> None:
+    """Starts afresh: another thread may have held the lock, and the interpreter, when the process was forked."""
+    global _lock
+    _lock = Lock()
+    _interpreter.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences the process's stderr, where LiteRT announces its delegate without an option against it."""
