@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import resource
 from dataclasses import replace
@@ -267,3 +268,11 @@ def test_only_one_process_evaluates_into_a_folder(tmp_path: Path, checkpoint: Sa
     with locked_folder(tmp_path / "out"), pytest.raises(ConfigError, match="another process writes to this folder"):
         evaluate(config("task=emotion", f"checkpoint={checkpoint('emotion')}", f"out={tmp_path / 'out'}"))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_data_file_whose_name_is_not_utf_8(tmp_path: Path, checkpoint: Save) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.csv")
+    file.write_text("emotion,pixels,Usage\n" + "".join(f"{i % 5},{f'{i} ' * 2304},PublicTest\n" for i in range(20)))
+    evaluate(config("task=emotion", f"checkpoint={checkpoint('emotion')}", f"data.path='{file}'", f"out={tmp_path}"))
+    assert r"\udcff.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "report.json").read_text())["summary"]

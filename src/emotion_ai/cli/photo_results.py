@@ -44,7 +44,8 @@ class JsonList:
 class TerminalTable:
     """A table with a row for each face, printed when the context ends if any photo was read."""
 
-    def __init__(self) -> None:
+    def __init__(self, stderr: bool = False) -> None:
+        self._console = Console(stderr=stderr)
         self._read: list[tuple[str, list[FaceReading]]] = []
 
     def __enter__(self) -> "TerminalTable":
@@ -52,7 +53,7 @@ class TerminalTable:
 
     def __exit__(self, *_: object) -> None:
         if self._read:
-            Console().print(self._table())
+            self._console.print(self._table())
 
     def add(self, path: Path, result: Result) -> None:
         if isinstance(result, list):

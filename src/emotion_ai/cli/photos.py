@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,8 @@ def _check(options: PredictOptions) -> None:
         raise ConfigError("give either photos, or --watch FOLDER")
     if options.fps is not None and (options.watch or not 0 < options.fps < math.inf):
         raise ConfigError(f"--fps must be a frame rate above 0, for photos without --watch, got {options.fps:g}")
+    if options.csv and (options.json or options.watch) and _is_stdout(options.csv):
+        raise ConfigError(f"--csv {options.csv}: --json and --watch print there as well; choose a file")
     if options.timeout is not None and not 0 <= options.timeout < math.inf:
         raise ConfigError(f"--timeout must be seconds, 0 or more, got {options.timeout:g}")
     served = (options.model, options.signature, options.version, options.label)
@@ -179,7 +182,8 @@ def predict(options: PredictOptions, reader: PhotoReader) -> int:
             if len(pending) < len(found.photos):
                 done = len(found.photos) - len(pending)
                 _note(f"{table.path}: has {done} of the {len(found.photos)} photos already, which are not read again")
-        shown: JsonList | TerminalTable = JsonList() if options.json else TerminalTable()
+        on_stderr = options.csv is not None and _is_stdout(options.csv)
+        shown: JsonList | TerminalTable = JsonList() if options.json else TerminalTable(on_stderr)
         stack.enter_context(shown)
         progress = stack.enter_context(_progress(len(pending)))
         run = _Run(options, reader, table, shown, progress)
@@ -291,6 +295,13 @@ def _open_table(path: Path | None, stack: contextlib.ExitStack) -> PhotoTable | 
         return None
     make_folder(path.parent)
     return stack.enter_context(PhotoTable(path))
+
+
+def _is_stdout(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
 
 
 def _note(text: str) -> None:

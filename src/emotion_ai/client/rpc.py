@@ -47,6 +47,7 @@ class GrpcTransport:
             ("grpc.max_send_message_length", MAX_REQUEST),
             ("grpc.enable_http_proxy", int(not connection.local)),
             ("grpc.enable_retries", 1),
+            ("grpc.max_reconnect_backoff_ms", 5000),  # the default of 120 s is longer than an outage is waited for
             ("grpc.service_config", json.dumps(_service_config(connection.retries))),
         ]
         self._channel = (

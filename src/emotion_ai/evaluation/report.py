@@ -15,6 +15,7 @@ from emotion_ai.contract import Task
 from emotion_ai.evaluation.statistics import Estimate
 from emotion_ai.evaluation.tables import ReportTable
 from emotion_ai.files import write_text
+from emotion_ai.terminal import escaped
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def write_page(path: Path, report: EvaluationReport, figures: Mapping[str, Figur
 <details><summary>Training record of the checkpoint</summary><pre>{escape(json.dumps(record, indent=2))}</pre></details>
 </html>
 """
-    write_text(path, page)
+    write_text(path, escaped(page))  # of a data file's name that is not UTF-8
 
 
 def _tile(name: str, e: Estimate) -> str:

@@ -25,6 +25,7 @@ from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable
 from emotion_ai.evaluation.terminal import print_report
 from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
 from emotion_ai.models import load_network
+from emotion_ai.terminal import escaped
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
@@ -90,7 +91,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         write_json(values, report.as_dict())
         write_page(page, report, results.figures, record.as_dict())
         for path in card:
-            write_text(path, model_card(report, record))
+            write_text(path, escaped(model_card(report, record)))
     print_report(report, written)
     return {name: estimate.value for name, estimate in report.summary.items()}
 
