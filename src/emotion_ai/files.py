@@ -31,7 +31,8 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; the error names `path`.
     """
-    partial = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.partial")
+    start = path.name.encode(errors="ignore")[:64].decode(errors="ignore")  # names have at most 255 bytes
+    partial = path.with_name(f".{start}.{secrets.token_hex(4)}.partial")
     try:
         partial.touch(exist_ok=False)
         yield partial

@@ -47,3 +47,9 @@ def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         write_text(tmp_path / "none" / "a.txt", "text")
     assert missing.value.filename == str(tmp_path / "none" / "a.txt")
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "\N{GRINNING FACE}" * 63, os.fsdecode(b"\xff" * 255)])
+def test_a_name_as_long_as_a_file_system_allows(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

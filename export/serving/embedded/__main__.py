@@ -9,11 +9,19 @@ import sys
 import threading
 from pathlib import Path
 
+from emotion_ai.terminal import escaped
 from emotion_ai_export.serving.embedded import NAME
 
 log = logging.getLogger("emotion_ai_export.serving.embedded")
 
 _GRACE = 30  # seconds to finish open requests
+
+
+class _Lines(logging.Formatter):
+    """Control characters of names and of TensorFlow's texts are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped(super().format(record))
 
 
 def main() -> None:
@@ -25,7 +33,9 @@ def main() -> None:
     parser.add_argument("--poll-seconds", type=float, default=1.0)
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process ends")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format=f"{NAME}: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(f"{NAME}: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if options.until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     # bound before TensorFlow is imported, so a taken port fails at once; nobody can connect until it listens
