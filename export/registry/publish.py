@@ -11,7 +11,7 @@ from pathlib import Path
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.files import read_text, sync_path, write_text
-from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, LAST_FILE, list_versions, whole_versions
+from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, LAST_FILE, MAX_VERSION, list_versions, whole_versions
 from emotion_ai_export.registry.model_config import ModelConfig, read_own_config, replace_config
 from emotion_ai_export.registry.staging import (
     STAGING_PREFIX,
@@ -51,11 +51,13 @@ def next_version(base: Path) -> int:
     """The number after the highest ever used; no number is used twice, even if its version was removed.
 
     Raises:
-        ExportError: the file that keeps that number holds something else.
+        ExportError: the file that keeps that number holds something else, or no number is left.
     """
     number = max([_last_version(base), *(n for model in SERVABLES for n in list_versions(base / model))]) + 1
     while any(os.path.lexists(base / model / str(number)) for model in SERVABLES):
         number += 1
+    if number > MAX_VERSION:
+        raise ExportError(f"{base}: no version number is left after {MAX_VERSION}; publish to another folder")
     return number
 
 
@@ -153,8 +155,11 @@ def check_target(target: str) -> None:
 def _last_version(base: Path) -> int:
     file = base / LAST_FILE
     try:
-        return int(read_text(file, limit=100))
+        number = int(read_text(file, limit=100))
     except FileNotFoundError:
         return 0
     except (OSError, ValueError) as error:
         raise ExportError(f"{file}: holds no version number ({error}); delete it") from error
+    if not 0 <= number <= MAX_VERSION:
+        raise ExportError(f"{file}: holds no version number ({number}); delete it")
+    return number

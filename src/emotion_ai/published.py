@@ -24,7 +24,7 @@ WARMUP_FILE = f"{EXTRA}/tf_serving_warmup_requests"
 MODEL_TASKS: dict[str, tuple[Task, ...]] = {"keypoints": ("keypoints",), "emotion": ("emotion",), "face": TASKS}
 """The networks that each served model holds."""
 
-_MAX_DIGITS = 18  # larger numbers may not fit into the server's int64
+MAX_VERSION = 10**18 - 1  # larger numbers may not fit into the server's int64
 _MAX_HEADER = 10 * 2**20  # bytes; ours have some 10 kB
 
 
@@ -81,4 +81,4 @@ def read_header(checkpoint: Path) -> dict[str, Any]:
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) <= _MAX_DIGITS and name == str(int(name))
+    return name.isascii() and name.isdigit() and len(name) <= len(str(MAX_VERSION)) and name == str(int(name))

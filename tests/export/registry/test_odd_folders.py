@@ -289,6 +289,20 @@ def test_no_number_is_used_twice(base: Path) -> None:
     assert export(base) == 5
 
 
+@pytest.mark.parametrize("content", ["", "x", "-1", "1" + 18 * "0", 100 * "9", "\0", 101 * "1"])
+def test_a_last_number_that_is_none_is_refused(base: Path, content: str) -> None:
+    (base / ".last-version").write_text(content)
+    with pytest.raises(ExportError, match=r"\.last-version: holds no version number .*; delete it"):
+        export(base)
+    assert whole_versions(base) == [1, 2, 3, 4]
+
+
+def test_numbers_end_where_the_server_cannot_follow(base: Path) -> None:
+    (base / ".last-version").write_text(18 * "9")
+    with pytest.raises(ExportError, match="no version number is left"):
+        export(base)
+
+
 def test_names_that_are_no_plain_number_are_no_versions(base: Path) -> None:
     for name in ("007", "9" * 30, "9" * 200, "-1", "1.5", "²", ".8"):
         for model in SERVABLES:
