@@ -26,7 +26,7 @@ from emotion_ai_export.convert.parity import Comparison, ParityReport, Predictor
 from emotion_ai_export.convert.parity_cases import Outputs
 from emotion_ai_export.convert.published_version import PublishedVersion
 from emotion_ai_export.registry.model_config import ModelConfig, render
-from emotion_ai_export.registry.staging import notice_partial_versions
+from emotion_ai_export.registry.staging import damaged_versions
 from emotion_ai_export.serving.engines import server_engine
 from emotion_ai_export.serving.launch import Addresses, running
 
@@ -86,7 +86,7 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
     """
     options = options or VerifyOptions()
     server, grpc, version = options.server, options.grpc, options.version
-    numbers = whole_versions(base)
+    numbers = sorted({*whole_versions(base), *damaged_versions(base)})
     if not numbers or (version is not None and version not in numbers):
         missing = "published versions" if version is None else f"version {version}"
         raise ConfigError(f"{base}: no {missing} there; publish with: emotion-ai export out={base}")
@@ -131,7 +131,6 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
 
 def verify_command(base: Path, options: VerifyOptions, out: Path | None, as_json: bool) -> int:
     """`emotion-ai verify`. Returns the exit code: 0, or 1 if a check fails."""
-    notice_partial_versions(base)
     checks = verify(base, options)
     passes = all(check.passes for check in checks)
     record = {

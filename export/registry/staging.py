@@ -106,8 +106,7 @@ def clean_up(base: Path, quiet: bool = False) -> None:
 
     What cannot be deleted, such as another user's folder, stays: one line on stderr names it.
     """
-    found = [_NUMBERED.match(folder.name) for folder in base.glob(f"{STAGING_PREFIX}*")]
-    for version in sorted({int(number[1]) for number in found if number}):
+    for version in sorted(_unfinished_versions(base)):
         parts = _parts(base, version)
         if len(parts) < len(SERVABLES):
             for part in parts:
@@ -117,6 +116,11 @@ def clean_up(base: Path, quiet: bool = False) -> None:
     for pattern in (f"{STAGING_PREFIX}*", *_UNFINISHED):
         for path in base.glob(pattern):
             _delete(path, quiet)
+
+
+def damaged_versions(base: Path) -> list[int]:
+    """Numbers that only some models have, although no command is publishing or removing them or was killed then."""
+    return sorted(set(partial_versions(base)) - _unfinished_versions(base))
 
 
 def notice(text: str) -> None:
@@ -144,6 +148,11 @@ def _open_lock(base: Path) -> int:
         os.close(descriptor)
         raise ExportError(f"{file}: not a regular file; remove it and try again")
     return descriptor
+
+
+def _unfinished_versions(base: Path) -> set[int]:
+    found = [_NUMBERED.match(folder.name) for folder in base.glob(f"{STAGING_PREFIX}*")]
+    return {int(number[1]) for number in found if number}
 
 
 def _parts(base: Path, version: int) -> list[Path]:

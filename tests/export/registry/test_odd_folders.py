@@ -19,6 +19,7 @@ from emotion_ai.published import list_versions, whole_versions
 from emotion_ai_export.registry.listing import describe_versions
 from emotion_ai_export.registry.model_config import parse, read_config, render
 from emotion_ai_export.registry.publish import next_version, publisher, write_config
+from emotion_ai_export.registry.staging import damaged_versions
 from emotion_ai_export.registry.versions import promote, prune, rollback
 from emotion_ai_export.registry.watched_server import WatchedServer
 from tests.export.registry.kills import export
@@ -280,6 +281,15 @@ def test_parts_of_a_version_are_not_used(base: Path, capsys: pytest.CaptureFixtu
     assert export(base) == 5
     assert [entry.versions for entry in read_config(base)] == [(3, 5)] * 3
     assert prune(base, 1) == [4]
+
+
+def test_a_version_is_damaged_unless_a_command_is_at_work_on_it(base: Path) -> None:
+    shutil.rmtree(base / "face" / "4")
+    shutil.rmtree(base / "face" / "2")
+    (base / ".staging-2-face-00000000").mkdir()
+    assert damaged_versions(base) == [4]
+    promote(base, 1)  # finishes the removal of version 2
+    assert [list_versions(base / model) for model in SERVABLES] == [[1, 3, 4], [1, 3, 4], [1, 3]]
 
 
 def test_no_number_is_used_twice(base: Path) -> None:
