@@ -25,7 +25,9 @@ from emotion_ai.errors import (
     NoFaceError,
     ServerUnreachableError,
 )
-from emotion_ai.models import bundled
+from emotion_ai.models import bundled, load_network, save_network
+from emotion_ai.provenance import RunRecord
+from emotion_ai.published import checkpoint_file
 from emotion_ai.web import backend, render
 from emotion_ai.web.backend import ModelSource
 from emotion_ai.web.examples import examples
@@ -38,6 +40,7 @@ from emotion_ai.web.session import (
     detect,
     differences,
     in_shown_pixels,
+    with_own_threshold,
     with_threshold,
 )
 from emotion_ai.web.store import Store
@@ -48,11 +51,12 @@ from tests.web.load import Load
 PASSES = 2
 """Requests for predictions per photo: faces are read, cropped again where their keypoints lie, and read again."""
 
-PROBABILITIES = {1: [0.1, 0.1, 0.1, 0.6, 0.1], 2: [0.1, 0.1, 0.4, 0.3, 0.1]}
+PROBABILITIES = {1: [0.1, 0.1, 0.1, 0.6, 0.1], 2: [0.1, 0.1, 0.4, 0.3, 0.1], 3: [0.1, 0.1, 0.1, 0.6, 0.1]}
 
 
 class StubServer(ThreadingHTTPServer):
-    """Responds as TensorFlow Serving does: version 1 without deviations, version 2 with them and other keypoints.
+    """Responds as TensorFlow Serving does: version 1 without deviations, version 2 with them and other keypoints,
+    version 3, which is not served by default, with a threshold as well.
 
     Attributes:
         served: the versions, oldest first.
@@ -75,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
             states = [{"version": str(n), "state": "AVAILABLE", "status": {}} for n in reversed(self.server.served)]
             self._respond(200, {"model_version_status": states})
         elif (number := self._number()) is not None:
-            names = ["serving_default", "serving_bytes", *["serving_uncertainty"] * (number == 2)]
+            names = ["serving_default", "serving_bytes"]
+            names += ["serving_uncertainty"] * (number >= 2) + ["serving_full"] * (number == 3)
             signatures = {"signature_def": {name: dict[str, str]() for name in names}}
             spec = {"name": "face", "signature_name": "", "version": str(number)}
             self._respond(200, {"model_spec": spec, "metadata": {"signature_def": signatures}})
@@ -87,9 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         points = np.array(MEAN_FACE)
         points[10] += number
-        row = {"keypoints": points.tolist(), "probabilities": PROBABILITIES[number]}
-        if body["signature_name"] == "serving_uncertainty":
+        row: dict[str, Any] = {"keypoints": points.tolist(), "probabilities": PROBABILITIES[number]}
+        if body["signature_name"] in ("serving_uncertainty", "serving_full"):
             row["deviations"] = np.ones((15, 2)).tolist()
+        if body["signature_name"] == "serving_full":
+            row |= {"expressions": PROBABILITIES[number], "uncertain_below": 0.99}
         self._respond(200, {"predictions": [row] * len(body["instances"])})
 
     def _number(self) -> int | None:
@@ -251,10 +258,24 @@ def test_the_table_has_one_row_per_face(session: ModelSession) -> None:
     assert render.table([]).startswith("face,emotion")
 
 
+def test_the_threshold_is_the_versions_own(session: ModelSession, stub: StubServer, tmp_path: Path) -> None:
+    stub.served.append(3)
+    detected = detect(examples()["Grace Hopper"])
+    (old,), (new,) = (session.read(detected, number).faces for number in ("1", "3"))
+    assert (old.verdict, old.uncertain_below) == ("Happy", 0.0)
+    assert (new.verdict, new.uncertain_below) == ("uncertain", 0.99)
+    for number in (1, 3):
+        file = tmp_path / "face" / str(number) / checkpoint_file("emotion")
+        save_network(load_network("bundled", "emotion")[0], file, RunRecord(calibration={"uncertain_below": 0.9}))
+    for number, threshold in ((1, 0.9), (3, 0.99)):  # a version that serves none has its checkpoint's
+        (face,) = with_own_threshold(session.read(detected, str(number)), tmp_path).faces
+        assert face.uncertain_below == threshold
+
+
 def test_an_emotion_below_the_threshold_is_uncertain(session: ModelSession) -> None:
     detected = detect(examples()["Grace Hopper"])
     readings = session.read(detected, "1")
-    certain, uncertain = (replace(readings, faces=with_threshold(readings.faces, below)) for below in (0.5, 0.7))
+    certain, uncertain = (with_threshold(readings, below) for below in (0.5, 0.7))
     assert "Face 1: Happy 60%" in render.result(detected, certain)
     shown = render.result(detected, uncertain, names=True, ellipses=True)
     assert "Face 1: uncertain" in shown

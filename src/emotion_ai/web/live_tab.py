@@ -9,7 +9,7 @@ from emotion_ai.errors import EmotionAIError
 from emotion_ai.video.smoothing import Smoother
 from emotion_ai.web import render
 from emotion_ai.web.components import PRIVATE, STATE_SECONDS, PageContext, picture_input, version_dropdown
-from emotion_ai.web.session import detect, with_threshold
+from emotion_ai.web.session import detect, with_own_threshold, with_threshold
 
 FRAME_SECONDS = 0.15
 """Shortest time between two frames."""
@@ -23,10 +23,10 @@ class LiveTab:
 
     Args:
         context: of the page.
-        threshold: the slider of the abstention threshold.
+        threshold: the inputs of the abstention threshold: whether it is the version's own, and another one.
     """
 
-    def __init__(self, context: PageContext, threshold: gr.Slider) -> None:
+    def __init__(self, context: PageContext, threshold: tuple[gr.Checkbox, gr.Slider]) -> None:
         self._context = context
         smoother = gr.State(None, time_to_live=STATE_SECONDS)
         with gr.Column(scale=2, min_width=300):
@@ -37,7 +37,7 @@ class LiveTab:
             result = gr.HTML(hint, elem_id="live")
         camera.stream(
             self.read,
-            [camera, smoother, self.choice, threshold],
+            [camera, smoother, self.choice, *threshold],
             [result, smoother],
             show_progress="hidden",
             stream_every=FRAME_SECONDS,
@@ -47,7 +47,7 @@ class LiveTab:
         )
 
     def read(
-        self, content: bytes | None, smoother: Smoother | None, choice: str, threshold: float
+        self, content: bytes | None, smoother: Smoother | None, choice: str, own: bool, other: float
     ) -> tuple[Any, Smoother]:
         """Reads one frame."""
         smoother = smoother or Smoother()
@@ -59,5 +59,7 @@ class LiveTab:
             readings = self._context.session.read(detected, choice)
         except EmotionAIError as error:
             return render.error_notice(error), smoother
-        faces = smoother(with_threshold(readings.faces, threshold), time.monotonic())
+        models = self._context.source.models
+        readings = with_own_threshold(readings, models) if own else with_threshold(readings, other)
+        faces = smoother(readings.faces, time.monotonic())
         return render.frame(detected, faces, readings.version, time.perf_counter() - started), smoother

@@ -16,8 +16,14 @@ from emotion_ai.web.components import (
     picture_input,
     version_dropdown,
 )
-from emotion_ai.web.session import DetectedFaces, VersionReadings, activation_maps, detect, with_threshold
-from emotion_ai.web.version_info import read_version_info
+from emotion_ai.web.session import (
+    DetectedFaces,
+    VersionReadings,
+    activation_maps,
+    detect,
+    with_own_threshold,
+    with_threshold,
+)
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,13 @@ class ReadTab:
 
     Attributes:
         choice: the version to read with.
-        threshold: the abstention threshold.
+        threshold: the inputs of the abstention threshold: whether it is the version's own, and another one.
         output: the result.
         inputs: what `retry` takes: the version and the options of drawing.
     """
 
     def __init__(self, context: PageContext) -> None:
         self._context = context
-        versions = context.source.versions
-        info = read_version_info(context.source.models, versions[-1]) if context.source.models and versions else None
         with gr.Row(equal_height=False, elem_classes="ea-desk"):
             with gr.Column(scale=2, min_width=300):
                 with gr.Column():
@@ -60,23 +64,20 @@ class ReadTab:
                         info="What the emotion network responds to (Grad-CAM)",
                         visible=context.source.models is not None,
                     )
-                    self.threshold = gr.Slider(
-                        0,
-                        0.99,
-                        info.uncertain_below if info else 0,
-                        step=0.01,
-                        label="Uncertain below",
-                        info="Probability. " + ("The default is the model card's." if info else "0 turns it off."),
+                    own = gr.Checkbox(True, label="The version's own threshold")
+                    other = gr.Slider(
+                        0, 0.99, 0, step=0.01, label="Uncertain below", info="Another threshold; 0 turns it off."
                     )
             with gr.Column(scale=3, min_width=300):
                 self.output = gr.HTML(render.hint(EMPTY), elem_id="result")
-        options = [self.threshold, names, ellipses, maps]
+        self.threshold = (own, other)
+        options = [own, other, names, ellipses, maps]
         self.inputs = [self.choice, *options]
         on_picture(picture, buttons, self.read, self.clear, self.inputs, self.output)
         self.choice.input(self.retry, self.inputs, self.output, **PRIVATE)
-        for option in (names, ellipses, maps):
+        for option in (own, names, ellipses, maps):
             option.input(self.draw, options, self.output, **PRIVATE)
-        self.threshold.change(self.draw, options, self.output, trigger_mode="always_last", **PRIVATE)
+        other.input(self.draw_below, options, [own, self.output], trigger_mode="always_last", **PRIVATE)
 
     def clear(self, request: gr.Request) -> str:
         """Forgets the picture."""
@@ -109,6 +110,10 @@ class ReadTab:
         state: PictureState | None = self._context.kept_picture(request, _TAB)
         return self._draw(state, *options) if state else gr.skip()
 
+    def draw_below(self, request: gr.Request, _own: bool, *options: Any) -> tuple[bool, Any]:
+        """Shows the readings with another threshold than the version's own."""
+        return False, self.draw(request, False, *options)
+
     def _read(self, request: gr.Request, state: PictureState, choice: str, *options: Any) -> Any:
         try:
             state, failed = replace(state, readings=self._context.session.read(state.detected, choice)), None
@@ -117,14 +122,15 @@ class ReadTab:
         self._context.keep(request, _TAB, state, state.detected.nbytes)
         return render.error_notice(failed) if failed else self._draw(state, *options)
 
-    def _draw(self, state: PictureState, threshold: float, names: bool, ellipses: bool, maps: bool) -> Any:
+    def _draw(self, state: PictureState, own: bool, other: float, names: bool, ellipses: bool, maps: bool) -> Any:
         if state.readings is None:
             return gr.skip()
-        readings = replace(state.readings, faces=with_threshold(state.readings.faces, threshold))
+        models = self._context.source.models
+        readings = with_own_threshold(state.readings, models) if own else with_threshold(state.readings, other)
         notice, face_maps = "", None
-        if maps and self._context.source.models:
+        if maps and models:
             try:
-                face_maps = activation_maps(self._context.source.models, state.detected, readings)
+                face_maps = activation_maps(models, state.detected, readings)
             except EmotionAIError as error:
                 notice = render.notice("The activation map cannot be shown", str(error))
         return notice + render.result(state.detected, readings, names, ellipses, face_maps)

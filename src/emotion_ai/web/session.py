@@ -20,6 +20,7 @@ from emotion_ai.inference.results import FaceReading
 from emotion_ai.published import checkpoint_file
 from emotion_ai.vision.crops import Box, crop
 from emotion_ai.vision.photo import Photo, load_photo
+from emotion_ai.web.version_info import read_version_info
 
 if TYPE_CHECKING:
     from emotion_ai.models import FaceNetwork
@@ -265,9 +266,21 @@ def _emotion_network(checkpoint: Path) -> "FaceNetwork":
         return load_network(checkpoint, "emotion")[0]
 
 
-def with_threshold(faces: list[FaceReading], uncertain_below: float) -> list[FaceReading]:
-    """The same readings with another threshold of confidence."""
-    return [replace(face, uncertain_below=uncertain_below) for face in faces]
+def with_own_threshold(readings: VersionReadings, models: Path | None) -> VersionReadings:
+    """The readings with the threshold of their version; if it serves none, as old ones do, its checkpoint's."""
+    if models is None or any(face.uncertain_below for face in readings.faces):
+        return readings
+    return with_threshold(readings, _stored_threshold(models, readings.version))
+
+
+@lru_cache(8)
+def _stored_threshold(models: Path, version: int) -> float:
+    return read_version_info(models, version).uncertain_below
+
+
+def with_threshold(readings: VersionReadings, uncertain_below: float) -> VersionReadings:
+    """The same readings with another threshold of confidence than the version's own."""
+    return replace(readings, faces=[replace(face, uncertain_below=uncertain_below) for face in readings.faces])
 
 
 def in_shown_pixels(faces: list[FaceReading], scale: float) -> list[FaceReading]:

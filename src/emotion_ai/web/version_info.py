@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from emotion_ai.contract import TASKS
 from emotion_ai.errors import CheckpointError
@@ -63,8 +64,12 @@ def read_version_info(base: Path, version: int) -> VersionInfo:
         comparisons,
         len(_text(folder / CHECKSUMS_FILE).splitlines()),
         metrics,
-        float(records["emotion"].get("calibration", {}).get("uncertain_below", 0.0)),
+        _threshold(records["emotion"].get("calibration", {}).get("uncertain_below", 0.0)),
     )
+
+
+def _threshold(stored: Any) -> float:
+    return float(stored) if isinstance(stored, int | float) and 0 <= stored <= 1 else 0.0
 
 
 def _read_parity(file: Path) -> tuple[list[Parity], int]:
