@@ -204,7 +204,7 @@ def test_no_input_names_anything_but_an_upload(
         json.dumps(event(None) | {"session_hash": "../x"}).encode(),
         json.dumps(event(None) | {"session_hash": None}).encode(),
         json.dumps(event('{"path": "/etc/passwd"}')).encode(),
-        json.dumps(event(None) | {"data": [None, "x" * 300, 0, False, False, False]}).encode(),
+        json.dumps(event(None) | {"data": [None, "x" * 300, True, 0, False, False, False]}).encode(),
         json.dumps(event(None) | {"data": [None, "x", float("nan"), False, False, False]}).encode(),
         json.dumps(event(None) | {"data": [None, "x", "0", False, False, False]}).encode(),
     ],

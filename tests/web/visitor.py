@@ -9,7 +9,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 API = "/gradio_api"
-READ_OPTIONS: list[Any] = ["newest", 0, False, False, False]
+READ_OPTIONS: list[Any] = ["newest", True, 0, False, False, False]
 
 
 class _From(HTTPAdapter):

@@ -7,18 +7,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 from typer.testing import CliRunner
 
 from emotion_ai.cli import app
-from emotion_ai.contract import SERVABLES
+from emotion_ai.contract import FULL_SIGNATURE, INPUTS, SERVABLES, outputs
 from emotion_ai.errors import ClientError, ConfigError
 from emotion_ai.models import load_network, save_network
 from emotion_ai.provenance import RunRecord
+from emotion_ai.published import CONTRACT_FILE
 from emotion_ai_export.convert import parity_cases
+from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.parity import ParityReport
+from emotion_ai_export.convert.published_version import PublishedVersion
 from emotion_ai_export.convert.stage import export
 from emotion_ai_export.convert.verify import Check, VerifyOptions, verify
+from emotion_ai_export.registry import warmup
 from emotion_ai_export.registry.publish import write_checksums
 from emotion_ai_export.serving.engines import server_engine
 from emotion_ai_export.serving.launch import running
@@ -36,7 +42,11 @@ def few_batches() -> Iterator[None]:
 def published(networks: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     for task, network in networks.items():
-        save_network(network, folder / f"{task}.safetensors", RunRecord(metrics={"test/loss": 1.0}))
+        save_network(
+            network,
+            folder / f"{task}.safetensors",
+            RunRecord(metrics={"test/loss": 1.0}, calibration={"uncertain_below": 0.35}),
+        )
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
         choices = [f"{task}={folder}/{task}.safetensors" for task in networks]
         export(compose("export", [f"out={folder / 'models'}", *choices]))
@@ -79,6 +89,33 @@ def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp
     pixels, files = 2 * 4, 16  # kinds and batches; outputs of serving_default, _bytes, _uncertainty and _full
     wanted = pixels * (4 + 4 + 5 + 10) + files * (4 + 5 + 10)
     assert comparisons["REST"] == comparisons["gRPC"] == comparisons["SavedModel"] == wanted
+
+
+def test_a_version_from_before_serving_full_is_checked_as_it_is(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "INPUTS", {name: key for name, key in INPUTS.items() if name != FULL_SIGNATURE})
+    for model in SERVABLES:
+        folder = base / model / "1"
+        loaded = tf.saved_model.load(str(folder))
+        older = {name: function for name, function in loaded.signatures.items() if name != FULL_SIGNATURE}
+        tf.saved_model.save(loaded, str(base / f"{model}.old"), older)
+        shutil.rmtree(folder / "variables")
+        shutil.copytree(base / f"{model}.old", folder, dirs_exist_ok=True)
+        warmup.write_warmup(folder, model, np.zeros((1, 96, 96), np.uint8))
+        write_checksums(folder)
+    version = PublishedVersion(1, base)
+    version.check_files()
+    version.load_checkpoint()
+    rows = version.compare_models()
+    version.replay_warmups()
+    ParityReport(rows).require()
+    assert {row.signature for row in rows} == set(version.signatures) == INPUTS.keys() - {FULL_SIGNATURE}
+
+
+def test_the_contract_of_a_version_names_its_signatures_and_threshold(published: Path) -> None:
+    for model in SERVABLES:
+        contract = json.loads((published / model / "1" / CONTRACT_FILE).read_text())
+        assert contract["signatures"]["serving_full"] == list(outputs(model, "serving_full"))
+        assert contract.get("uncertain_below") == (None if model == "keypoints" else 0.35)
 
 
 def test_a_running_server_is_verified(base: Path) -> None:
