@@ -14,6 +14,7 @@ from emotion_ai.contract import (
     IMAGES_INPUT,
     IMAGES_SIGNATURE,
     MAX_CROP_PIXELS,
+    MAX_CROP_SIDE,
     MAX_FACES,
     UNCERTAIN_BELOW,
     UNCERTAINTY_SIGNATURE,
@@ -111,8 +112,9 @@ def _decode_one(file: Any) -> Any:
     with tf.control_dependencies([known]):
         size = tf.cond(is_png, lambda: _png_size(file), lambda: _jpeg_size(file))
     small = _require(
-        tf.reduce_all(size > 0) & (tf.reduce_prod(size) <= MAX_CROP_PIXELS),
-        f"image_bytes holds a picture of more than {MAX_CROP_PIXELS} pixels; shrink it; its height and width are",
+        tf.reduce_all((size > 0) & (size <= MAX_CROP_SIDE)) & (tf.reduce_prod(size) <= MAX_CROP_PIXELS),
+        f"image_bytes holds a picture of more than {MAX_CROP_PIXELS} pixels, or {MAX_CROP_SIDE} on a side; shrink it; "
+        "its height and width are",
         size,
     )
     # a decoder goes through the whole picture for each scan, and a scan takes as little as 16 bytes

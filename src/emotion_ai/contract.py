@@ -94,6 +94,9 @@ MAX_FACES = 128
 MAX_CROP_PIXELS = 2048 * 2048
 """Pixels of an image file in a request, width times height; served graphs reject larger ones before decoding them."""
 
+MAX_CROP_SIDE = 65_535
+"""Pixels of the longer side of such a file, as in JPEG; resizing a longer one takes far more memory."""
+
 
 def outputs(servable: str, signature: str) -> tuple[str, ...]:
     """Names of a servable's outputs in a signature; empty if it has no such signature."""

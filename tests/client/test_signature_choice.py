@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from emotion_ai.client import FaceClient, face_client, request_limits, signatures
-from emotion_ai.contract import MAX_CROP_PIXELS, MAX_FACES, Servable, outputs
+from emotion_ai.contract import MAX_CROP_PIXELS, MAX_CROP_SIDE, MAX_FACES, Servable, outputs
 from emotion_ai.errors import ImageError, RequestRejectedError, ServerFailureError
 from emotion_ai.inference.pipeline import DetectedFace, read_faces
 from emotion_ai.vision.crops import Box, shrink
@@ -212,10 +212,10 @@ def test_a_crop_above_the_limit_is_shrunk_before_it_is_sent(monkeypatch: pytest.
     np.testing.assert_array_equal(second, CROPS[0])
 
 
-@pytest.mark.parametrize("size", [(3000, 3000), (1, 5_000_000), (5_000_000, 1), (2048, 2049)])
+@pytest.mark.parametrize("size", [(3000, 3000), (1, 5_000_000), (5_000_000, 1), (2048, 2049), (70_000, 3)])
 def test_shrunk_pictures_keep_their_shape_below_the_limit(size: tuple[int, int]) -> None:
-    found = shrink(np.zeros(size, np.uint8), MAX_CROP_PIXELS)
-    assert 0.95 * MAX_CROP_PIXELS < found.size <= MAX_CROP_PIXELS or min(size) == 1
+    found = shrink(np.zeros(size, np.uint8), MAX_CROP_PIXELS, MAX_CROP_SIDE)
+    assert 0.95 * MAX_CROP_PIXELS < found.size <= MAX_CROP_PIXELS or max(found.shape) == MAX_CROP_SIDE
     assert found.size <= MAX_CROP_PIXELS
     assert (found.shape[0] > found.shape[1]) == (size[0] > size[1])
 

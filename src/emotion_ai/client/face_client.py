@@ -21,6 +21,7 @@ from emotion_ai.contract import (
     FULL_SIGNATURE,
     INPUTS,
     MAX_CROP_PIXELS,
+    MAX_CROP_SIDE,
     UNCERTAIN_BELOW,
     Servable,
     outputs,
@@ -110,7 +111,9 @@ class FaceClient:
         for start in range(0, len(images), BATCH):
             crops = images[start : start + BATCH]
             if self.signature is None or INPUTS[self.signature] == BYTES_INPUT:
-                parts += self._requests([encode_png(shrink(crop, MAX_CROP_PIXELS)) for crop in crops], self.signature)
+                parts += self._requests(
+                    [encode_png(shrink(crop, MAX_CROP_PIXELS, MAX_CROP_SIDE)) for crop in crops], self.signature
+                )
             else:
                 parts += self._requests(np.stack([resize_to_crop(crop) for crop in crops])[..., None], self.signature)
         found, count = _joined(parts), len(images)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from emotion_ai.client.transport import Inputs
-from emotion_ai.contract import CROP_SIZE, MAX_CROP_PIXELS, MAX_FACES
+from emotion_ai.contract import CROP_SIZE, MAX_CROP_PIXELS, MAX_CROP_SIDE, MAX_FACES
 from emotion_ai.errors import ImageError
 
 MAX_BYTES = 16 * 2**20
@@ -50,7 +50,7 @@ def _check_pixels(position: int, file: bytes) -> None:
         raise ImageError(f"file {position}: {error}; {_ADVICE}") from error
     except Exception:
         return
-    if width * height > MAX_CROP_PIXELS:
+    if width * height > MAX_CROP_PIXELS or max(width, height) > MAX_CROP_SIDE:
         raise ImageError(f"file {position}: has {width}x{height} pixels; {_ADVICE}")
 
 

@@ -62,15 +62,15 @@ def resize_to_crop(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np
     return np.asarray(floating.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BILINEAR))
 
 
-def shrink(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
-    """A gray image (H, W) with at most so many pixels, antialiased and in its own shape; a smaller one unchanged."""
+def shrink(image: NDArray[np.uint8], pixels: int, side: int) -> NDArray[np.uint8]:
+    """A gray image (H, W) of at most so many pixels, and on a side, antialiased; a smaller one unchanged."""
     height, width = image.shape
-    if image.size <= pixels:
+    if image.size <= pixels and max(image.shape) <= side:
         return image
-    scale = (pixels / image.size) ** 0.5
-    width = max(int(width * scale), 1)
-    height = max(min(int(height * scale), pixels // width), 1)
-    return np.asarray(Image.fromarray(image).resize((min(width, pixels), height), Image.Resampling.BILINEAR))
+    scale = min((pixels / image.size) ** 0.5, 1.0)
+    width = min(max(int(width * scale), 1), side)
+    height = max(min(int(height * scale), side, pixels // width), 1)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.contract import INPUTS, MAX_CROP_PIXELS, MAX_FACES, SERVABLES, outputs
+from emotion_ai.contract import INPUTS, MAX_CROP_PIXELS, MAX_CROP_SIDE, MAX_FACES, SERVABLES, outputs
 from emotion_ai_export.convert.saved_model import MAX_SCANS
 from emotion_ai_export.registry.warmup import BATCHES
 from emotion_ai_export.serving.embedded.errors import ServingError
@@ -114,6 +114,13 @@ def test_a_picture_has_a_limited_number_of_pixels(make: Any, served: dict[str, L
             run(served["emotion"], "serving_bytes", np.array([png(9, 9), make(width, height)], object))
         assert caught.value.code == "INVALID_ARGUMENT"
         assert f"[{height} {width}]" in str(caught.value)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1_000_000, 4), (4, 1_000_000), (65_536, 1)])
+def test_a_side_has_a_limited_length(width: int, height: int, served: dict[str, LoadedModel]) -> None:
+    with pytest.raises(ServingError, match=f"or {MAX_CROP_SIDE} on a side"):
+        run(served["emotion"], "serving_bytes", np.array([png(width, height)], object))
+    assert peak(served["emotion"], "serving_bytes", np.array([png(width, height)] * 4, object)) < 32 * MIB
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 9), (9, 0), (2**31 - 1, 2**31 - 1), (2**32 - 1, 9), (2**31, 2**31)])
