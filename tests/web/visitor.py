@@ -72,7 +72,8 @@ class Visitor:
 
     def reader(self) -> int:
         """Number of the handler that reads a new picture."""
-        return int(next(handler["id"] for handler in self.handlers() if len(handler["inputs"]) == 6))
+        count = 1 + len(READ_OPTIONS)
+        return int(next(handler["id"] for handler in self.handlers() if len(handler["inputs"]) == count))
 
     def read(self, path: str, number: int) -> str:
         """The HTML that shows an upload's faces."""
