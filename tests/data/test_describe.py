@@ -1,6 +1,7 @@
 """Statistics and pictures of datasets with known statistics."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,14 @@ def test_command_errors_are_one_line(source: Path, tmp_path: Path) -> None:
     taken.write_text("a file")
     with pytest.raises(ConfigError, match=r"taken: cannot be written \(File exists\)"):
         describe_command(str(source), "emotion", "auto", taken, as_json=False)
+
+
+def test_names_are_no_formulas_and_may_have_any_byte(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = source.with_name(os.fsdecode(b"caf\xe9 $\\frac$ [bold] :smile:.csv"))
+    source.rename(odd)
+    describe_command(str(odd), None, "auto", tmp_path / "out", as_json=True)
+    assert r"caf\udce9 $\frac$ [bold] :smile:.csv" in json.loads(capsys.readouterr().out)["source"]
+    describe_command(str(odd), None, "auto", tmp_path / "out", as_json=False)
+    assert r"caf\udce9 $\frac$ [bold] :smile:.csv: emotion" in capsys.readouterr().out

@@ -52,7 +52,7 @@ def test_large_pictures_are_shrunk_as_they_are_read(tmp_path: Path, monkeypatch:
 
     def watched(content: bytes, name: str, shrink_to: int) -> object:
         decoded = decode(content, name, shrink_to)
-        sizes.append(decoded.rgb.size)
+        sizes.append(decoded.image.size)
         return decoded
 
     monkeypatch.setattr(folders, "decode", watched)

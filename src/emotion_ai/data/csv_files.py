@@ -32,6 +32,7 @@ MAX_CELL = 1 << 23
 MIN_SIDE = 16
 """Pixels of the side of the smallest face in a cell."""
 
+_PLAIN = re.compile("[0-9 ]+")
 _SEPARATORS = str.maketrans("[](),;", " " * 6)  # in cells that Python or NumPy printed
 
 
@@ -115,6 +116,10 @@ def parse_pixels(path: Path, row: int, column: str, text: str, side: int, any_si
         DataError: another number of pixels, or values that are not integers from 0 to 255.
     """
     where = f"{path}, row {row}, column {column}"
+    if _PLAIN.fullmatch(text):  # the usual file: twice as fast as `_levels`
+        plain = np.fromstring(text, np.int64, sep=" ")
+        if len(plain) == side * side and plain.max() <= 255:
+            return plain.astype(np.uint8).reshape(side, side)
     values = _levels(tokens := text.split())
     if values is None:
         values = _levels(tokens := text.translate(_SEPARATORS).split())

@@ -172,7 +172,7 @@ def _show(ax: Axes, image: NDArray[np.uint8]) -> None:
 
 
 def _name(faces: FaceDataset) -> str:
-    return Path(faces.source).name
+    return Path(faces.source).name.replace("$", r"\$")  # not a formula
 
 
 def _samples(faces: FaceDataset) -> Figure:

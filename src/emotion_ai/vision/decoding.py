@@ -36,22 +36,26 @@ class Decoded:
     """An upright picture.
 
     Attributes:
-        rgb: mode RGB.
-        scale: pixels of the file per pixel of `rgb`, a whole number.
+        image: mode L or RGB.
+        scale: pixels of the file per pixel of `image`, a whole number.
         notes: what was done beyond decoding, in words, such as "the first of several frames".
     """
 
-    rgb: Image.Image
+    image: Image.Image
     scale: int = 1
     notes: tuple[str, ...] = ()
 
+    def rgb(self) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3)."""
+        return np.asarray(self.image.convert("RGB"))
+
     def gray(self) -> NDArray[np.uint8]:
         """uint8 (H, W), the luma of ITU-R 601."""
-        return np.asarray(self.rgb.convert("L"))
+        return np.asarray(self.image.convert("L"))
 
 
 def decode(source: bytes | Image.Image, name: str, shrink_to: int | None = None, min_side: int = 1) -> Decoded:
-    """Decodes a picture file, or converts an open PIL image, to upright RGB with 8 bits.
+    """Decodes a picture file, or converts an open PIL image, upright and with 8 bits.
 
     - EXIF orientation is applied; transparency is laid over white; CMYK and palettes become RGB.
     - Colour profiles are not applied: values are those in the file.
@@ -124,7 +128,7 @@ def _decode(image: Image.Image, name: str, min_side: int, factor: int = 1) -> De
         notes.append("the first of several frames")
     is_gray = upright.mode.startswith("I") or upright.mode == "F"
     return Decoded(
-        _deep_gray(upright, name, _tiff_tags(image)) if is_gray else _rgb(upright, name), factor, tuple(notes)
+        _deep_gray(upright, name, _tiff_tags(image)) if is_gray else _colours(upright, name), factor, tuple(notes)
     )
 
 
@@ -164,13 +168,13 @@ def _has_more_frames(image: Image.Image) -> bool:
         return False
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
+def _colours(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "LAB":
         raise ImageError(f"{name}: has L*a*b* colours, which are not supported; save it as RGB")
     if image.has_transparency_data:
         layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "L" else image.convert("RGB")
 
 
 _MAX_8_BITS, _MAX_10_BITS, _MAX_12_BITS, _MAX_14_BITS, _MAX_16_BITS = (2**bits - 1 for bits in (8, 10, 12, 14, 16))
@@ -210,7 +214,7 @@ def _deep_gray(image: Image.Image, name: str, tags: dict[int, Any]) -> Image.Ima
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         levels = np.where(np.asarray(image) == transparent, np.uint8(255), levels)
-    return Image.fromarray(levels).convert("RGB")
+    return Image.fromarray(levels)
 
 
 def _scaled_integers(values: NDArray[Any], name: str, tags: dict[int, Any]) -> NDArray[np.uint8]:

@@ -86,7 +86,7 @@ def load_photo(source: Source) -> Photo:
     if isinstance(content, bytes) and not content:
         raise ImageError(f"{name}: is empty (0 bytes); use a picture file")
     decoded = decode(content, name, min_side=MIN_SIDE)
-    return Photo(np.asarray(decoded.rgb), decoded.gray(), name, decoded.scale, decoded.notes)
+    return Photo(decoded.rgb(), decoded.gray(), name, decoded.scale, decoded.notes)
 
 
 def read_picture(path: Path) -> bytes:
@@ -99,14 +99,14 @@ def read_picture(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe could block for ever
             raise ImageError(f"{path}: cannot be read (not a regular file); use a picture file")
-        with path.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
+        _check_size(status.st_size, str(path))
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; check the path") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path}: cannot be read ({reason}); use a picture file") from error
-    return _bounded(content, str(path))
+    return content
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -123,13 +123,13 @@ def _read_stream(stream: Any, name: str) -> bytes:
         raise ImageError(f"{name}: the file object cannot be read ({error}); open it in binary mode") from error
     if not isinstance(content, bytes):
         raise ImageError(f"{name}: the file object returns {type(content).__name__}; open it in binary mode")
-    return _bounded(content, name)
-
-
-def _bounded(content: bytes, name: str) -> bytes:
-    if len(content) > MAX_FILE_BYTES:
-        raise ImageError(f"{name}: is larger than {MAX_FILE_BYTES // 1024**2} MiB; use a smaller picture")
+    _check_size(len(content), name)
     return content
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: is larger than {MAX_FILE_BYTES // 1024**2} MiB; use a smaller picture")
 
 
 def _image(source: Any, name: str) -> Image.Image:
