@@ -14,7 +14,7 @@ from emotion_ai_export.serving.embedded import NAME
 
 log = logging.getLogger("emotion_ai_export.serving.embedded")
 
-_GRACE = 30  # seconds to finish open requests
+_GRACE, _RPC_GRACE = 20, 5  # seconds to finish open requests, one after the other
 
 
 class _Lines(logging.Formatter):
@@ -51,6 +51,7 @@ def main() -> None:
     import uvicorn
 
     from emotion_ai_export.serving.embedded.app import create_app
+    from emotion_ai_export.serving.embedded.connections import LimitedProtocol
     from emotion_ai_export.serving.embedded.rpc import start_rpc
     from emotion_ai_export.serving.embedded.store import ModelStore
 
@@ -61,9 +62,11 @@ def main() -> None:
         sys.exit(f"{NAME}: {error}")
     places = (*listener.getsockname()[:2], grpc_port)
     log.info("stand-in for TensorFlow Serving, REST on http://%s:%d, gRPC on port %d", *places)
-    app = create_app(store, stop=lambda: rpc.stop(_GRACE).wait())
+    app = create_app(store, stop=lambda: rpc.stop(_RPC_GRACE).wait())
     # open requests are finished before the process ends
-    config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_GRACE)
+    config = uvicorn.Config(
+        app, http=LimitedProtocol, ws="none", log_level="error", server_header=False, timeout_graceful_shutdown=_GRACE
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 

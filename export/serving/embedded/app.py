@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,21 +40,26 @@ def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[
         yield
         await asyncio.to_thread(stop)
         await asyncio.to_thread(store.stop)
-        pool.shutdown()
+        pool.shutdown(wait=False, cancel_futures=True)  # open requests have ended, or have had their time
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal pending
-        request = Request(scope, receive)
+        request, ambiguous = Request(scope, receive), False
         pending += 1
         try:
             if pending > limits.pending:
                 raise ServingError(f"More than {limits.pending} requests are pending; try again later", "UNAVAILABLE")
+            if ambiguous := {"content-length", "transfer-encoding"} <= set(request.headers):  # to a proxy in front
+                raise ServingError("Both Content-Length and Transfer-Encoding are given", status=400)
             body = await _body(request, limits.body)
             # models and JSON keep a core busy: in a thread, they leave the event loop free for other requests
-            work = pool.submit(_respond, store, request.method, _path(request), body)
+            latest = time.monotonic() + limits.run
+            work = pool.submit(_respond, store, request.method, _path(request), body, latest)
             response = await asyncio.wrap_future(work)
         except ServingError as error:
             response = _error(error)
+            if ambiguous or error.status == 413:  # the rest of the body may be on its way
+                response.headers["connection"] = "close"
         except ClientDisconnect:
             return
         finally:
@@ -95,7 +101,9 @@ async def _body(request: Request, limit: int) -> bytes:
     return body
 
 
-def _respond(store: ModelStore, method: str, path: str, body: bytes) -> Response:
+def _respond(store: ModelStore, method: str, path: str, body: bytes, latest: float) -> Response:
+    if time.monotonic() > latest:
+        raise ServingError("No worker was free in time; try again later", "DEADLINE_EXCEEDED")
     folded = path.lower()
     if method == "OPTIONS":
         return Response(status_code=400)

@@ -14,6 +14,9 @@ from emotion_ai.published import WARMUP_FILE
 from emotion_ai_export.registry.quiet_tensorflow import tf
 from emotion_ai_export.registry.warmup import requests
 from emotion_ai_export.serving.embedded.errors import TYPE_NAMES, ServingError
+from emotion_ai_export.serving.embedded.limits import Limits
+
+_RUN_SECONDS = Limits().run
 
 
 class LoadedModel:
@@ -31,7 +34,7 @@ class LoadedModel:
     """
 
     def __init__(self, folder: Path, version: int = 0) -> None:
-        from tensorflow.core.protobuf.config_pb2 import CallableOptions
+        from tensorflow.core.protobuf.config_pb2 import CallableOptions, RunOptions
 
         if not (folder / "saved_model.pb").is_file():
             raise ServingError(
@@ -50,7 +53,8 @@ class LoadedModel:
         for name, signature in self.signatures.items():
             feed, fetch = ([info.name for info in part.values()] for part in (signature.inputs, signature.outputs))
             if feed:  # unlike session.run, a callable leaves shape checks to the operations, as the server does
-                options = CallableOptions(feed=feed, fetch=fetch)
+                limit = RunOptions(timeout_in_ms=int(1000 * _RUN_SECONDS))
+                options = CallableOptions(feed=feed, fetch=fetch, run_options=limit)
                 self._calls[name] = session._make_callable_from_options(options)
         self._warm_up(folder / WARMUP_FILE)
 
