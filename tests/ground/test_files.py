@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_ai.files import atomic_path, write_json, write_text
+from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
 
 
 def test_json_keeps_the_order_of_its_keys(tmp_path: Path) -> None:
@@ -53,3 +53,20 @@ def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
 def test_a_name_as_long_as_a_file_system_allows(name: str, tmp_path: Path) -> None:
     write_text(tmp_path / name, "text")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_folder_on_a_file_system_without_locks_is_used_without(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    if number == errno.EIO:  # a failing disk is none without locks
+        with pytest.raises(OSError, match="Input/output error"), locked_folder(tmp_path / "run"):
+            pass
+        return
+    with locked_folder(tmp_path / "run"):
+        write_text(tmp_path / "run" / "a.txt", "text")
+    assert (tmp_path / "run" / "a.txt").read_text() == "text"
