@@ -383,6 +383,8 @@ def test_a_proxy_may_serve_the_page_under_its_own_name(own: TestClient, guard: G
     for origin in ("https://faces.example.org", "https://team.example.org:8443"):
         for host in (origin.partition("//")[2], "127.0.0.1:7860"):  # of proxies that pass the name on, and that do not
             assert own.post(JOIN, json=event(None), headers={"origin": origin, "host": host}).status_code == 200
+    for name, host in (("faces.example.org", "faces.example.org"), ("example.org", "127.0.0.1:7860")):
+        assert own.get("/", headers={"x-forwarded-host": name}).json()["headers"]["host"] == host
     for origin in ("https://faces.example.org:444", "https://team.example.org", "https://example.org"):
         assert own.post(JOIN, json=event(None), headers={"origin": origin}).status_code == 403
 

@@ -39,7 +39,16 @@ WINDOW_SECONDS = 3600.0
 """Longest time between a request for a handler and one for its results."""
 
 _API = "/gradio_api"
-_PAGES = ("/", "/config", "/theme.css", "/manifest.json", "/favicon.ico", "/robots.txt", f"{_API}/startup-events")
+_PAGES = (
+    "/",
+    "/config",
+    "/theme.css",
+    "/manifest.json",
+    "/favicon.ico",
+    "/robots.txt",
+    f"{_API}/startup-events",
+    f"{_API}/app_id",
+)
 _ASSET = re.compile(r"/(assets|static)(/[A-Za-z0-9_@-][A-Za-z0-9_.@-]*)+")
 _EVENT = re.compile(rf"{_API}/stream/[0-9a-f]{{32}}(/close)?")
 _INLINE_BYTES = 3 * MAX_BYTES // 2  # of a request with a picture inside
@@ -192,6 +201,8 @@ class _Exchange:
     async def _pass(self, path: str, query: bytes = b"", body: bytes | None = None) -> None:
         """Passes the request on, with nothing in it that was not checked."""
         headers = [(n, v) for n, v in self._scope["headers"] if not _UNTRUSTED.fullmatch(n.decode("latin-1"))]
+        if name := self._guard.hosts.forwarded(self._headers):
+            headers = [*((n, v) for n, v in headers if n != b"host"), (b"host", name.encode())]
         if body is not None:
             headers = [(n, v) for n, v in headers if n not in (b"content-length", b"content-type")]
             headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -46,6 +46,11 @@ class Hosts:
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and path != "/":  # a link may lead to the page
             raise RefusedError("Requests from other pages are refused.", 403)
 
+    def forwarded(self, headers: Headers) -> str | None:
+        """The name that a proxy serves the page under, from X-Forwarded-Host, if it is an allowed one."""
+        name = headers.get("x-forwarded-host", "").lower()
+        return name if name in self.allowed else None
+
     def _serves(self, name: str) -> bool:
         if name in _LOCAL or name in {_host_name(allowed) for allowed in self.allowed}:
             return True
