@@ -105,7 +105,7 @@ def test_every_model_falls_back_to_its_fullest_older_signature(
 
 def test_a_reload_to_a_newer_version_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(signatures.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("emotion_ai.client.signatures.time.monotonic", lambda: now[0])
     server = Server(OLD)
     client = client_of(server, monkeypatch, label="stable")
     assert threshold(client) == 0
@@ -125,7 +125,7 @@ def test_a_reload_to_a_newer_version_and_back(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_given_version_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(signatures.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("emotion_ai.client.signatures.time.monotonic", lambda: now[0])
     server = Server(OLD)
     client = client_of(server, monkeypatch, version=1)
     for _ in range(3):
@@ -182,7 +182,7 @@ def test_a_large_batch_is_split_and_joined_in_order(monkeypatch: pytest.MonkeyPa
     assert [count for _, count in server.requested] == [MAX_FACES, MAX_FACES, 1]
     np.testing.assert_array_equal(found["keypoints"][:, 0, 0], [len(file) for file in files])
     server.requested.clear()
-    pixels = client.predict(np.zeros((300, 96, 96, 1)), "serving_default")
+    pixels = client.predict(np.zeros((300, 96, 96, 1), np.float32), "serving_default")
     assert len(pixels["probabilities"]) == sum(count for _, count in server.requested) == 300
     assert max(count for _, count in server.requested) <= MAX_FACES
     server.requested.clear()
@@ -201,10 +201,13 @@ def test_a_crop_above_the_limit_is_shrunk_before_it_is_sent(monkeypatch: pytest.
     sent: list[bytes] = []
     server = Server()
     predict = server.predict
-    monkeypatch.setattr(
-        server, "predict", lambda name, files, names: (sent.extend(files), predict(name, files, names))[1]
-    )
-    large = np.tile(np.arange(0, 240, 1, np.uint8).repeat(10), (2400, 1))
+
+    def keep(signature: str, files: Any, names: tuple[str, ...]) -> dict[str, Any]:
+        sent.extend(files)
+        return predict(signature, files, names)
+
+    monkeypatch.setattr(server, "predict", keep)
+    large = np.tile(np.arange(240, dtype=np.uint8).repeat(10), (2400, 1))
     client_of(server, monkeypatch).read_crops([large, CROPS[0]])
     first, second = (np.asarray(Image.open(io.BytesIO(file))) for file in sent)
     assert first.size <= MAX_CROP_PIXELS < large.size

@@ -90,4 +90,4 @@ def test_crops_carry_the_threshold_and_all_classes(server: Addresses, networks: 
             found = client.read_crops(crops)
         np.testing.assert_array_equal(found.uncertain_below, wanted.uncertain_below)
         np.testing.assert_array_equal(found.expressions, found.probabilities)
-        np.testing.assert_allclose(found.expressions, wanted.expressions, atol=1e-5)
+        np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
