@@ -1,8 +1,10 @@
 """The folder `deployment/` beside the models: how to run, monitor and call the server, and a README."""
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,20 @@ from emotion_ai.published import CONFIG_FILE, list_versions
 from emotion_ai_export.registry.model_config import read_config
 from emotion_ai_export.registry.publish import CONTAINER_BASE, check_target
 from emotion_ai_export.registry.warmup import BATCHES
+from emotion_ai_export.serving.dashboard import dashboard
 from emotion_ai_export.serving.engines import IMAGE
 from emotion_ai_export.serving.flags import CPUS, runtime_flags
 from emotion_ai_export.serving.openapi import openapi
 
 FOLDER = "deployment"
 RENDERED = (
-    *("batching_parameters.txt", "monitoring.config", "compose.yaml", "kubernetes.yaml", "nginx.conf", "README.md"),
+    *("README.md", "batching_parameters.txt", "monitoring.config", "nginx.conf"),
+    *("compose.yaml", "kubernetes.yaml", "kserve-knative.yaml", "kserve-standard.yaml"),
+    *("page.Dockerfile", "server.Dockerfile", "server.Dockerfile.dockerignore"),
+    *("prometheus.yaml", "alerts.yaml", "grafana-datasource.yaml", "grafana-dashboards.yaml"),
 )
-FILES = (*RENDERED, "openapi.json")
+FILES = (*RENDERED, "dashboard.json", "openapi.json")
+BAKED = "emotion-ai-models"  # the image of server.Dockerfile; its tag is the newest version in it
 TEMPLATES = Path(__file__).with_name("templates")
 METRICS_PATH = "/monitoring/prometheus/metrics"
 SERVER_MEMORY = 2048  # MiB besides the models; the embedded server takes 1.2 GiB with one version, 1.6 with two
@@ -106,7 +113,11 @@ def write_deployment(base: Path, target: str, cpus: int = CPUS) -> list[Path]:
 def _render(base: Path, target: str, cpus: int) -> dict[str, str]:
     inside = CONTAINER_BASE if target == "container" else str(base.resolve())
     deployment = Deployment(inside, cpus, _mebibytes(_model_bytes(base, inside)))
+    face = next((config for config in read_config(base) if config.name == "face"), None)
+    newest = max((face.versions if face else ()) or list_versions(base / "face"), default=1)
+    release = version("emotion-ai")
     values = {
+        "baked": BAKED,
         "batch_sizes": BATCHES,
         "body_limit": BODY_LIMIT,
         "deployment": deployment,
@@ -115,12 +126,17 @@ def _render(base: Path, target: str, cpus: int) -> dict[str, str]:
         "max_megapixels": MAX_CROP_PIXELS // 2**20,
         "metrics_path": METRICS_PATH,
         "models": SERVABLES,
+        "newest": newest,
         "server_memory": SERVER_MEMORY,
+        "stable": face.labels.get("stable", newest) if face else newest,
         "user": USER,
+        "version": release,
+        "wheel": f"emotion_ai-{release}-py3-none-any.whl",
     }
     templates = _environment()
     texts = {name: templates.get_template(name).render(values) for name in RENDERED}
-    return texts | {"openapi.json": json.dumps(openapi(), indent=2) + "\n"}
+    documents = {"dashboard.json": dashboard(), "openapi.json": openapi()}
+    return texts | {name: json.dumps(content, indent=2) + "\n" for name, content in documents.items()}
 
 
 def _environment() -> Environment:
@@ -132,7 +148,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"quoted": _quoted, "compose": _in_compose, "shell": shlex.quote}
+    templates.filters |= {"quoted": _quoted, "compose": _in_compose, "dockerfile": _in_dockerfile, "shell": shlex.quote}
     return templates
 
 
@@ -146,8 +162,8 @@ def _model_bytes(base: Path, inside: str) -> int:
         if config.base_path != f"{inside}/{config.name}":
             raise ExportError(f"{path}: names {config.base_path}, not {inside}/{config.name}; give the other target=")
         model = base / config.name
-        for version in config.versions or list_versions(model)[-1:]:
-            total += sum(file.stat().st_size for file in (model / str(version)).rglob("*") if file.is_file())
+        for number in config.versions or list_versions(model)[-1:]:
+            total += sum(file.stat().st_size for file in (model / str(number)).rglob("*") if file.is_file())
     return total
 
 
@@ -163,3 +179,8 @@ def _quoted(text: Any) -> str:
 def _in_compose(text: str) -> str:
     """A text in which Compose expands no variables."""
     return text.replace("$", "$$")
+
+
+def _in_dockerfile(text: str) -> str:
+    """A text in which a Dockerfile expands and unquotes nothing."""
+    return re.sub(r"([\\$\"'])", r"\\\1", text)

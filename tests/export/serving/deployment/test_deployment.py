@@ -93,11 +93,33 @@ def test_the_server_runs_with_minimal_rights(base: Path, target: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    server = yaml.safe_load(texts["compose.yaml"])["services"]["server"]
-    assert server["user"] == f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
-    assert server["read_only"]
-    assert server["cap_drop"] == ["ALL"]
-    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+    services = yaml.safe_load(texts["compose.yaml"])["services"]
+    user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
+    assert services["server"]["user"] == user
+    for service in services.values():
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(service)
+
+
+def test_nothing_is_published_beyond_this_machine(base: Path, target: str) -> None:
+    services = yaml.safe_load(rendered(base, target)["compose.yaml"])["services"]
+    ports = {name: service.get("ports", []) for name, service in services.items()}
+    assert ports == {
+        "server": ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"],
+        "page": ["127.0.0.1:7860:7860"],
+        "prometheus": [],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+    settings = services["grafana"]["environment"]
+    assert settings["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true", "otherwise it is admin with admin"
+    assert settings["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert {settings["GF_AUTH_BASIC_ENABLED"], settings["GF_AUTH_DISABLE_LOGIN_FORM"]} == {"false", "true"}
+    assert not any("PASSWORD" in name for name in settings)
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            assert isinstance(volume, str) or (volume["read_only"] and volume["type"] == "bind")
 
 
 def test_the_server_sees_what_the_configuration_names(base: Path, target: str) -> None:
