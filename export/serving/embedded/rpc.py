@@ -1,7 +1,8 @@
 """TensorFlow Serving's gRPC methods on a model store: Predict, GetModelStatus, GetModelMetadata."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore, Timer
 from typing import Any
 
 import grpc
@@ -24,7 +25,8 @@ def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> 
     """
     limits = limits or Limits()
     server = grpc.server(
-        ThreadPoolExecutor(limits.workers, thread_name_prefix="rpc"),
+        # a thread also waits while a request arrives
+        ThreadPoolExecutor(limits.pending, thread_name_prefix="rpc"),
         maximum_concurrent_rpcs=limits.pending,
         options=[
             ("grpc.max_receive_message_length", limits.body),
@@ -32,6 +34,7 @@ def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> 
             ("grpc.so_reuseport", 0),  # a second server on the same port is an error
         ],
     )
+    workers = Semaphore(limits.workers)
     methods = {
         protos.PREDICT: (_predict, protos.PredictRequest),
         protos.GET_MODEL_METADATA: (_metadata, protos.GetModelMetadataRequest),
@@ -39,7 +42,7 @@ def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> 
     }
     for path, (method, request) in methods.items():
         service, name = path.removeprefix("/").split("/")
-        handlers = {name: _handler(store, method, request)}
+        handlers = {name: _handler(store, method, request, workers, limits)}
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
     try:
         port = server.add_insecure_port(address)
@@ -49,15 +52,30 @@ def start_rpc(store: ModelStore, address: str, limits: Limits | None = None) -> 
     return server, port
 
 
-def _handler(store: ModelStore, method: Callable[[ModelStore, Any], Any], request: Any) -> Any:
-    def respond(message: Any, context: grpc.ServicerContext) -> Any:
+def _handler(
+    store: ModelStore, method: Callable[[ModelStore, Any], Any], request: Any, workers: Semaphore, limits: Limits
+) -> Any:
+    def respond(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        timer = Timer(limits.receive, context.cancel)
+        timer.start()
+        message = next(messages, None)
+        timer.cancel()
+        if message is None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The request holds no message")
         context.send_initial_metadata((("server", NAME),))
+        if not workers.acquire(timeout=limits.run):
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "No worker was free in time; try again later")
         try:
             return method(store, message)
         except ServingError as error:
             context.abort(grpc.StatusCode[error.code], str(error))
+        finally:
+            workers.release()
 
-    return grpc.unary_unary_rpc_method_handler(respond, request.FromString, lambda message: message.SerializeToString())
+    # to a client as unary, but called before the message is there, so that its arrival has a time limit
+    return grpc.stream_unary_rpc_method_handler(
+        respond, request.FromString, lambda message: message.SerializeToString()
+    )
 
 
 def _predict(store: ModelStore, request: Any) -> Any:

@@ -11,16 +11,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import uvicorn
 
+from emotion_ai.client import protos
 from emotion_ai_export.serving.embedded import loaded_model
 from emotion_ai_export.serving.embedded.app import create_app
 from emotion_ai_export.serving.embedded.connections import LimitedProtocol
 from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
 from emotion_ai_export.serving.embedded.loaded_model import LoadedModel
+from emotion_ai_export.serving.embedded.rpc import start_rpc
 from emotion_ai_export.serving.embedded.store import ModelStore
 from emotion_ai_export.serving.launch import free_port
 from tests.export.serving.small_models import put
@@ -174,6 +177,23 @@ def test_a_model_runs_for_a_stated_time_only(built: Path, monkeypatch: pytest.Mo
         model.run("serving_default", {"x": np.ones(1, np.float32)})
     assert (caught.value.code, caught.value.status) == ("DEADLINE_EXCEEDED", 504)
     assert time.monotonic() - started < 2.5
+
+
+def test_requests_over_grpc_that_do_not_arrive_keep_no_worker(built: Path, tmp_path: Path) -> None:
+    put(built, tmp_path, 1)
+    store = ModelStore(tmp_path)
+    store.refresh()
+    server, port = start_rpc(store, "127.0.0.1:0", Limits(receive=1.0))
+    ended = threading.Event()
+    request = protos.GetModelStatusRequest(model_spec={"name": "face"}).SerializeToString()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        opened = channel.stream_unary(protos.GET_MODEL_STATUS)
+        stuck = [opened.future(iter(ended.wait, None), timeout=30) for _ in range(2 * Limits().workers)]
+        time.sleep(0.2)
+        assert channel.unary_unary(protos.GET_MODEL_STATUS)(request, timeout=0.9)
+        assert {call.code() for call in stuck} == {grpc.StatusCode.CANCELLED}
+        ended.set()
+    server.stop(None).wait()
 
 
 def test_sigterm_ends_the_process_with_stuck_connections(built: Path, tmp_path: Path) -> None:
