@@ -154,9 +154,9 @@ def test_command_errors_are_one_line(source: Path, tmp_path: Path) -> None:
 def test_names_are_no_formulas_and_may_have_any_byte(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    odd = source.with_name(os.fsdecode(b"caf\xe9 $\\frac$ [bold] :smile:.csv"))
+    odd = source.with_name(os.fsdecode(b"na\xefve $\\frac$ [bold] :smile:.csv"))
     source.rename(odd)
     describe_command(str(odd), None, "auto", tmp_path / "out", as_json=True)
-    assert r"caf\udce9 $\frac$ [bold] :smile:.csv" in json.loads(capsys.readouterr().out)["source"]
+    assert r"na\udcefve $\frac$ [bold] :smile:.csv" in json.loads(capsys.readouterr().out)["source"]
     describe_command(str(odd), None, "auto", tmp_path / "out", as_json=False)
-    assert r"caf\udce9 $\frac$ [bold] :smile:.csv: emotion" in capsys.readouterr().out
+    assert r"na\udcefve $\frac$ [bold] :smile:.csv: emotion" in capsys.readouterr().out
