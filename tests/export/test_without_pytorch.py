@@ -36,7 +36,7 @@ for _ in range(2):
             def call(images):
                 mean = number * tf.reduce_mean(images, [1, 2, 3])
                 found = {"keypoints": mean[:, None, None] * tf.ones([1, 15, 2]),
-                         "probabilities": mean[:, None] * tf.ones([1, 5])}
+                         "probabilities": tf.ones_like(mean)[:, None] * tf.fill([1, 5], 0.2)}
                 return {output: found[output] for output in OUTPUTS[name]}
             module = tf.Module()
             module.call = call
