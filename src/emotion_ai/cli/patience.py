@@ -25,7 +25,7 @@ _Result = TypeVar("_Result")
 
 
 class PatientReader:
-    """Reads with another reader; when its server goes away, the same is asked again for a while.
+    """Reads with another reader; when its server goes away, the request is repeated for a while.
 
     Args:
         reader: reads photos and crops.
