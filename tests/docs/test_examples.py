@@ -211,6 +211,9 @@ def run_block(kind: str, text: str, namespace: dict[str, Any], rest: str) -> Non
         for line in text.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
                 check_command(words, rest)
+    elif kind == "nginx":
+        assert text.count("{") == text.count("}")
+        assert all(re.search(r"[;{}]$", line.partition("  #")[0].rstrip()) for line in text.splitlines() if line)
     else:
         raise AssertionError(f"add a test for {kind!r} blocks to {__name__}")
 

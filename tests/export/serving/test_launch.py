@@ -94,19 +94,27 @@ def test_commands_name_the_files_that_each_engine_sees(
     def command(engine: str) -> str:
         return " ".join(engines.command_line(base, ServerOptions(18501, 18500, engine), tmp_path))
 
+    def written() -> list[tuple[str, str, tuple[int, ...]]]:
+        configs = parse((tmp_path / "models.config").read_text())
+        return [(config.name, config.base_path, config.versions) for config in configs]
+
     plain = command("tensorflow-serving")
     assert plain.startswith("/opt/tensorflow_model_server --rest_api_port=18501 --port=18500 ")
     assert f"--model_config_file={tmp_path}/models.config" in plain
-    assert parse((tmp_path / "models.config").read_text()) == [ModelConfig("face", f"{base}/face", ())]
+    assert written() == [("face", f"{base}/face", ())]
     docker = command("docker")
     assert "--publish=127.0.0.1:18501:8501 --publish=127.0.0.1:18500:8500" in docker
     assert f"--volume={base}:/models:ro" in docker
     assert "--model_config_file=/config/models.config" in docker
-    assert parse((tmp_path / "models.config").read_text()) == [ModelConfig("face", "/models/face", ())]
+    assert written() == [("face", "/models/face", ())]
     (base / "models.config").write_text(render([ModelConfig("face", f"{base}/face", (1,), {"stable": 1})]))
     assert f"--model_config_file={base}/models.config" in command("tensorflow-serving")
     assert f"--volume={base}:{base}:ro" in command("docker")
     (base / "models.config").write_text(render([ModelConfig("face", "/models/face", (1,), {"stable": 1})]))
     assert f"--model_config_file={tmp_path}/models.config" in command("tensorflow-serving")
     assert parse((tmp_path / "models.config").read_text())[0].labels == {"stable": 1}
+    text = (base / "models.config").read_text().replace('model_platform: "tensorflow"', 'model_platform: "other"')
+    (base / "models.config").write_text(text)
+    command("tensorflow-serving")
+    assert 'model_platform: "other"' in (tmp_path / "models.config").read_text()
     assert "--model_config_file=/models/models.config" in command("docker")
