@@ -21,7 +21,7 @@ from emotion_ai_export.serving import openapi
 from emotion_ai_export.serving.launch import Addresses
 
 SIGNATURES = [(model, name) for model in SERVABLES for name in INPUTS if outputs(model, name)]
-CALLS = int(os.environ.get("EMOTION_AI_FUZZ_CALLS", "150"))
+CALLS = int(os.environ.get("EMOTION_AI_FUZZ_CALLS", "81"))
 FILE = {"b64": base64.b64encode(encode_png(np.full((20, 30), 90, np.uint8))).decode()}
 PIXELS = np.full((96, 96, 1), 90).tolist()
 
