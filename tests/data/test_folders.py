@@ -123,6 +123,25 @@ def test_folders_of_another_form_are_one_clear_error(tmp_path: Path, made: str, 
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["Happy", "train", "train/happy", "0"])
+def test_a_class_or_split_folder_that_is_a_link_to_nowhere_is_refused(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / ("train" if "/" in name else ".") / "sad" / "s.png")
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=f"{name}: is a link to nowhere in the place of a class or split folder"):
+        load(tmp_path)
+
+
+def test_the_current_folder_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"such as \./train/happy"):
+        load(".")
+    picture(tmp_path / "sad" / "s.png")
+    load(".")
+    assert capsys.readouterr().err.startswith(".: without any picture")
+
+
 def test_an_empty_folder_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "happy").mkdir()
     (tmp_path / "happy" / "a.txt").write_text("text")

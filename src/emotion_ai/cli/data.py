@@ -64,7 +64,9 @@ def _faces(source: str, task: Task | None, labels: str) -> "FaceDataset":
 
 
 def _table(d: "Description") -> Table:
-    table = Table(title=f"{printable(Path(d.source).name)}: {d.task}", show_header=False, title_justify="left")
+    table = Table(
+        title=f"{printable(Path(d.source).name or d.source)}: {d.task}", show_header=False, title_justify="left"
+    )
     table.add_column("what", style="bold")
     table.add_column("figure", justify="right")
     table.add_column("note", style="dim")

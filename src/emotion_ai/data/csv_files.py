@@ -9,6 +9,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.data.text_files import open_text
 from emotion_ai.errors import DataError
+from emotion_ai.terminal import printable
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -32,6 +34,7 @@ MAX_CELL = 1 << 23
 MIN_SIDE = 16
 """Pixels of the side of the smallest face in a cell."""
 
+_STATED_SEPARATOR = re.compile(r"sep=([,;\t])\s*", re.IGNORECASE)  # a first line for Excel
 _PLAIN = re.compile("[0-9 ]+")
 _SEPARATORS = str.maketrans("[](),;", " " * 6)  # in cells that Python or NumPy printed
 
@@ -50,9 +53,12 @@ def open_table(path: Path) -> Iterator[Table]:
             if not first.strip(" \t\r\n,;"):
                 raise DataError(f"{path}: is empty; give a CSV file with a header")
             csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-            separator = max(",;\t", key=first.count)
+            if stated := _STATED_SEPARATOR.fullmatch(first):
+                first = next(lines, "")
+            separator = stated[1] if stated else max(",;\t", key=first.count)
             reader = csv.reader(itertools.chain([first], lines), delimiter=separator)
-            header = next(reader)
+            header = next(reader, [])
+            _check_header(path, header)
             yield header, _rows(path, reader, len(header))
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError) as error:
         raise DataError(f"{path}: is a truncated or damaged archive ({error}); download it again") from error
@@ -139,6 +145,12 @@ def parse_pixels(path: Path, row: int, column: str, text: str, side: int, any_si
         bad_value = values[(values < 0) | (values > 255)][0]
         raise DataError(f"{where}: the pixel {bad_value} is outside 0-255; correct or remove the row")
     return values.astype(np.uint8).reshape(found, found)
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    counts = Counter(name.strip().lower() for name in header)
+    if twice := [name for name, count in counts.items() if name and count > 1]:
+        raise DataError(f"{path}, row 1: has the column {printable(twice[0])[:40]} twice; remove or rename one")
 
 
 def _levels(tokens: list[str]) -> NDArray[np.int64] | None:

@@ -84,6 +84,7 @@ def list_folder(root: Path) -> FolderListing:
     listing = FolderListing()
     top = _unwrapped(root)
     splits = {folder: _SPLITS[folder.name.lower()] for folder in _folders(top) if folder.name.lower() in _SPLITS}
+    _check_links(top)
     listing.loose += _loose_pictures(top)
     classes = [folder for folder in _folders(top) if folder not in splits]
     for folder in classes:
@@ -92,12 +93,13 @@ def list_folder(root: Path) -> FolderListing:
         raise DataError(f"{classes[0]}: is a class folder beside the split folder {next(iter(splits)).name}; move it")
     for split, part in splits.items():
         inner = _unwrapped(split)
+        _check_links(inner)
         listing.loose += _loose_pictures(inner)
         for folder in _folders(inner):
             _list_class(folder, part, listing)
     if not listing.images:
         notes = "; ".join(("", *listing.notes()[:-1]))
-        raise DataError(f"{root}: has no pictures in class folders such as {root.name}/train/happy{notes}")
+        raise DataError(f"{root}: has no pictures in class folders such as {root.name or root}/train/happy{notes}")
     listing.images.sort(key=lambda image: image.path)
     return listing
 
@@ -197,6 +199,14 @@ def _folders(root: Path) -> list[Path]:
 
 def _loose_pictures(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.suffix.lower() in PICTURE_SUFFIXES and not os.path.isdir(path)]
+
+
+def _check_links(folder: Path) -> None:
+    for path in _entries(folder):
+        if _named(path) and not os.path.exists(path):
+            raise DataError(
+                f"{path}: is a link to nowhere in the place of a class or split folder; replace or remove it"
+            )
 
 
 def _entries(folder: Path) -> list[Path]:

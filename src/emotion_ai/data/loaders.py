@@ -166,6 +166,8 @@ def _task_of(path: Path, header: list[str]) -> Task:
 def _advice(columns: set[str]) -> str:
     """What to do with a file that holds no labelled faces, by its columns in lower case."""
     if "pixels" in columns:
+        if others := sorted(columns - {"pixels", "usage", ""}):
+            return f"the classes must be in a column emotion; rename {printable(others[0])[:40]} if it holds them"
         return "Kaggle's test.csv has no labels; give train.csv, fer2013.csv or icml_face_data.csv"
     if {"neutral", "contempt", "nf"} <= columns:
         return "these are FER+'s votes: give data.train=fer2013.csv data.vote_file=FILE"
@@ -274,4 +276,4 @@ def _check_rows(path: Path, rows: Collection[Any]) -> None:
 
 
 def _notice(path: Path, text: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"{path.name}: {text}", style="dim", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"{path.name or path}: {text}", style="dim", highlight=False)

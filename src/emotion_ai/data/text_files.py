@@ -1,6 +1,7 @@
 """Opening text files, plain or compressed, with bounds on what they may unpack to."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -49,9 +50,8 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         transient=True,
         disable=not console.is_terminal,
     ) as raw:
-        head = raw.read(8)
+        kind = _kind(path, raw.read(64))
         raw.seek(0)
-        kind = _SUFFIXES.get(path.suffix.lower()) or next((k for m, k in _MAGIC.items() if head.startswith(m)), "")
         if kind == "zip":
             with zipfile.ZipFile(raw) as archive, archive.open(_csv_of_zip(path, archive)) as member:
                 yield _decoded(path, _bounded(path, member))
@@ -63,6 +63,19 @@ def open_text(path: Path) -> Iterator[IO[str]]:
                 yield _decoded(path, _bounded(path, cast(BinaryIO, found)))
         else:
             yield _decoded(path, unpacked)
+
+
+def _kind(path: Path, head: bytes) -> str:
+    """How a file is compressed, by its content; by its suffix only where the content could be anything.
+
+    Browsers unpack a `.csv.gz` on the way and keep its name.
+    """
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    text = head.removeprefix(codecs.BOM_UTF8)
+    is_table = text.isascii() and b"\0" not in text and any(separator in text for separator in (b",", b";", b"\t"))
+    return "" if is_table else _SUFFIXES.get(path.suffix.lower(), "")
 
 
 class _Bounded(io.RawIOBase):
