@@ -15,7 +15,7 @@ from emotion_ai.files import read_text
 from emotion_ai.published import PARITY_FILE, checkpoint_file, read_header, whole_versions
 from emotion_ai.terminal import Console, print_json
 from emotion_ai_export.registry.model_config import ModelConfig, read_config
-from emotion_ai_export.registry.staging import notice_partial_versions
+from emotion_ai_export.registry.staging import notice, notice_partial_versions
 from emotion_ai_export.registry.watched_server import server_states
 
 
@@ -63,6 +63,7 @@ def versions_command(base: Path, server: str | None, as_json: bool) -> None:
     """`emotion-ai versions`."""
     notice_partial_versions(base)
     found = describe_versions(base, server)
+    _notice_odd_labels(read_config(base), {version.number for version in found})
     if as_json:
         print_json([vars(version) for version in found])
         return
@@ -81,6 +82,18 @@ def versions_command(base: Path, server: str | None, as_json: bool) -> None:
         )
         table.add_row(*map(Text, cells))
     Console().print(table)
+
+
+def _notice_odd_labels(configs: list[ModelConfig], numbers: set[int]) -> None:
+    """Prints a line on stderr for each label that the table cannot show."""
+    ours = [config for config in configs if config.name in SERVABLES]
+    for label in sorted({label for config in ours for label in config.labels}):
+        named = {config.name: config.labels.get(label) for config in ours}
+        if len(set(named.values())) > 1:
+            each = ", ".join(f"{number or 'none'} of {model}" for model, number in named.items())
+            notice(f"{label} is not the same version of all models ({each}); move it with: emotion-ai promote")
+        elif (number := next(iter(named.values()))) not in numbers:
+            notice(f"{label} is version {number}, which does not exist; move it with: emotion-ai promote")
 
 
 def _describe(

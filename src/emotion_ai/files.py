@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from emotion_ai.errors import ConfigError
 
 _UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # write(2) names no file
+_PARTIALS = f".*.{'[0-9a-f]' * 8}.partial"  # of `atomic_path`, not those of other programs
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -107,10 +108,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
             f"{folder}: another process writes to this folder; wait for it, or give another out="
         ) from error
     except OSError as error:
+        file = Path(lock.lock_file)
+        if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+            raise ConfigError(f"{file}: not a regular file; remove it and try again") from error
         if error.errno not in _WITHOUT_LOCKS:
             raise
     try:
-        for partial in folder.glob(".*.partial"):
+        for partial in folder.glob(_PARTIALS):
             partial.unlink(missing_ok=True)
         yield
     except OSError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from emotion_ai.errors import ConfigError
 from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
 
 
@@ -70,3 +71,26 @@ def test_a_folder_on_a_file_system_without_locks_is_used_without(
     with locked_folder(tmp_path / "run"):
         write_text(tmp_path / "run" / "a.txt", "text")
     assert (tmp_path / "run" / "a.txt").read_text() == "text"
+
+
+@pytest.mark.parametrize("made", ["link", "dead link", "folder"])
+def test_a_lock_that_is_no_file_is_one_clear_error(made: str, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("kept")
+    lock = tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
+    if made == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(tmp_path / ("other" if made == "link" else "gone"))
+    with pytest.raises(ConfigError, match=r"run/\.lock: not a regular file; remove it"), locked_folder(lock.parent):
+        pass
+    assert (tmp_path / "other").read_text() == "kept"
+    assert not (tmp_path / "gone").exists()
+
+
+def test_unfinished_files_of_other_programs_stay(tmp_path: Path) -> None:
+    for name in (".film.partial", ".run.json.0123abcd.partial"):
+        (tmp_path / name).write_text("text")
+    with locked_folder(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".film.partial"]

@@ -91,7 +91,7 @@ def choose_best(out: Path, previous: PreviousRun, mode: str) -> float:
     score = previous.scores[best]
     if previous.score is not None and choose(score, previous.score) != score:
         raise CheckpointError(
-            f"{best}: is of another run: it reached {score:.4g}, and last.ckpt has seen {previous.score:.4g}; "
+            f"{best}: is of another run: it reached {score:.8g}, and last.ckpt has seen {previous.score:.8g}; "
             "copy the whole folder again, or give another out="
         )
     if getattr(rank_zero_only, "rank", 0) == 0:

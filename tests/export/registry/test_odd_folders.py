@@ -16,7 +16,7 @@ from emotion_ai.cli import app
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError, ServerUnreachableError
 from emotion_ai.published import list_versions, whole_versions
-from emotion_ai_export.registry.listing import describe_versions
+from emotion_ai_export.registry.listing import describe_versions, versions_command
 from emotion_ai_export.registry.model_config import parse, read_config, render
 from emotion_ai_export.registry.publish import next_version, publisher, write_config
 from emotion_ai_export.registry.staging import damaged_versions
@@ -311,6 +311,27 @@ def test_numbers_end_where_the_server_cannot_follow(base: Path) -> None:
     (base / ".last-version").write_text(18 * "9")
     with pytest.raises(ExportError, match="no version number is left"):
         export(base)
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "said"),
+    [
+        (-1, "2", "stable is not the same version of all models (3 of keypoints, 3 of emotion, 2 of face); move it"),
+        (None, "99", "stable is version 99, which does not exist; move it with: emotion-ai promote"),
+    ],
+)
+def test_versions_tells_of_labels_that_the_table_cannot_show(
+    base: Path, capsys: pytest.CaptureFixture[str], place: int | None, number: str, said: str
+) -> None:
+    versions_command(base, None, as_json=False)
+    assert not capsys.readouterr().err
+    parts = (base / "models.config").read_text().split("value: 3")
+    changed = parts[:place] if place else parts[:1]
+    rest = parts[len(changed) :]
+    text = "value: 3".join(changed) + f"value: {number}" + f"value: {number}".join(rest)
+    (base / "models.config").write_text(text)
+    versions_command(base, None, as_json=False)
+    assert said in capsys.readouterr().err
 
 
 def test_names_that_are_no_plain_number_are_no_versions(base: Path) -> None:
