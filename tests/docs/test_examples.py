@@ -19,7 +19,7 @@ something that is not installed are checked without running them:
   choice exists and nothing mandatory is missing. Arguments of the other commands are parsed by the application.
 - `python -m`: the module's own parser accepts the arguments.
 - `make`: a dry run, so every target exists.
-- `pip install`: the extras, or the constraints file, exist. `tensorflow_model_server`: the flags exist.
+- `pip install`: the extras, or the list of requirements, exist. `tensorflow_model_server`: the flags exist.
 - `docker compose`, `kubectl`: an export writes the files.
 
 Any other block or command fails the test.
@@ -320,14 +320,15 @@ def jobs(overrides: list[str]) -> list[list[str]]:
 
 
 def check_pip(arguments: list[str]) -> None:
-    """`pip install` of this project, or of what the notes on its extras install without dependencies."""
+    """`pip install` of this project, of its pinned requirements, or of what is installed without dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert arguments[0] == "install"
-    if arguments[1:] == ["--no-deps", "onnx-tf==1.10.0"]:
+    if arguments[1:] in (["--no-deps", "onnx-tf==1.10.0"], ["--no-deps", "."]):
         return
-    if arguments[1] == "--constraint":
-        assert (ROOT / arguments.pop(2)).is_file()
-        arguments.pop(1)
+    if "--requirement" in arguments:
+        assert arguments[1:-1] == ["--no-deps", "--require-hashes", "--requirement"]
+        assert (ROOT / arguments[-1]).is_file()
+        return
     assert len(arguments) == 2
     match = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", arguments[1])
     assert match
