@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -131,20 +132,30 @@ def _string(value: bytes) -> str:
 
 def echo(value: Any) -> str:
     """A value as the server prints it: objects over several lines, lists on one; long ones are cut."""
-    try:
-        text = _pretty(value, 0)
-    except RecursionError:
-        return "(nested too deeply to show)"
-    return text if len(text) <= _ECHO else text[:_ECHO] + "..."
+    text = ""
+    for part in _parts(value, 0):  # no more than are shown: indents alone make gigabytes of a small request
+        text += part
+        if len(text) > _ECHO:
+            return text[:_ECHO] + "..."
+    return text
 
 
-def _pretty(value: Any, depth: int) -> str:
+def _parts(value: Any, depth: int) -> Iterator[str]:
     if isinstance(value, list):
-        return "[" + ", ".join(_pretty(item, depth + 1) for item in value[:_ECHO]) + "]"
-    if not isinstance(value, dict) or not value:
-        return json.dumps(value, ensure_ascii=False)
-    indent = "\n" + "    " * (depth + 1)
-    members = (
-        f"{indent}{json.dumps(key, ensure_ascii=False)}: {_pretty(item, depth + 1)}" for key, item in value.items()
-    )
-    return "{" + ",".join(members) + "\n" + "    " * depth + "}"
+        yield "["
+        for position, item in enumerate(value):
+            yield ", " if position else ""
+            yield from _parts(item, depth + 1)
+        yield "]"
+    elif isinstance(value, dict) and value:
+        indent = "\n" + "    " * depth
+        for position, (key, item) in enumerate(value.items()):
+            yield f"{',' if position else '{'}{indent}    {_literal(key)}: "
+            yield from _parts(item, depth + 1)
+        yield indent + "}"
+    else:
+        yield _literal(value)
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value[: _ECHO + 1] if isinstance(value, str) else value, ensure_ascii=False)

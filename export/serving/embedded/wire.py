@@ -35,6 +35,10 @@ _SYNTAX = {
 }
 
 
+MAX_INSTANCES = 10_000
+"""In a request: each is checked on its own, which takes minutes for millions of them."""
+
+
 @dataclass(frozen=True)
 class PredictRequest:
     """A parsed request: its input tensors by name, and whether it was in row form (`instances`)."""
@@ -103,6 +107,8 @@ def parse_predict(body: bytes, dtypes: Callable[[str], Mapping[str, np.dtype[Any
             raise ServingError(f"JSON Value: {echo(document)} Expecting 'instances' to be an list/array")
         if not instances:
             raise ServingError(f"JSON Value: {echo(document)} No values in 'instances' array")
+        if len(instances) > MAX_INSTANCES:
+            raise ServingError(f"More than {MAX_INSTANCES} instances; send fewer at once", "RESOURCE_EXHAUSTED", 413)
         return PredictRequest(signature, _rows(instances, inputs), row=True)
     if "inputs" in document:
         return PredictRequest(signature, _columns(document["inputs"], inputs), row=False)

@@ -76,15 +76,15 @@ def check_output(name: str, values: Any, count: int, connection: Connection) -> 
         found = np.asarray(values)
         if found.dtype.kind not in "fiuO":
             raise TypeError(f"values of type {found.dtype}")
+        if name == EXPRESSIONS and found.ndim == 2:
+            shape = (count, max(found.shape[1], 1))
+        if found.shape != shape:  # before the copy, since a small message can claim a huge tensor
+            raise ServerFailureError(f"{url}: {name} must have the shape {shape}, got {found.shape}")
         with np.errstate(over="ignore"):  # too large for float32 is infinite, reported below
             found = np.array(found, np.float32)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         reason = repr(error)[:200]
         raise ServerFailureError(f"{url}: the response of {connection.model} lacks {name} ({reason})") from error
-    if name == EXPRESSIONS and found.ndim == 2:
-        shape = (count, max(found.shape[1], 1))
-    if found.shape != shape:
-        raise ServerFailureError(f"{url}: {name} must have the shape {shape}, got {found.shape}")
     if not np.isfinite(found).all():
         raise ServerFailureError(f"{url}: {name} contains NaN or infinite values; the model is broken")
     if found.size and (problem := _impossible(name, found)):

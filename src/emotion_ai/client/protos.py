@@ -141,8 +141,10 @@ def array(proto: Any) -> NDArray[Any]:
     else:
         if len(values) != count and (strings or len(values) > 1):
             raise ValueError(f"{len(values)} values do not fill a tensor of shape {shape}")
-        flat = np.empty(count, dtype)
-        flat[:] = values if len(values) == count else (values[0] if values else 0)  # one value stands for all
+        flat = np.empty(len(values), dtype)
+        flat[:] = values
+        if len(values) != count:  # one value, or none for 0, stands for all without taking their memory
+            flat = np.broadcast_to(flat if len(values) else dtype.type(0), count)
     return (flat.view(np.float16) if proto.dtype == _HALF else flat).reshape(shape)
 
 

@@ -71,7 +71,7 @@ class GrpcTransport:
         request.inputs[INPUTS[signature]].CopyFrom(protos.tensor(values))
         response = self._call(self._predict, request)
         try:
-            return {name: protos.array(response.outputs[name]) for name in response.outputs}
+            return {name: protos.array(response.outputs[name]) for name in outputs if name in response.outputs}
         except ValueError as error:
             raise ServerFailureError(f"{self._url}: the response cannot be decoded ({error})") from error
 

@@ -3,6 +3,8 @@
 import base64
 import gzip
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emotion_ai.client import protos
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
@@ -121,3 +124,43 @@ def test_float32_survives_the_wire(value: list[list[float]], row: bool) -> None:
     answer = json.loads(render_predict({"y": array}, row))["predictions" if row else "outputs"]
     back = parse_predict(json.dumps({"inputs": answer}).encode(), lambda _: {"x": np.dtype(np.float32)}).tensors["x"]
     np.testing.assert_array_equal(back, array)
+
+
+def test_a_small_body_does_not_become_a_huge_error() -> None:
+    """Each member on a line of its own, indented by its depth, made gigabytes of a megabyte."""
+    members = ",".join(f'"{number}":0' for number in range(2_000))
+    body = '{"signature_name": 1, "x": ' + '{"a":' * 300 + "{" + members + "}" * 302
+    tracemalloc.start()
+    with pytest.raises(ServingError, match=r"'signature_name' key must be a string value") as caught:
+        parse_predict(body.encode(), lambda _: {"x": np.dtype(np.float32)})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(str(caught.value)) < 1000
+    assert peak < 2**20
+
+
+def test_millions_of_instances_keep_no_worker() -> None:
+    body = b'{"instances": [' + b"[]," * 1_000_000 + b"[]]}"
+    started = time.thread_time()
+    with pytest.raises(ServingError, match="More than 10000 instances") as caught:
+        parse_predict(body, lambda _: {"x": np.dtype(np.float32)})
+    assert caught.value.status == 413
+    assert time.thread_time() - started < 1.5
+
+
+def test_a_tensor_of_one_value_takes_the_memory_of_one() -> None:
+    """Whatever its shape: a thousand inputs of 64 bytes each claimed 73 MB each."""
+    request = protos.PredictRequest(model_spec={"name": "face"})
+    for number in range(1000):
+        tensor = request.inputs[f"input{number}"]
+        tensor.dtype = 1
+        tensor.float_val.append(7.0)
+        for size in (2000, 96, 96, 1):
+            tensor.tensor_shape.dim.add(size=size)
+    tracemalloc.start()
+    arrays = [protos.array(value) for value in request.inputs.values()]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21
+    assert all(array.shape == (2000, 96, 96, 1) for array in arrays)
+    assert arrays[0][1999, 95, 95, 0] == 7.0
