@@ -20,12 +20,14 @@ class Load:
     Attributes:
         url: of the page.
         users: how many at the same time.
+        pause: seconds between two pictures of one.
         pictures: read so far.
         errors: of requests, such as those that a full queue rejects.
     """
 
     url: str
     users: int = 50
+    pause: float = 1.0
     pictures: int = 0
     errors: list[str] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
@@ -54,7 +56,7 @@ class Load:
             except (AssertionError, OSError, ValueError) as error:
                 self.errors.append(str(error)[:200])
                 time.sleep(0.5)
-            self._stopped.wait(1.0)
+            self._stopped.wait(self.pause)
 
 
 def resident(pid: int) -> int:

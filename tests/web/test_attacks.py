@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from emotion_ai.vision.photo import PORTRAITS
 from emotion_ai.web import backend
+from emotion_ai.web.connections import MAX_FROM_ADDRESS
 from tests.web.conftest import Site, start, stop
 from tests.web.visitor import API, READ_OPTIONS, Visitor, picture
 
@@ -114,6 +116,35 @@ def test_no_visitor_gets_at_the_upload_or_the_window_of_another(page: Site, own:
         assert b"The server cannot be reached" in b"".join(stream.iter_lines())
 
 
+def test_no_values_of_a_stranger_end_in_a_traceback(page: Site) -> None:
+    """The log is checked when the page has stopped."""
+    stranger = Visitor(page.url, address="127.0.0.5")
+    inline = {"url": "data:image/png;base64,AAAA", "path": None}
+    wrong: list[list[Any]] = [[None] * 6, ["\ud800", True, 0, False, False, False], ["newest", None, 0, *[False] * 3]]
+    for options in wrong:
+        assert stranger.join(stranger.reader(), [inline, *options]).status_code == 400
+    for threshold in (None, -5, 5e5, 1e-300):
+        message = stranger.run(stranger.reader(), [inline, "newest", False, threshold, *[False] * 3])
+        assert "It is not a readable picture" in message["output"]["data"][0]
+    for handler in stranger.handlers():
+        nothing = [None] * len(handler["inputs"])
+        if not handler["backend_fn"] or len(nothing) > 2:  # it runs in the browser, or has an option
+            assert stranger.join(handler["id"], nothing).status_code == 400
+        else:
+            assert stranger.run(handler["id"], nothing)["success"]
+
+
+def test_no_address_takes_all_connections(page: Site) -> None:
+    host, port = page.url.removeprefix("http://").split(":")
+    place = {"timeout": 5, "source_address": ("127.0.0.6", 0)}
+    silent = [socket.create_connection((host, int(port)), **place) for _ in range(MAX_FROM_ADDRESS)]  # type: ignore[arg-type]
+    with socket.create_connection((host, int(port)), **place) as one_too_many:  # type: ignore[arg-type]
+        assert one_too_many.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert Visitor(page.url, address="127.0.0.7").handlers()
+    for connection in silent:
+        connection.close()
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -149,6 +180,10 @@ def test_no_address_of_the_page_reads_a_file(page: Site, path: str) -> None:
         "POST {api}/upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: -1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: rebound.example.org\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [:::]\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [1.2.3.4]\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: {host}\r\nOrigin: http://[\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: {host}\r\nOrigin: {host}\r\n\r\n",
         "GET {api}/queue/data?session_hash=a HTTP/1.1\r\nHost: {host}\r\nOrigin: http://127.0.0.1:1\r\n\r\n",
         "DELETE {api}/upload HTTP/1.1\r\nHost: {host}\r\n\r\n",
     ],
@@ -211,12 +246,15 @@ def test_a_proxy_may_serve_the_page_under_its_own_name(page: Site) -> None:
 
 def test_pages_that_are_killed_leave_nothing_and_pages_end_at_once() -> None:
     """One page is killed; the next removes its folder, trusts a proxy, and ends although requests hang."""
-    killed = start("--server", "http://127.0.0.1:9")
-    with socket.socket() as silent:  # once it listens, it accepts connections and never responds
+    with socket.socket() as silent, ThreadPoolExecutor() as pool:  # once it listens, it accepts and never responds
         silent.bind(("127.0.0.1", 0))
-        (killed.folder / "left.png").write_bytes(b"behind")
+        starting = pool.submit(start, "--server", "http://127.0.0.1:9")
         server = f"http://127.0.0.1:{silent.getsockname()[1]}"
         other = start("--server", server, "--trusted-proxy", "127.0.0.0/8")
+        killed = starting.result()
+        (killed.folder / "left.png").write_bytes(b"behind")
+        with backend.private_folder():
+            pass
         assert (killed.folder / "left.png").exists(), "the folder of a page that runs stays"
         killed.process.kill()
         killed.process.communicate()
@@ -231,8 +269,8 @@ def test_pages_that_are_killed_leave_nothing_and_pages_end_at_once() -> None:
         for _ in range(3):
             path = visitor.uploaded(PORTRAITS[1].read_bytes())
             assert visitor.join(number, [picture(path), *READ_OPTIONS]).status_code == 200
-        time.sleep(1)
+        time.sleep(0.3)
         before = time.monotonic()
         stop(other)
-        assert time.monotonic() - before < 15
+        assert time.monotonic() - before < 10
         assert not other.folder.exists()

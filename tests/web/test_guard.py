@@ -1,5 +1,6 @@
 """Hostile requests to the guard: what reaches the application behind it, and what does not."""
 
+import asyncio
 import base64
 import json
 import time
@@ -15,7 +16,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from emotion_ai.web.guard import Guard
 from emotion_ai.web.limits import RateLimit
+from emotion_ai.web.messages import RefusedError
 from emotion_ai.web.origins import Hosts, allowed_hosts
+from emotion_ai.web.receiving import Receiver
 from emotion_ai.web.uploads import MAX_BYTES, Uploads
 
 API = "/gradio_api"
@@ -148,6 +151,91 @@ def test_a_visitor_has_one_upload_at_most(own: TestClient) -> None:
     assert own.get(f"{API}/file={second}").content == b"two"
 
 
+def test_cookies_of_other_pages_on_this_host_do_no_harm(own: TestClient) -> None:
+    path = uploaded(own)
+    cookie = f"emotion_ai_7860={own.cookies['emotion_ai_7860']}"
+    own.cookies.clear()
+    for other in ('settings={"a": 1}', "a b=c", "$x", "=", "path=/x; domain", 'q="', "a=\xff", "a=b; " * 3000):
+        for header in (f"{other}; {cookie}", f"{cookie}; {other}"):
+            answer = own.get(f"{API}/file={path}", headers={b"cookie": header.encode("latin-1")})
+            assert answer.status_code == 200, header[:80]
+
+
+def test_a_stranger_displaces_only_what_it_sent_itself(guard: Guard, uploads: Uploads) -> None:
+    guard.pictures.per_minute = 1000
+    own = TestClient(guard, base_url="http://127.0.0.1:7860", client=("10.0.0.1", 1))
+    path = uploaded(own)
+    (ticket,) = passed(own.post(JOIN, json=event(file_data(path))))["data"][0].values()
+    for _ in range(15):
+        stranger = TestClient(guard, base_url="http://127.0.0.1:7860", client=("10.0.0.2", 1))
+        other = uploaded(stranger, bytes(MAX_BYTES))
+        assert stranger.post(JOIN, json=event(file_data(other))).status_code == 200
+    assert uploads.total <= 2 * 256 * 2**20
+    assert own.get(f"{API}/file={path}").status_code == 200
+    assert uploads.take(ticket) == b"a picture"
+
+
+def test_a_stranger_fills_only_its_share_of_the_bodies() -> None:
+    receiver = Receiver(max_bytes_each=10)
+
+    def sent(*chunks: bytes) -> Any:
+        waiting = list(chunks)
+
+        async def receive() -> Any:
+            if not waiting:
+                await asyncio.sleep(60)
+            return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting) or len(chunks) == 1}
+
+        return receive
+
+    async def receive_all() -> None:
+        stalled = asyncio.create_task(receiver.body(sent(b"12345678"), 16, "a"))
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedError, match="busy"):
+            await receiver.body(sent(b"12345", b""), 5, "a")
+        assert await receiver.body(sent(b"12345", b""), 5, "b") == b"12345"
+        stalled.cancel()
+        await asyncio.wait([stalled])
+        assert await receiver.body(sent(b"12345", b""), 5, "a") == b"12345"
+
+    asyncio.run(receive_all())
+
+
+def test_a_preview_is_computed_once(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+
+    def count(content: bytes) -> tuple[bytes, str]:
+        computed.append(content)
+        return content, "image/png"
+
+    monkeypatch.setattr("emotion_ai.web.guard.preview", count)
+    path = uploaded(own)
+    assert [own.get(f"{API}/file={path}").content for _ in range(3)] == [b"a picture"] * 3
+    assert computed == [b"a picture"]
+
+
+def test_pictures_are_sent_in_pieces(guard: Guard, own: TestClient) -> None:
+    path, sizes = uploaded(own, bytes(10**6)), []
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sizes.append(len(message.get("body", b"")))
+
+    headers = {"host": "127.0.0.1:7860", "cookie": f"emotion_ai_7860={own.cookies['emotion_ai_7860']}"}
+    scope = {"type": "http", "method": "GET", "path": f"{API}/file={path}", "query_string": b"", "scheme": "http"}
+    scope |= {"headers": [(n.encode(), v.encode()) for n, v in headers.items()], "server": ("127.0.0.1", 7860)}
+    asyncio.run(guard({**scope, "client": ("127.0.0.1", 1)}, receive, send))
+    assert sum(sizes) == 10**6
+    assert max(sizes) <= 2**16, "a connection that is not read holds little"
+
+
+def test_requests_for_handlers_are_limited(own: TestClient, guard: Guard) -> None:
+    guard.events.per_minute = 2
+    assert [own.post(JOIN, json=event(None)).status_code for _ in range(3)] == [200, 200, 429]
+
+
 def test_uploads_expire(own: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     path, now = uploaded(own), time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 21)
@@ -207,6 +295,10 @@ def test_no_input_names_anything_but_an_upload(
         json.dumps(event(None) | {"data": [None, "x" * 300, True, 0, False, False, False]}).encode(),
         json.dumps(event(None) | {"data": [None, "x", float("nan"), False, False, False]}).encode(),
         json.dumps(event(None) | {"data": [None, "x", "0", False, False, False]}).encode(),
+        json.dumps(event(None) | {"data": [None, None, 0, False, False, False]}).encode(),
+        json.dumps(event(None) | {"data": [None, "x", 0, None, False, False]}).encode(),
+        json.dumps(event(None) | {"data": [None, "\ud800", 0, False, False, False]}).encode(),
+        json.dumps(event(None) | {"data": [None, "a\nb", 0, False, False, False]}).encode(),
     ],
 )
 def test_what_the_page_does_not_send_is_refused(own: TestClient, body: bytes) -> None:

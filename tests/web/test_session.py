@@ -330,9 +330,9 @@ def test_a_store_keeps_one_value_of_each_owner_within_its_limits(monkeypatch: py
 
 def test_memory_stays_flat_while_pictures_are_read(stub: StubServer) -> None:
     site = start("--server", f"http://127.0.0.1:{stub.server_port}")
-    Load(site.url, users=4).run(4, site.process.pid)  # threads and buffers reach their size
-    load = Load(site.url, users=4)
-    memory = [megabytes for _, megabytes in load.run(5, site.process.pid)]
+    Load(site.url, users=4, pause=0.1).run(1.5, site.process.pid)  # threads and buffers reach their size
+    load = Load(site.url, users=4, pause=0.1)
+    memory = [megabytes for _, megabytes in load.run(2, site.process.pid)]
     assert load.errors == []
     assert load.pictures >= 4
     assert memory[-1] - memory[0] < 60

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from emotion_ai.errors import ConfigError
 from emotion_ai.web import origins
 from emotion_ai.web.backend import ModelSource
+from emotion_ai.web.connections import protocol
 from emotion_ai.web.examples import examples, thumbnail
 from emotion_ai.web.guard import Guard
 from emotion_ai.web.origins import Hosts
@@ -28,7 +29,7 @@ from emotion_ai.web.uploads import MAX_BYTES, Uploads
 EXPIRE_SECONDS = 2.0
 """Time between two checks for pictures that have been kept for long enough."""
 
-STOP_SECONDS = 8.0
+STOP_SECONDS = 4.0
 """After a signal, until the process is ended in spite of requests that are not finished."""
 
 MAX_CONNECTIONS = 1000
@@ -110,6 +111,8 @@ def run(
             log_level="warning",
             timeout_graceful_shutdown=2,
             server_header=False,
+            http=protocol(proxies),
+            ws="none",
             limit_concurrency=MAX_CONNECTIONS,
             proxy_headers=bool(proxies),
             forwarded_allow_ips=proxies,

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 
 from emotion_ai.web.backend import ModelSource
 from emotion_ai.web.examples import examples
+from emotion_ai.web.limits import network
 from emotion_ai.web.session import NEWEST, ModelSession
 from emotion_ai.web.store import Store
 from emotion_ai.web.uploads import Uploads
@@ -45,7 +46,8 @@ class PageContext:
 
     def keep(self, request: gr.Request, tab: str, picture: Any, size: int) -> None:
         """Keeps a picture of `size` bytes in place of the window's last one."""
-        self.kept.put(request.session_hash or "", (tab, picture), size)
+        address = network(request.client.host if request.client else "")
+        self.kept.put(request.session_hash or "", (tab, picture), size, address)
 
     def kept_picture(self, request: gr.Request, tab: str, tell: bool = True) -> Any:
         """The tab's picture; None, and a message if the window has another tab's, if it is not kept."""
@@ -88,6 +90,13 @@ def example_buttons() -> list[tuple[gr.Button, bytes]]:
 def version_dropdown(label: str, choices: Choices | None) -> gr.Dropdown:
     """A choice of version or label."""
     return gr.Dropdown(choices or [("newest", NEWEST)], value=NEWEST, label=label, filterable=False)
+
+
+def threshold_slider() -> gr.Slider:
+    """The abstention threshold; a number outside its range is taken for the nearest inside, none for 0."""
+    slider: Any = gr.Slider(0, 0.99, 0, step=0.01, label="Uncertain below", info="Another threshold; 0 turns it off.")
+    slider.preprocess = lambda value: min(max(value or 0.0, slider.minimum), slider.maximum)
+    return cast("gr.Slider", slider)
 
 
 def on_picture(

@@ -9,16 +9,16 @@ refused.
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from emotion_ai.web.limits import RateLimit
+from emotion_ai.web.limits import RateLimit, network
 from emotion_ai.web.messages import Kind, Reader, RefusedError, too_large
 from emotion_ai.web.origins import Hosts, new_visitor, visitor
 from emotion_ai.web.preview import preview
@@ -31,6 +31,9 @@ UPLOADS_PER_MINUTE = 30
 
 FRAMES_PER_MINUTE = 1200
 """Pictures of the live webcam from one address."""
+
+EVENTS_PER_MINUTE = 1200
+"""Requests for handlers from one address."""
 
 MAX_WINDOWS = 10_000
 """Windows that are known at the same time."""
@@ -79,6 +82,7 @@ class Guard:
         hosts: names under which the page may be requested.
         pictures: limit for each address.
         frames: limit for each address, of the live webcam.
+        events: limit for each address, of requests for handlers.
         receiver: of the bodies of all requests.
         windows: those that have sent a request for a handler.
     """
@@ -89,6 +93,7 @@ class Guard:
     hosts: Hosts = Hosts()
     pictures: RateLimit = field(default_factory=lambda: RateLimit(UPLOADS_PER_MINUTE))
     frames: RateLimit = field(default_factory=lambda: RateLimit(FRAMES_PER_MINUTE))
+    events: RateLimit = field(default_factory=lambda: RateLimit(EVENTS_PER_MINUTE))
     receiver: Receiver = field(default_factory=Receiver)
     windows: Store[bool] = field(default_factory=lambda: Store(MAX_WINDOWS, WINDOW_SECONDS))
 
@@ -112,7 +117,8 @@ class _Exchange:
         self._cookie = f"emotion_ai_{(scope.get('server') or ('', 0))[1]}"  # browsers share cookies between ports
         known = visitor(self._headers, self._cookie)
         self._is_new, self._visitor = known is None, known or new_visitor()
-        self._reader = Reader(guard.handlers, guard.uploads, self._visitor, self._count)
+        self._address = network((scope.get("client") or ("",))[0])
+        self._reader = Reader(guard.handlers, guard.uploads, self._visitor, self._address, self._count)
         self._is_received = False
 
     async def run(self) -> None:
@@ -164,12 +170,14 @@ class _Exchange:
             raise too_large()
         if is_upload:
             self._count("picture")
-            name, content = await self._guard.receiver.file(self._receive, self._headers, int(length))
-            await self._respond(JSONResponse([self._guard.uploads.add(self._visitor, name, content)]))
+            name, content = await self._guard.receiver.file(self._receive, self._headers, int(length), self._address)
+            await self._respond(JSONResponse([self._guard.uploads.add(self._visitor, name, content, self._address)]))
             return
         if self._headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError("The request must be application/json.", 415)
-        body = await self._guard.receiver.body(self._receive, int(length))
+        if path == f"{_API}/queue/join" and self._guard.events.exceeded(self._address):
+            raise RefusedError("Too many requests in a minute; wait a moment.", 429)
+        body = await self._guard.receiver.body(self._receive, int(length), self._address)
         if is_event:
             body = await asyncio.to_thread(self._reader.event, body) if len(body) > 2**16 else self._reader.event(body)
         elif path == f"{_API}/cancel":
@@ -178,22 +186,26 @@ class _Exchange:
             body = b'{"event_id": ""}'  # Gradio ignores it
         if is_event:
             window = json.loads(body)["session_hash"]
-            self._guard.windows.put(window, True, 1)
+            self._guard.windows.put(window, True, 1, self._address)
         await self._pass(path, b"", body)
 
     def _count(self, kind: Kind) -> None:
         """Counts a picture; raises RefusedError if it is one too many from this address."""
         limit = self._guard.frames if kind == "frame" else self._guard.pictures
-        if limit.exceeded((self._scope.get("client") or ("",))[0]):
+        if limit.exceeded(self._address):
             raise RefusedError("Too many pictures in a minute; wait a moment.", 429)
 
     async def _file(self, path: str) -> None:
-        content = self._guard.uploads.find(self._visitor, path)
-        if content is None:
+        upload = self._guard.uploads.find(self._visitor, path)
+        if upload is None:
             raise RefusedError("This is not an upload of yours, or it has been deleted; add the picture again.", 403)
-        shown, kind = await asyncio.to_thread(preview, content)
-        headers = {"content-disposition": "attachment"} if kind == "application/octet-stream" else {}
-        await self._respond(Response(shown, media_type=kind, headers=headers))
+        if upload.shown is None:
+            upload.shown = asyncio.ensure_future(asyncio.to_thread(preview, upload.content))
+        shown, kind = await asyncio.shield(upload.shown)
+        headers = {"content-length": str(len(shown))}
+        if kind == "application/octet-stream":
+            headers["content-disposition"] = "attachment"
+        await self._respond(StreamingResponse(_pieces(shown), media_type=kind, headers=headers))
 
     async def _respond(self, response: Response) -> None:
         await response(self._scope, self._receive, self._send)
@@ -232,3 +244,9 @@ class _Exchange:
                 headers.append((b"set-cookie", cookie.encode()))
             message["headers"] = headers
         await self._send_raw(message)
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    """Content in pieces, so that a connection that is not read holds no copy of the whole."""
+    for start in range(0, len(content), 2**16):
+        yield content[start : start + 2**16]

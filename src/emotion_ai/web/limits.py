@@ -21,7 +21,7 @@ class RateLimit:
         """Whether this event is one too many; counts it otherwise."""
         now = time.monotonic()
         self._seen = {key: times for key, times in self._seen.items() if times[-1] > now - 60}
-        times = self._seen.setdefault(_network(address), deque())
+        times = self._seen.setdefault(network(address), deque())
         while times and times[0] <= now - 60:
             times.popleft()
         if len(times) >= self.per_minute:
@@ -30,7 +30,8 @@ class RateLimit:
         return False
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
+    """What counts as one address: an IPv4 address, mapped or not, or an IPv6 network of /64."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -17,7 +17,8 @@ Kind = Literal["picture", "frame", "state", "text", "number", "flag"]
 MAX_FRAME_BYTES = 2 * 2**20
 """Of one frame of the live webcam."""
 
-_MAX_TEXT = 200  # characters of a text input
+_MAX_TEXT = 200  # characters of an event's name
+_CHOICE = re.compile("[A-Za-z0-9_.-]{1,64}")  # texts are versions and labels
 _MAX_VALUES = 1000  # in one request, so that a small body cannot become a large structure
 _NOT_OURS = "This does not fit the page; reload it."
 
@@ -38,12 +39,14 @@ class Reader:
         handlers: the inputs of each handler, by its number.
         uploads: of all visitors.
         visitor: who sent the request.
+        address: of the visitor.
         count: called for each picture that a request carries in itself; raises RefusedError if it is one too many.
     """
 
     handlers: Mapping[int, tuple[Kind, ...]]
     uploads: Uploads
     visitor: str
+    address: str
     count: Callable[[Kind], None]
 
     def window(self, session_hash: Any) -> str:
@@ -68,16 +71,15 @@ class Reader:
         if kinds is None or not isinstance(data, list) or len(data) != len(kinds):
             _refuse_files(data)
             raise RefusedError(_NOT_OURS, 400)
+        pictures = ("picture", "frame")
+        _refuse_files([v for k, v in zip(kinds, data, strict=True) if not (k in pictures and isinstance(v, dict))])
         window = self.window(sent.get("session_hash"))
         inputs = [self._input(kind, value) for kind, value in zip(kinds, data, strict=True)]
         message = {
             "fn_index": number,
             "session_hash": window,
             "trigger_id": trigger if type(trigger) is int else None,
-            "data": [
-                {"path": self.uploads.queue(f"{window}-{number}", value)} if isinstance(value, bytes) else value
-                for value in inputs
-            ],
+            "data": [self._queued(f"{window}-{number}", v) if isinstance(v, bytes) else v for v in inputs],
         }
         return json.dumps(message).encode()
 
@@ -95,29 +97,30 @@ class Reader:
         """One input: a scalar as it was sent, a picture as its bytes."""
         if isinstance(value, dict) and kind in ("picture", "frame"):
             return self._picture(value, kind)
-        if isinstance(value, dict | list):
-            _refuse_files(value)
-            raise RefusedError(_NOT_OURS, 400)
         fits = {
-            "text": isinstance(value, str) and len(value) <= _MAX_TEXT,
-            "number": type(value) in (int, float) and abs(value) < 1e6,  # not NaN
+            "picture": value is None,
+            "frame": value is None,
+            "state": not isinstance(value, dict | list),
+            "text": isinstance(value, str) and _CHOICE.fullmatch(value),
+            "number": value is None or (type(value) in (int, float) and abs(value) < 1e6),  # not NaN
             "flag": isinstance(value, bool),
         }
-        if kind == "state":  # kept by the server
-            return None
-        if value is None or fits.get(kind, False):
-            return value
-        raise RefusedError(_NOT_OURS, 400)
+        if not fits[kind]:
+            raise RefusedError(_NOT_OURS, 400)
+        return None if kind == "state" else value  # the server keeps states
+
+    def _queued(self, place: str, content: bytes) -> dict[str, str]:
+        return {"path": self.uploads.queue(place, content, self.address)}
 
     def _picture(self, value: dict[str, Any], kind: Kind) -> bytes:
         path, url = value.get("path"), value.get("url")
         if not path and isinstance(url, str) and url[:5].lower() == "data:":
             self.count(kind)
             return _decoded(url, MAX_FRAME_BYTES if kind == "frame" else MAX_BYTES)
-        content = self.uploads.find(self.visitor, path) if isinstance(path, str) else None
-        if content is None:
+        upload = self.uploads.find(self.visitor, path) if isinstance(path, str) else None
+        if upload is None:
             raise _no_upload()
-        return content
+        return upload.content
 
 
 def _decoded(url: str, limit: int) -> bytes:

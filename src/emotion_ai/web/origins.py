@@ -6,10 +6,10 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.web.messages import RefusedError
@@ -41,7 +41,7 @@ class Hosts:
         if name is None or not self._serves(name):
             raise RefusedError(f"The page is not served as {name or host!r}; allow it with --allowed-host NAME.", 400)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() not in {host, *self.allowed}:
+        if origin is not None and origin.lower().partition("://")[2] not in {host, *self.allowed}:
             raise RefusedError("Requests from other pages are refused.", 403)
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and path != "/":  # a link may lead to the page
             raise RefusedError("Requests from other pages are refused.", 403)
@@ -83,11 +83,8 @@ def trusted_proxies(addresses: Iterable[str]) -> list[str]:
 
 def visitor(headers: Headers, cookie: str) -> str | None:
     """The visitor that a cookie names; None without a valid one."""
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(cookie)
-    except CookieError:
-        return None
-    return morsel.value if morsel and re.fullmatch(r"[A-Za-z0-9_-]{32,64}", morsel.value) else None
+    value = cookie_parser(headers.get("cookie", "")).get(cookie, "")  # whatever other cookies of this host look like
+    return value if re.fullmatch(r"[A-Za-z0-9_-]{32,64}", value) else None
 
 
 def new_visitor() -> str:
@@ -99,7 +96,10 @@ def _host_name(host: str) -> str | None:
     """The name without its port; None if it is malformed."""
     if not re.fullmatch(r"[a-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?", host):
         return None
-    return (urlsplit(f"//{host}").hostname or "").rstrip(".") or None
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".") or None
+    except ValueError:  # no address in brackets
+        return None
 
 
 def _is_address(name: str) -> bool:

@@ -68,7 +68,8 @@ def build(source: ModelSource, session: ModelSession, uploads: Uploads) -> tuple
 
 def handlers(page: gr.Blocks) -> dict[int, tuple[Kind, ...]]:
     """The inputs of each handler of the page, by its number."""
-    return {number: tuple(_kind(block) for block in handler.inputs) for number, handler in page.fns.items()}
+    handlers = {number: handler for number, handler in page.fns.items() if handler.fn}  # others run in the browser
+    return {number: tuple(_kind(block) for block in handler.inputs) for number, handler in handlers.items()}
 
 
 def _kind(block: Any) -> Kind:

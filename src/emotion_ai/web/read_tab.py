@@ -14,6 +14,7 @@ from emotion_ai.web.components import (
     example_buttons,
     on_picture,
     picture_input,
+    threshold_slider,
     version_dropdown,
 )
 from emotion_ai.web.session import (
@@ -65,9 +66,7 @@ class ReadTab:
                         visible=context.source.models is not None,
                     )
                     own = gr.Checkbox(True, label="The version's own threshold")
-                    other = gr.Slider(
-                        0, 0.99, 0, step=0.01, label="Uncertain below", info="Another threshold; 0 turns it off."
-                    )
+                    other = threshold_slider()
             with gr.Column(scale=3, min_width=300):
                 self.output = gr.HTML(render.hint(EMPTY), elem_id="result")
         self.threshold = (own, other)

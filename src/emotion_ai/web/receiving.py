@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers, UploadFile
@@ -12,6 +14,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from emotion_ai.web.messages import RefusedError, too_large
 from emotion_ai.web.uploads import MAX_BYTES
 
+logging.getLogger("python_multipart").disabled = True  # it logs each damaged upload
+
 
 @dataclass
 class Receiver:
@@ -19,23 +23,25 @@ class Receiver:
 
     Attributes:
         max_bytes: of all bodies that are being received.
+        max_bytes_each: of those from one address.
         seconds: for one body.
     """
 
     max_bytes: int = 256 * 2**20
+    max_bytes_each: int = 64 * 2**20
     seconds: float = 120.0
-    _received: int = 0
+    _received: Counter[str] = field(default_factory=Counter)
 
-    async def body(self, receive: Any, length: int) -> bytes:
+    async def body(self, receive: Any, length: int, address: str) -> bytes:
         """A body of `length` bytes."""
-        async with self._chunks(receive, length) as chunks:
+        async with self._chunks(receive, length, address) as chunks:
             return b"".join([chunk async for chunk in chunks])
 
-    async def file(self, receive: Any, headers: Headers, length: int) -> tuple[str, bytes]:
+    async def file(self, receive: Any, headers: Headers, length: int, address: str) -> tuple[str, bytes]:
         """The name and content of the one file in a multipart body of `length` bytes."""
         if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise RefusedError("An upload must be multipart/form-data.", 415)
-        async with self._chunks(receive, length) as chunks:
+        async with self._chunks(receive, length, address) as chunks:
             parser = MultiPartParser(headers, chunks, max_files=1, max_fields=1)
             parser.spool_max_size = length + 1  # never to disk
             try:
@@ -62,7 +68,7 @@ class Receiver:
                     pass
 
     @contextlib.asynccontextmanager
-    async def _chunks(self, receive: Any, length: int) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    async def _chunks(self, receive: Any, length: int, address: str) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """The chunks of a body; they count until the context ends."""
         counted = 0
 
@@ -75,10 +81,10 @@ class Receiver:
                     raise RefusedError("The request is incomplete.", 400)
                 chunk, more = message.get("body", b""), message.get("more_body", False)
                 counted += len(chunk)
-                self._received += len(chunk)
+                self._received[address] += len(chunk)
                 if counted > length:
                     raise RefusedError("The request is longer than its Content-Length.", 400)
-                if self._received > self.max_bytes:
+                if self._received[address] > self.max_bytes_each or self._received.total() > self.max_bytes:
                     raise RefusedError("The page is busy; try again in a moment.", 503)
                 yield chunk
 
@@ -88,4 +94,6 @@ class Receiver:
         except TimeoutError as error:
             raise RefusedError(f"The request took longer than {self.seconds:.0f} s.", 408) from error
         finally:
-            self._received -= counted
+            self._received[address] -= counted
+            if not self._received[address]:
+                del self._received[address]

@@ -45,6 +45,8 @@ def heading(error: EmotionAIError) -> str:
 def error_notice(error: EmotionAIError) -> str:
     """What went wrong, and what to do."""
     text = " ".join(str(error).split()).removeprefix("the given image: ")
+    if text.startswith(("is ", "has ", "does ")):
+        text = f"it {text}"
     text = f"{text[:1].upper()}{text[1:]}."
     if isinstance(error, ServerUnreachableError | ServerTimeoutError):
         text += " The page continues as soon as the server is back."

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -13,11 +13,14 @@ class _Kept(NamedTuple):
     value: object
     size: int
     expires: float
+    group: str
 
 
 @dataclass
 class Store(Generic[T]):
-    """One value per owner, for a while; the oldest values give way when it is full.
+    """One value per owner, for a while; when it is full, the oldest value of the group with the most bytes gives way.
+
+    So an address that sends a lot, the group of its values, displaces only its own.
 
     Nothing is written to disk, so a page that is killed leaves nothing behind.
 
@@ -31,14 +34,14 @@ class Store(Generic[T]):
     _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def put(self, owner: str, value: T, size: int) -> None:
+    def put(self, owner: str, value: T, size: int, group: str = "") -> None:
         """Keeps a value of `size` bytes in place of the owner's last one."""
         with self._lock:
             self._kept.pop(owner, None)
-            self._kept[owner] = _Kept(value, size, time.monotonic() + self.seconds)
+            self._kept[owner] = _Kept(value, size, time.monotonic() + self.seconds, group)
             self._drop_expired()
             while self._bytes() > self.max_bytes:
-                self._kept.popitem(last=False)
+                self._give_way()
 
     def get(self, owner: str) -> T | None:
         """The owner's value, unless it has expired or given way."""
@@ -65,6 +68,13 @@ class Store(Generic[T]):
 
     def _bytes(self) -> int:
         return sum(kept.size for kept in self._kept.values())
+
+    def _give_way(self) -> None:
+        sizes = Counter[str]()
+        for kept in self._kept.values():
+            sizes[kept.group] += kept.size
+        largest = max(sizes, key=lambda group: sizes[group])
+        del self._kept[next(owner for owner, kept in self._kept.items() if kept.group == largest)]
 
     def _drop_expired(self) -> None:
         now = time.monotonic()

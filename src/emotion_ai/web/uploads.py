@@ -3,6 +3,7 @@
 import hmac
 import re
 import secrets
+from asyncio import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +19,19 @@ _QUEUE_SECONDS = 120.0  # longest wait of a request for its turn
 _STORED_BYTES = 256 * 2**20  # of all uploads together, and of all pictures in the queue
 
 
-@dataclass(frozen=True)
+@dataclass
 class Upload:
-    """A picture that a visitor sent; `path` names it, but there is no file."""
+    """A picture that a visitor sent.
+
+    Attributes:
+        path: its name, but there is no file.
+        content: encoded.
+        shown: its preview, or the task that computes it, once it was requested.
+    """
 
     path: str
     content: bytes
+    shown: Future[tuple[bytes, str]] | None = None
 
 
 @dataclass
@@ -38,24 +46,24 @@ class Uploads:
     _uploads: Store[Upload] = field(default_factory=lambda: Store(_STORED_BYTES, UPLOAD_SECONDS))
     _waiting: Store[tuple[str, bytes]] = field(default_factory=lambda: Store(_STORED_BYTES, _QUEUE_SECONDS))
 
-    def add(self, visitor: str, name: str, content: bytes) -> str:
+    def add(self, visitor: str, name: str, content: bytes, address: str = "") -> str:
         """Keeps an upload in place of the visitor's last one; returns its path, which nobody can guess."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", re.split(r"[\\/]", name)[-1])[-64:].lstrip(".") or "picture"
         path = str(self.folder / secrets.token_urlsafe(24) / name)
-        self._uploads.put(visitor, Upload(path, content), len(content))
+        self._uploads.put(visitor, Upload(path, content), len(content), address)
         return path
 
-    def find(self, visitor: str, path: str) -> bytes | None:
-        """The content of a visitor's own upload; None for every other path."""
+    def find(self, visitor: str, path: str) -> Upload | None:
+        """A visitor's own upload; None for every other path."""
         upload = self._uploads.get(visitor)
         if upload is None or not hmac.compare_digest(upload.path.encode(), path.encode(errors="replace")):
             return None
-        return upload.content
+        return upload
 
-    def queue(self, place: str, content: bytes) -> str:
+    def queue(self, place: str, content: bytes, address: str = "") -> str:
         """Keeps a picture until its handler runs, in place of the last one; returns the ticket for `take`."""
         ticket = f"{place}:{secrets.token_urlsafe(24)}"
-        self._waiting.put(place, (ticket, content), len(content))
+        self._waiting.put(place, (ticket, content), len(content), address)
         return ticket
 
     def take(self, ticket: str) -> bytes | None:
