@@ -28,6 +28,11 @@ def escaped(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """The lines of a text on one, without their indentation; spaces inside a line, as in a file name, stay."""
+    return " ".join(line for part in text.splitlines() if (line := part.strip()))
+
+
 def print_json(data: Any, file: TextIO | None = None) -> None:
     r"""Prints indented JSON in ASCII, to stdout by default.
 
@@ -76,5 +81,5 @@ class Console(rich.console.Console):
 
 def print_error(message: object, console: Console | None = None) -> None:
     """Prints a message as one line on stderr, after "error:"."""
-    text = Text.assemble(("error:", "bold red"), f" {' '.join(str(message).split())}")
+    text = Text.assemble(("error:", "bold red"), f" {one_line(str(message))}")
     (console or Console(stderr=True)).print(text, highlight=False, soft_wrap=True)

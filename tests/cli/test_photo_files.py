@@ -41,6 +41,32 @@ def test_annotated_photos_in_the_folder_are_not_read_again(tmp_path: Path) -> No
     assert names(tmp_path, tmp_path / "out") == ["a.jpg", "in/a.jpg.annotated.png", "out/mine.png"]
 
 
+@pytest.mark.parametrize("out", ["in/out", "in", "."])
+def test_annotated_photos_below_the_output_folder_are_not_read_again(out: str, tmp_path: Path) -> None:
+    write(tmp_path, "in/a.jpg", "in/deep/b.jpg")
+    before = names(tmp_path / "in", tmp_path / out)
+    for photo in find_photos([tmp_path / "in"], tmp_path / out).photos:
+        write(tmp_path / out, str(photo.picture))
+    assert names(tmp_path / "in", tmp_path / out) == before == ["a.jpg", "deep/b.jpg"]
+
+
+def test_a_photo_that_is_named_in_two_ways_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "in/a.jpg", "in/b/c.jpg")
+    (tmp_path / "link").symlink_to("in")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["in", str(tmp_path / "in"), "link", "in/b", "in/b/../a.jpg", "link/b/c.jpg"]
+    found = find_photos([Path(name) for name in arguments])
+    assert [str(photo.path) for photo in found.photos] == ["in/a.jpg", "in/b/c.jpg"]
+    assert found.problems == []
+
+
+def test_links_that_lead_in_a_circle_are_one_photo_that_cannot_be_read(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg")
+    (circle := tmp_path / "circle").symlink_to("circle")
+    found = find_photos([circle / "b.jpg", tmp_path], out=circle)
+    assert [photo.path.name for photo in found.photos] == ["b.jpg", "a.jpg"]
+
+
 def test_no_two_photos_have_one_picture(tmp_path: Path) -> None:
     write(tmp_path, "x/a.jpg", "x/a.png", "x/sub/a.jpg", "y/a.jpg", "z/x/a.jpg", "a.jpg")
     arguments = [tmp_path / name for name in ("x", "y", "z/x", "a.jpg", "y/a.jpg", "x")]
@@ -72,6 +98,7 @@ def test_empty_and_unreadable_folders_are_named(tmp_path: Path, monkeypatch: pyt
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
+    assert len(find_photos([tmp_path / "locked"]).problems) == 1, "nobody knows whether it has photos"
     found = find_photos([tmp_path / "empty", tmp_path, tmp_path / ("long" * 100)])
     assert found.problems == [
         f"{tmp_path}/empty: no photos in this folder; give another one",

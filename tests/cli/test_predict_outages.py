@@ -1,8 +1,10 @@
 """Nothing is lost: outages, interruptions, kills, and photos and names that cannot be read."""
 
 import csv
+import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,8 +15,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from emotion_ai.cli import app
 from emotion_ai.cli.photos import PredictOptions, predict_command
+from emotion_ai.errors import ConfigError
 from emotion_ai.vision.photo import PORTRAITS
 from tests.cli.conftest import StubServer
 
@@ -202,6 +207,56 @@ def test_names_and_files_that_cannot_be_read_are_one_row_each(
         *(b"missing\xff.jpg", os.fsencode(folder / "z\n\x1b[2J.jpg"))
     ]
     assert len(list((tmp_path / "out" / "in").iterdir())) == 2
+
+
+def test_a_photo_without_rights_does_not_keep_the_others_from_being_read(
+    tmp_path: Path, portrait: bytes, stub_server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, table = photos(tmp_path / "in", 1, portrait), tmp_path / "faces.csv"
+    (secret := tmp_path / "two  spaces.jpg").write_bytes(portrait)
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == secret:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path) != secret)  # root may read everything
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    arguments = ["predict", str(secret), str(folder), *served(stub_server), "--csv", str(table), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1, done.output
+    assert [(Path(row["photo"]).name, bool(row["error"])) for row in rows(table)] == [
+        ("two  spaces.jpg", True),
+        ("photo0.jpg", False),
+    ]
+    assert json.loads(done.stdout)[0]["error"].startswith(f"{secret}: cannot be read (Permission denied)")
+    assert f"error: {secret}: cannot be read" in done.stderr
+
+
+def test_a_closed_stderr_does_not_damage_the_table(tmp_path: Path, portrait: bytes, stub_server: StubServer) -> None:
+    folder, table = photos(tmp_path / "in", 1, portrait), tmp_path / "faces.csv"
+    command = [
+        sys.executable,
+        "-m",
+        "emotion_ai.cli",
+        "predict",
+        str(folder),
+        *served(stub_server),
+        "--csv",
+        str(table),
+    ]
+    done = subprocess.run(f"{shlex.join(command)} 2>&-", shell=True, timeout=60)
+    assert done.returncode == 0
+    assert read_once(table) == {"photo0.jpg": 1}
+
+
+def test_a_folder_without_photos_says_what_was_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(ConfigError, match="no photos in this folder"):
+        predict_command(PredictOptions((tmp_path,), "http://127.0.0.1:9"))
+    assert "not pictures: 2 (.mp4, .txt)" in capsys.readouterr().err
 
 
 def test_what_a_library_raises_costs_one_photo(

@@ -191,3 +191,16 @@ def test_names_are_cells_that_no_spreadsheet_runs_and_that_a_later_run_finds(
     assert photo == cell
     with (tmp_path / "faces.csv").open(newline="") as file:
         assert next(csv.DictReader(file))["box_left"] == "-3.0", "numbers stay numbers"
+
+
+def test_a_table_that_is_removed_while_it_is_written_is_an_error(table: Path) -> None:
+    with PhotoTable(table) as opened:
+        table.unlink()
+        with pytest.raises(ConfigError, match=r"faces\.csv: was removed while it was written; run the same command"):
+            opened.append(Path("d.jpg"), [FACE])
+
+
+def test_spaces_of_a_name_stay_in_the_error(tmp_path: Path) -> None:
+    with PhotoTable(tmp_path / "faces.csv") as table:
+        table.append(Path("two  spaces.jpg"), "two  spaces.jpg: is\n  damaged")
+    assert rows(tmp_path / "faces.csv") == [("two  spaces.jpg", "", "two  spaces.jpg: is damaged")]

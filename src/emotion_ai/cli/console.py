@@ -42,8 +42,12 @@ def fail(error: EmotionAIError | OSError) -> NoReturn:
 def safe_output() -> Iterator[None]:
     """Characters that stdout cannot show are escaped, as control characters of errors are; a closed pipe ends quietly.
 
-    The exit code is 1 if whoever reads stdout, such as `head`, went away.
+    Closed standard streams are opened to nothing: the next file would get their number, and what libraries print to
+    them. The exit code is 1 if whoever reads stdout, such as `head`, went away.
     """
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")

@@ -1,5 +1,6 @@
 """Which photos a command reads: the named files, and those in the named folders."""
 
+import functools
 import hashlib
 import os
 import stat
@@ -49,7 +50,8 @@ def find_photos(arguments: Sequence[Path], out: Path | None = None, repeats: boo
     """The photos that arguments name; folders are searched at any depth.
 
     In folders, files with the suffix of a picture count as photos. Hidden ones, `__MACOSX` and annotated photos in
-    `out` are passed over. A folder that links reach twice is searched once.
+    `out` or below it are passed over. A folder that links reach twice is searched once, and a photo that is named in
+    two ways, such as by a relative and an absolute path, is listed once.
 
     Args:
         arguments: files and folders.
@@ -58,19 +60,22 @@ def find_photos(arguments: Sequence[Path], out: Path | None = None, repeats: boo
     """
     found = FoundPhotos([], [], {})
     taken: set[Path] = set()
-    seen: set[Path] = set()
+    seen: set[tuple[str, str]] = set()
+    real = functools.cache(os.path.realpath)
     for argument in arguments:
         named = [(argument, Path(argument.name))]
         if _is_folder(argument):
+            known = len(found.problems)
             paths = _search(argument, out, found)
-            if not paths:
+            if not paths and len(found.problems) == known:
                 found.problems.append(f"{argument}: no photos in this folder; give another one")
             top = argument.resolve().name
             named = [(path, top / path.relative_to(argument)) for path in paths]
         for path, relative in named:
-            if path in seen and not repeats:
+            photo = real(path.parent), path.name
+            if photo in seen and not repeats:
                 continue
-            seen.add(path)
+            seen.add(photo)
             found.photos.append(PhotoFile(path, _free(relative, taken)))
     return found
 
@@ -100,9 +105,9 @@ def _search(folder: Path, out: Path | None, found: FoundPhotos) -> list[Path]:
     def report(error: OSError) -> None:
         found.problems.append(f"{error.filename}: cannot be listed ({error.strerror}); check the permissions")
 
-    photos, own = [], out.resolve() if out else None
+    photos, own = [], os.path.realpath(out) if out else None
     for parent, names in _walk(folder, report):
-        is_out = parent.resolve() == own
+        is_out = own is not None and Path(os.path.realpath(parent)).is_relative_to(own)
         for name in names:
             if name.startswith(".") or (is_out and name.endswith(ANNOTATED)) or not _is_regular(parent / name):
                 continue

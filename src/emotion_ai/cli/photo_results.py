@@ -81,7 +81,7 @@ def in_file_pixels(faces: list[FaceReading], photo: Photo) -> list[FaceReading]:
 def record(path: Path, result: Result) -> dict[str, Any]:
     """A photo's faces or error, for JSON."""
     if isinstance(result, EmotionAIError):
-        return {"photo": str(path), "error": " ".join(str(result).split())}
+        return {"photo": str(path), "error": str(result)}
     return {"photo": str(path), "faces": [face.as_dict() for face in result]}
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emotion_ai.cli import kaggle, watch
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import SERVER_AWAY, PatientReader
-from emotion_ai.cli.photo_files import FoundPhotos, PhotoFile, find_photos, picture_name
+from emotion_ai.cli.photo_files import PhotoFile, find_photos, picture_name
 from emotion_ai.cli.photo_results import (
     JsonList,
     Result,
@@ -169,9 +169,13 @@ def follow(options: PredictOptions, reader: PhotoReader, poll: float = watch.POL
 def predict(options: PredictOptions, reader: PhotoReader) -> int:
     """Reads the named photos; one that cannot be read is one line on stderr, and the others are still read."""
     found = find_photos(options.photos, options.out, repeats=options.fps is not None)
+    if found.passed_over:
+        kinds = ", ".join(sorted(suffix or "no suffix" for suffix in found.passed_over))
+        _note(f"files passed over in folders, which are not pictures: {sum(found.passed_over.values())} ({kinds})")
     if not found.photos:
         raise ConfigError("; ".join(found.problems))
-    _report(found)
+    for problem in found.problems:
+        print_error(printable(problem))
     with contextlib.ExitStack() as stack:
         table = _open_table(options.csv, stack)
         if options.out:
@@ -280,14 +284,6 @@ def _pending(
     if pending and options.fps:  # smoothing needs every frame before
         return list(photos), False
     return pending, faceless
-
-
-def _report(found: FoundPhotos) -> None:
-    if found.passed_over:
-        kinds = ", ".join(sorted(suffix or "no suffix" for suffix in found.passed_over))
-        _note(f"files passed over in folders, which are not pictures: {sum(found.passed_over.values())} ({kinds})")
-    for problem in found.problems:
-        print_error(printable(problem))
 
 
 def _open_table(path: Path | None, stack: contextlib.ExitStack) -> PhotoTable | None:

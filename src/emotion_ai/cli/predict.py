@@ -12,7 +12,10 @@ from emotion_ai.contract import Servable
 def predict(
     photos: Annotated[
         list[Path] | None,
-        typer.Argument(help="Photos, folders of photos; with --kaggle its test.csv and IdLookupTable.csv."),
+        typer.Argument(
+            help="Photos, folders of photos; with --kaggle its test.csv and IdLookupTable.csv.",
+            readable=False,  # one that cannot be read does not keep the others from being read
+        ),
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="Server, http:// (REST) or grpc://; by default the bundled PyTorch weights.")

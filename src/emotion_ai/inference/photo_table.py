@@ -16,7 +16,7 @@ from emotion_ai import files
 from emotion_ai.errors import ConfigError
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.inference.tables import PHOTO_COLUMNS, csv_text, face_rows, text_cell
-from emotion_ai.terminal import escaped
+from emotion_ai.terminal import escaped, one_line
 
 if sys.platform != "win32":
     import fcntl
@@ -100,11 +100,13 @@ class PhotoTable:
         """Appends a row for each face of a photo, a row without a face if it has none, or a row with its error.
 
         Raises:
-            ConfigError: the file cannot be written.
+            ConfigError: the file cannot be written, or was removed.
         """
+        if self._regular and os.fstat(self._file).st_nlink == 0:
+            raise ConfigError(f"{self.path}: was removed while it was written; run the same command again")
         self.drop([])
         if isinstance(result, str):
-            rows = [{"photo": str(photo), "error": escaped(" ".join(result.split()))}]
+            rows = [{"photo": str(photo), "error": escaped(one_line(result))}]
         else:
             rows = face_rows(result, photo) or [{"photo": str(photo)}]
         outcome: Outcome = "failed" if isinstance(result, str) else "faces" if result else "no face"
