@@ -255,6 +255,31 @@ def test_coordinates_that_are_no_pixels_are_refused(
     one_line(coordinates(convert(pixels), tmp_path / "training.csv"), part)
 
 
+@pytest.mark.parametrize("marker", [-1, 0])
+def test_points_that_mean_missing_ones_are_refused(tmp_path: Path, marker: int) -> None:
+    pixels = RNG.uniform(20, 80, (3, 30))
+    pixels[1, 2:4] = marker
+    one_line(coordinates(pixels, tmp_path / "a.csv"), f"row 3: the point right_eye_center is ({marker}, {marker})")
+
+
+def test_pixels_of_a_smaller_image_are_refused(tmp_path: Path) -> None:
+    one_line(coordinates(RNG.uniform(10, 40, (3, 30)), tmp_path / "a.csv"), "pixels of a smaller image; convert")
+
+
+def test_minutes_of_blank_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emotion_ai.data.csv_files.MAX_BLANK_LINES", 1000)
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(SOUND + b"\n" * 2000))
+    one_line(path, "more than 1,000 lines are blank")
+
+
+def test_a_test_file_with_all_training_faces_is_named(tmp_path: Path) -> None:
+    train = emotions(tmp_path / "a.csv", [*range(7)] * 4)
+    (tmp_path / "b.csv").write_text(train.read_text().replace(",", ";"))
+    with pytest.raises(ConfigError, match="all 20 training faces are in the test split, too; give other test data"):
+        build_splits("emotion", DataConfig(str(train), test=str(tmp_path / "b.csv")), seed=0)
+
+
 def emotions(path: Path, ids: list[int | str], usage: str = "", seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     faces = (" ".join(map(str, rng.integers(2, 256, 48 * 48))) for _ in ids)

@@ -31,6 +31,9 @@ Table = tuple[list[str], Iterator[tuple[int, list[str]]]]
 MAX_CELL = 1 << 23
 """Characters that a cell or a line may have: enough for a picture of 1,448x1,448 pixels."""
 
+MAX_BLANK_LINES = 1_000_000
+"""Blank lines that a file may have: a small archive can hold minutes of them."""
+
 MIN_SIDE = 16
 """Pixels of the side of the smallest face in a cell."""
 
@@ -186,6 +189,7 @@ def _size(count: int) -> str:
 
 
 def _lines(path: Path, text: IO[str]) -> Iterator[str]:
+    blank = 0
     for number in itertools.count(1):
         line = text.readline(MAX_CELL + 1)
         if len(line) > MAX_CELL:
@@ -194,6 +198,9 @@ def _lines(path: Path, text: IO[str]) -> Iterator[str]:
             raise DataError(f"{path}, row {number}: holds NUL characters, so it is damaged; download it again")
         if not line:
             return
+        blank += line.isspace()
+        if blank > MAX_BLANK_LINES:
+            raise DataError(f"{path}, row {number}: more than {MAX_BLANK_LINES:,} lines are blank; is this a CSV file?")
         yield line
 
 

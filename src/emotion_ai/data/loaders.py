@@ -190,6 +190,7 @@ def _parse_keypoints(path: Path) -> Arrays:
         for line, cells in lines:
             images.append(parse_pixels(path, line, "Image", cells[columns["Image"]], CROP_SIZE))
             points.append([parse_coordinate(path, line, name, cells[columns[name]]) for name in present])
+            _check_markers(path, line, present, points[-1])
             _check_pixels_of_crop(path, line, points[-1])
     _check_rows(path, images)
     _check_levels(path, images)
@@ -199,6 +200,16 @@ def _parse_keypoints(path: Path) -> Arrays:
         targets[np.isnan(targets).any(2)] = np.nan
         _check_centre(path, targets)
     return {"images": np.stack(images), "targets": targets, "part": np.full(len(images), "", "U11")}
+
+
+def _check_markers(path: Path, row: int, names: list[str], coordinates: list[float]) -> None:
+    """Rejects points that other tools write where none is known."""
+    for name, x, y in zip(names[::2], coordinates[::2], coordinates[1::2], strict=True):
+        if x == y and x in (-1, 0):
+            raise DataError(
+                f"{path}, row {row}: the point {name.removesuffix('_x')} is ({x:g}, {y:g}), which seems to mean a "
+                "missing one; leave its cells empty"
+            )
 
 
 def _check_pixels_of_crop(path: Path, row: int, coordinates: list[float]) -> None:
@@ -229,6 +240,11 @@ def _check_centre(path: Path, points: NDArray[np.float32]) -> None:
         raise DataError(
             f"{path}: the mean of all points is ({x:.1f}, {y:.1f}), so they are no pixels of the 96x96 image, "
             "whose centre is (47.5, 47.5); convert them"
+        )
+    if len(points) >= 3 and known.max() <= CROP_SIZE / 2:  # fewer faces may lie in a corner
+        raise DataError(
+            f"{path}: no coordinate is above {known.max():g}, so they seem to be pixels of a smaller image; convert "
+            "them to pixels of the 96x96 image"
         )
 
 

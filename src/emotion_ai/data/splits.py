@@ -191,6 +191,8 @@ def _with_test(
     labelled = test.targets >= 0 if test.task == "emotion" else np.ones(len(test), bool)
     duplicates = np.isin(groups[0], groups[1][labelled])
     rest = faces[~duplicates]
+    if not len(rest):
+        raise ConfigError(f"all {len(faces):,} training faces are in the test split, too; give other test data")
     train_rows, val_rows = _split(rest, groups[0][~duplicates], [1 - val, val], seed)
     return DataSplits(rest[train_rows], rest[val_rows], test[labelled], how, int(duplicates.sum()))
 
