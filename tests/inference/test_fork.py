@@ -107,6 +107,8 @@ def test_clients_in_a_forked_process() -> None:
         print(rpc.ready())
         in_child(rpc.status)
         in_child(rpc.close)
+        print(pickle.loads(pickle.dumps(client)).versions().popitem()[1])
+        print(pickle.loads(pickle.dumps(rpc)).ready())
     """)
     message = "ConfigError: grpc://127.0.0.1:1: a gRPC client cannot be used after a fork; create it in the new process"
-    assert lines == ["True", "True", "False", message, "None"]
+    assert lines == ["True", "True", "False", message, "None", "AVAILABLE", "False"]

@@ -39,7 +39,8 @@ class GrpcTransport:
     """A `Transport` over one gRPC channel."""
 
     def __init__(self, connection: Connection) -> None:
-        self._url, self._deadline, self._process = connection.url, connection.timeout[1], os.getpid()
+        self._connection, self._url, self._deadline = connection, connection.url, connection.timeout[1]
+        self._process = os.getpid()
         version = None if connection.version is None else {"value": connection.version}
         self._spec = {"name": connection.model, "version": version, "version_label": connection.label}
         options = [
@@ -58,6 +59,9 @@ class GrpcTransport:
         self._predict = self._method(protos.PREDICT, protos.PredictResponse)
         self._metadata = self._method(protos.GET_MODEL_METADATA, protos.GetModelMetadataResponse)
         self._status = self._method(protos.GET_MODEL_STATUS, protos.GetModelStatusResponse)
+
+    def __reduce__(self) -> tuple[type["GrpcTransport"], tuple[Connection]]:
+        return GrpcTransport, (self._connection,)  # a pickled client has a channel of its own
 
     def close(self) -> None:
         """Closes the channel, unless it is another process's."""
