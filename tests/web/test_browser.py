@@ -110,8 +110,11 @@ def test_several_faces_each_have_their_bars(page: Page) -> None:
 
 
 def test_pictures_that_cannot_be_read_are_explained(page: Page) -> None:
+    upload(page, PORTRAITS[1])
+    expect(result(page).locator(".ea-card")).to_have_count(1)
     upload(page, no_face())
     expect(result(page).get_by_role("alert")).to_contain_text("No face found")
+    expect(page.get_by_text("add it again")).to_have_count(0)
     upload(page, b"\x89PNG\r\n\x1a\n broken")
     expect(result(page).get_by_role("alert")).to_contain_text("This picture cannot be read")
     upload(page, PORTRAITS[1].read_bytes()[:20_000], "half.jpg")

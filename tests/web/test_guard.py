@@ -329,6 +329,9 @@ def test_pictures_in_requests_count_as_uploads_do(own: TestClient, uploads: Uplo
     tickets = [passed(own.post(JOIN, json=event(picture)))["data"][0]["path"] for _ in range(2)]
     assert uploads.take(tickets[0]) is None, "a window has one picture that waits"
     assert uploads.take(tickets[1]) == b"a picture"
+    assert uploads.take(tickets[0]) is None, "also after the newer one's turn"
+    with pytest.raises(LookupError):
+        uploads.take("a window that sent none")
     uploaded(own)
     assert own.post(JOIN, json=event(picture)).status_code == 429
     assert own.post(f"{API}/upload", files={"files": ("a.png", b"x")}).status_code == 429

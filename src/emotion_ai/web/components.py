@@ -126,7 +126,7 @@ def _with_content(read: Callable[..., Any], content: bytes) -> Callable[..., Any
 def _content(payload: Any, uploads: Uploads) -> bytes | None:
     if payload is None:
         return None
-    content = uploads.take(payload.path or "")
-    if content is None:
-        raise gr.Error("This picture waited for too long, or a newer one took its place; add it again.")
-    return content
+    try:
+        return uploads.take(payload.path or "")
+    except LookupError as error:
+        raise gr.Error("This picture waited for too long; add it again.", print_exception=False) from error

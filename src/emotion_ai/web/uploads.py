@@ -44,7 +44,7 @@ class Uploads:
 
     folder: Path
     _uploads: Store[Upload] = field(default_factory=lambda: Store(_STORED_BYTES, UPLOAD_SECONDS))
-    _waiting: Store[tuple[str, bytes]] = field(default_factory=lambda: Store(_STORED_BYTES, _QUEUE_SECONDS))
+    _waiting: Store[tuple[str, bytes | None]] = field(default_factory=lambda: Store(_STORED_BYTES, _QUEUE_SECONDS))
 
     def add(self, visitor: str, name: str, content: bytes, address: str = "") -> str:
         """Keeps an upload in place of the visitor's last one; returns its path, which nobody can guess."""
@@ -67,12 +67,18 @@ class Uploads:
         return ticket
 
     def take(self, ticket: str) -> bytes | None:
-        """The picture of a ticket, once; None if a newer one took its place or its turn came too late."""
+        """The picture of a ticket, once; None if a newer one took its place.
+
+        Raises:
+            LookupError: its turn came too late.
+        """
         place = ticket.rpartition(":")[0]
         waiting = self._waiting.get(place)
-        if waiting is None or waiting[0] != ticket:
+        if waiting is None:
+            raise LookupError(ticket)
+        if waiting[0] != ticket:
             return None
-        self._waiting.drop(place)
+        self._waiting.put(place, (ticket, None), 0)  # an older ticket may still come
         return waiting[1]
 
     def drop_expired(self) -> None:
