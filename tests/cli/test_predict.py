@@ -219,7 +219,7 @@ def test_a_table_of_other_columns_is_not_added_to(tmp_path: Path) -> None:
     shutil.copy(PORTRAITS[0], tmp_path / "a.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emotion_ai.cli.watch.time.sleep", lambda _: None)
-        with pytest.raises(ConfigError, match="its columns differ from those to be written"):
+        with pytest.raises(ConfigError, match="its first line differs from that of a table of photos"):
             follow(PredictOptions(watch=tmp_path, csv=table, json=True), Happy())
     assert table.read_text() == "photo,face,emotion\n"
 

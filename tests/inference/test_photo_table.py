@@ -103,7 +103,7 @@ def test_a_photo_that_was_replaced_is_not_in_the_table(table: Path, tmp_path: Pa
 def test_a_file_that_is_no_such_table_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.csv"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"mine.csv.*(its columns differ|columns; correct|damaged)"):
+    with pytest.raises(ConfigError, match=r"mine.csv.*(its first line differs|columns; correct|damaged)"):
         PhotoTable(path)
     assert path.read_bytes() == content
 
@@ -204,3 +204,11 @@ def test_spaces_of_a_name_stay_in_the_error(tmp_path: Path) -> None:
     with PhotoTable(tmp_path / "faces.csv") as table:
         table.append(Path("two  spaces.jpg"), "two  spaces.jpg: is\n  damaged")
     assert rows(tmp_path / "faces.csv") == [("two  spaces.jpg", "", "two  spaces.jpg: is damaged")]
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"\r\n", b"\n"), (b"photo,", b"\xef\xbb\xbfphoto,")])
+def test_a_table_that_another_program_saved_is_refused_with_the_reason(old: bytes, new: bytes, table: Path) -> None:
+    table.write_bytes(saved := table.read_bytes().replace(old, new))
+    with pytest.raises(ConfigError, match="in its columns, line ends or encoding"):
+        PhotoTable(table)
+    assert table.read_bytes() == saved

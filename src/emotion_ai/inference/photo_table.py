@@ -145,7 +145,8 @@ class PhotoTable:
             ends_whole = content.read(1) in (b"\n", b"")
         if start != _HEADER and not (_HEADER.startswith(start) and status.st_size < len(_HEADER)):
             raise ConfigError(
-                f"{self.path}: its columns differ from those to be written; choose another --csv, or move it away"
+                f"{self.path}: its first line differs from that of a table of photos, in its columns, line ends or "
+                "encoding; choose another --csv, or move it away"
             )
         self._torn = 0 < status.st_size < len(_HEADER)
         last = ""
