@@ -26,6 +26,11 @@ SEPARATE = ("cli/test_cli.py", "docs/test_notebooks.py", "training/test_train.py
 LONGEST = ("web", "docs/test_notebooks", "docs/test_examples", "export/test_demo", "export", "training")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names files by their size: archives hold the time, and all workers must give a test the same name."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) and len(val) > 16 else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):  # the workers inherit it: one core for each
         os.environ.setdefault("OMP_NUM_THREADS", "1")
