@@ -46,7 +46,7 @@ def test_a_reader_in_a_forked_process() -> None:
 
         torch.set_num_threads(2)
         ENCODER = {"name": "residual", "widths": [16, 32], "depths": [1, 1], "stem_stride": 2}
-        CROPS = np.random.default_rng(0).integers(0, 256, (64, 96, 96), np.uint8)
+        CROPS = np.random.default_rng(0).integers(0, 256, (16, 96, 96), np.uint8)
 
         def reader():
             torch.manual_seed(0)
