@@ -86,7 +86,7 @@ def test_an_outage_corrupt_files_an_odd_name_and_ctrl_c(
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=60)
     assert first.returncode == 130, err
-    assert err.count(b"waiting up to 60 s for the server") == 1
+    assert err.count(b"waiting up to 120 s for the server") == 1
     assert b"Traceback" not in err
     assert b"\x1b" not in err
     assert table.read_bytes().endswith(b"\n")
@@ -150,7 +150,7 @@ def test_a_server_that_reloads_is_waited_for(
     stub_server.respond = lambda number: answer if 3 < number < 7 else None
     assert predict(folder, stub_server, table) == 0
     assert len(rows(table)) == 4
-    assert capsys.readouterr().err.count("waiting up to 60 s for the server") == 1
+    assert capsys.readouterr().err.count("waiting up to 120 s for the server") == 1
 
 
 def test_a_server_that_stays_away_is_reported_once_and_a_second_call_completes(

@@ -18,7 +18,7 @@ from emotion_ai.vision.photo import Photo, Source
 SERVER_AWAY = (ServerUnreachableError, ServerUnavailableError, ServerTimeoutError, ModelNotFoundError)
 """Errors that pass when a server comes back, or has loaded its models again."""
 
-WAIT = 60.0
+WAIT = 120.0
 """Seconds to wait for a server that has answered before."""
 
 _Result = TypeVar("_Result")
