@@ -46,7 +46,7 @@ def predict(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds to wait for a server that is away; by default 60 once it has answered, before that 0."
+            help="Seconds to wait for a server that is away; by default 120 once it has answered, before that 0."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
