@@ -277,7 +277,7 @@ def test_only_one_process_trains_in_a_folder(copy: Path) -> None:
             run(copy, "epochs=3", "resume=true")
         assert contents(copy) == before
         other.send_signal(signal.SIGKILL)
-    (copy / ".best.ckpt.0123.partial").touch()  # of a killed process
+    (copy / ".best.ckpt.01234567.partial").touch()  # of a killed process
     run(copy, "epochs=3", "resume=true")
     assert {path.name for path in copy.iterdir()} == {"best.ckpt", "last.ckpt", "network.safetensors", "run.json"}
 

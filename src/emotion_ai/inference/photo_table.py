@@ -24,6 +24,7 @@ if sys.platform != "win32":
 Outcome = Literal["faces", "no face", "failed"]
 
 _HEADER = csv_text([], PHOTO_COLUMNS).encode()
+_MAX_CELL = 100_000  # characters; below the csv module's own limit, which others change
 
 
 class PhotoTable:
@@ -156,6 +157,8 @@ class PhotoTable:
                 for row in csv.reader(text):
                     if wrong:
                         break
+                    if any(len(cell) > _MAX_CELL for cell in row):
+                        raise csv.Error
                     if len(row) != len(PHOTO_COLUMNS):
                         wrong = self._rows + 2
                         continue
@@ -167,7 +170,9 @@ class PhotoTable:
                     self._rows -= not ends_whole and not wrong and self._rows > 0
                     wrong = 0
         except csv.Error as error:
-            raise ConfigError(f"{self.path}: is damaged ({error}); choose another --csv, or move it away") from error
+            raise ConfigError(
+                f"{self.path}, row {self._rows + 2}: is damaged; choose another --csv, or move it away"
+            ) from error
         if wrong:
             raise ConfigError(f"{self.path}, row {wrong}: has another number of columns; correct it or remove the row")
         if self._torn and last:  # the torn row may be another face of the last photo

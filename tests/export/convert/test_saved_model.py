@@ -136,4 +136,5 @@ def test_a_broken_file_is_rejected_and_the_next_request_succeeds(kind: str, load
 
 def test_weights_are_written_once_in_a_saved_model(folders: dict[str, Path], networks: dict[str, Any]) -> None:
     weights = sum(4 * tensor.numel() for network in networks.values() for tensor in network.parameters())
-    assert (folders["face"] / "saved_model.pb").stat().st_size < weights + 150_000
+    graphs = 190_000  # bytes of four signatures and their checks; a second copy of the weights adds 65,000
+    assert (folders["face"] / "saved_model.pb").stat().st_size < weights + graphs + 20_000
