@@ -157,6 +157,6 @@ def test_names_are_no_formulas_and_may_have_any_byte(
     odd = source.with_name(os.fsdecode(b"na\xefve $\\frac$ [bold] :smile:.csv"))
     source.rename(odd)
     describe_command(str(odd), None, "auto", tmp_path / "out", as_json=True)
-    assert r"na\udcefve $\frac$ [bold] :smile:.csv" in json.loads(capsys.readouterr().out)["source"]
+    assert json.loads(capsys.readouterr().out)["source"].endswith("na\udcefve $\\frac$ [bold] :smile:.csv")
     describe_command(str(odd), None, "auto", tmp_path / "out", as_json=False)
     assert r"na\udcefve $\frac$ [bold] :smile:.csv: emotion" in capsys.readouterr().out

@@ -42,7 +42,9 @@ def data(
         description = describe(faces)
         try:
             pictures = write_pictures(faces, out)
-            text = json.dumps(description.as_dict() | {"pictures": [path.name for path in pictures]}, indent=2)
+            name = source if description.source == printable(source) else description.source  # in JSON as it is
+            record = description.as_dict() | {"source": name, "pictures": [path.name for path in pictures]}
+            text = json.dumps(record, indent=2)
             write_text(out / "description.json", text + "\n")
         except OSError as error:
             raise ConfigError(f"out={out}: cannot be written ({error.strerror}); choose another --out") from error
