@@ -83,7 +83,7 @@ def _readings_table(readings: Readings) -> Table:
         for version, faces in readings.items():
             face = faces[path]
             shares = (f"{p:.0%}" for p in face.probabilities)
-            table.add_row(path.stem, str(version), face.emotion, *shares)
+            table.add_row(path.stem, str(version), face.verdict, *shares)
         table.add_section()
     return table
 
@@ -102,7 +102,7 @@ def _compose(readings: Readings) -> Image.Image:
         sheet.paste(square.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, 0))
         for row, (version, faces) in enumerate(sorted(readings.items(), reverse=True)):
             reading = faces[path]
-            text = f"version {version}, {_WEIGHTS[version]}: {reading.emotion} {reading.confidence:.0%}"
+            text = f"version {version}, {_WEIGHTS[version]}: {reading.caption}"
             colour = (250, 250, 252) if version == newest else (150, 154, 166)
             draw.text((left + 20, _SIDE + 22 + 34 * row), text, colour, font)
     return sheet

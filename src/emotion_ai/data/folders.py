@@ -31,7 +31,6 @@ _SPLITS = {
     "privatetest": "PrivateTest",
 }
 _FER_SIZE = (48, 48)
-_LEFT_OUT = (*(name for name, five in zip(FER7, FIVE_OF_FER7, strict=False) if five < 0), "contempt")
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini")  # of file managers, like names that begin with a dot
 _SHRINK_TO = 4 * CROP_SIZE  # shrinking a JPEG further while it is decoded would change the crop by more than a level
 
