@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from emotion_ai.client import FaceClient, face_client, request_limits, signatures
+from emotion_ai.client.transport import Prediction
 from emotion_ai.contract import MAX_CROP_PIXELS, MAX_CROP_SIDE, MAX_FACES, Servable, outputs
 from emotion_ai.errors import ImageError, RequestRejectedError, ServerFailureError
 from emotion_ai.inference.pipeline import DetectedFace, read_faces
@@ -43,7 +44,7 @@ class Server:
     text: str = REST_TEXT
     requested: list[tuple[str, int]] = field(default_factory=list)
 
-    def predict(self, signature: str, inputs: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    def predict(self, signature: str, inputs: Any, names: tuple[str, ...]) -> Prediction:
         self.requested.append((signature, len(inputs)))
         if signature not in self.signatures:
             raise RequestRejectedError(f"http://server: 400, {self.text.format(signature)}")
@@ -52,7 +53,7 @@ class Server:
             found["uncertain_below"][:] = self.threshold
         if "keypoints" in found and isinstance(inputs, list):
             found["keypoints"][:, 0, 0] = [min(len(file), 280) for file in inputs]
-        return found
+        return Prediction(found)
 
     def close(self) -> None: ...
 
@@ -139,7 +140,7 @@ def test_a_version_that_changes_between_two_requests(monkeypatch: pytest.MonkeyP
     client = client_of(server, monkeypatch)
     predict = server.predict
 
-    def reloaded(signature: str, inputs: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    def reloaded(signature: str, inputs: Any, names: tuple[str, ...]) -> Prediction:
         found = predict(signature, inputs, names)
         server.signatures = OLDEST
         return found
@@ -202,7 +203,7 @@ def test_a_crop_above_the_limit_is_shrunk_before_it_is_sent(monkeypatch: pytest.
     server = Server()
     predict = server.predict
 
-    def keep(signature: str, files: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    def keep(signature: str, files: Any, names: tuple[str, ...]) -> Prediction:
         sent.extend(files)
         return predict(signature, files, names)
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from emotion_ai import FaceClient, FaceReader
+from emotion_ai.client.transport import Prediction
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.errors import EmotionAIError, ImageError
@@ -27,9 +28,9 @@ RGB = np.stack([GRAY] * 3, -1)
 class Silent:
     """A transport that responds with the mean face."""
 
-    def predict(self, _: str, inputs: Any, outputs: tuple[str, ...]) -> dict[str, Any]:
+    def predict(self, _: str, inputs: Any, outputs: tuple[str, ...]) -> Prediction:
         shapes = {"keypoints": (len(KEYPOINTS), 2), "probabilities": (len(EMOTIONS),)}
-        return {name: np.full((len(inputs), *shapes[name]), 1 / len(EMOTIONS)) for name in outputs}
+        return Prediction({name: np.full((len(inputs), *shapes[name]), 1 / len(EMOTIONS)) for name in outputs})
 
 
 @pytest.fixture(scope="module")

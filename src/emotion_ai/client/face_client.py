@@ -1,6 +1,7 @@
 """`FaceClient`: reads faces with a served model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +10,7 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from emotion_ai.client.calls import Call, CallObserver, observed
 from emotion_ai.client.checks import SHAPES, check_inputs, check_metadata, check_output, check_status
 from emotion_ai.client.request_limits import split
 from emotion_ai.client.rest import RestTransport
@@ -84,6 +86,7 @@ class FaceClient:
         self.uncertain_below = None if uncertain_below is None else check_threshold(uncertain_below)
         self._chooser: SignatureChooser[Outputs] = SignatureChooser(model, fixed=version is not None)
         self._transport = _transport(self.connection, session)
+        self._observers: tuple[CallObserver, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +99,8 @@ class FaceClient:
     def close(self) -> None:
         """Closes the connections."""
         self._transport.close()
+        for observer in self._observers:
+            observer.close()
 
     def read_crops(self, images: Crops) -> CropReadings:
         """Keypoints and probabilities of crops, of any size, in their order.
@@ -106,16 +111,22 @@ class FaceClient:
             ImageError: a crop is not gray, uint8 (H, W).
             ClientError: the request fails, or the response breaks the contract.
         """
+        with observed(self._observers, self.connection, "read_crops", images) as call:
+            call.result = self._read_crops(images, call)
+        return call.result
+
+    def _read_crops(self, images: Crops, call: Call) -> CropReadings:
         images = check_crops(images)
         parts: list[Outputs] = []
         for start in range(0, len(images), BATCH):
             crops = images[start : start + BATCH]
             if self.signature is None or INPUTS[self.signature] == BYTES_INPUT:
                 parts += self._requests(
-                    [encode_png(shrink(crop, MAX_CROP_PIXELS, MAX_CROP_SIDE)) for crop in crops], self.signature
+                    [encode_png(shrink(crop, MAX_CROP_PIXELS, MAX_CROP_SIDE)) for crop in crops], self.signature, call
                 )
             else:
-                parts += self._requests(np.stack([resize_to_crop(crop) for crop in crops])[..., None], self.signature)
+                pixels = np.stack([resize_to_crop(crop) for crop in crops])[..., None]
+                parts += self._requests(pixels, self.signature, call)
         found, count = _joined(parts), len(images)
         thresholds = [part.get(UNCERTAIN_BELOW, np.full(_length(part), np.nan, np.float32)) for part in parts]
         if self.uncertain_below is not None:
@@ -136,7 +147,9 @@ class FaceClient:
             NoFaceError: it shows no face.
             ClientError: the request fails, or the response breaks the contract.
         """
-        return read_photo(photo, self)
+        with observed(self._observers, self.connection, "read", photo) as call:
+            call.result = read_photo(photo, _PartOfCall(self, call))
+        return call.result
 
     def predict(
         self, inputs: Sequence[bytes] | NDArray[np.float32], signature: str | None = None
@@ -156,18 +169,24 @@ class FaceClient:
         signature = signature or self.signature
         if signature is not None:
             check_signature(self.connection.model, signature)
-        return _joined(self._requests(check_inputs(signature or FULL_SIGNATURE, inputs), signature))
+        with observed(self._observers, self.connection, "predict", inputs) as call:
+            checked = check_inputs(signature or FULL_SIGNATURE, inputs)
+            call.result = _joined(self._requests(checked, signature, call))
+        return call.result
 
-    def _requests(self, inputs: Inputs, signature: str | None) -> list[Outputs]:
+    def _requests(self, inputs: Inputs, signature: str | None, call: Call) -> list[Outputs]:
         """The outputs of as many requests as the inputs need."""
         if signature is not None:
-            return [self._predict(values, signature) for values in split(inputs)]
-        return [self._chooser.request(partial(self._predict, values)) for values in split(inputs)]
+            return [self._predict(values, call, signature) for values in split(inputs)]
+        return [self._chooser.request(partial(self._predict, values, call)) for values in split(inputs)]
 
-    def _predict(self, inputs: Inputs, signature: str) -> Outputs:
+    def _predict(self, inputs: Inputs, call: Call, signature: str) -> Outputs:
         names = outputs(self.connection.model, signature)
-        response = self._transport.predict(signature, inputs, names)
-        return {name: check_output(name, response.get(name), len(inputs), self.connection) for name in names}
+        with call.request(signature, len(inputs)) as versions:
+            response = self._transport.predict(signature, inputs, names)
+            versions.append(response.version)
+            found = response.outputs
+            return {name: check_output(name, found.get(name), len(inputs), self.connection) for name in names}
 
     def metadata(self) -> dict[str, Any]:
         """The served version's number and signatures, as TensorFlow Serving describes them in JSON.
@@ -201,6 +220,17 @@ class FaceClient:
             return False
         version = self.connection.version
         return "AVAILABLE" in (versions.values() if version is None else [versions.get(version)])
+
+
+@dataclass(frozen=True)
+class _PartOfCall:
+    """Reads crops as a part of a call of `read`."""
+
+    client: FaceClient
+    call: Call
+
+    def read_crops(self, images: Crops) -> CropReadings:
+        return self.client._read_crops(images, self.call)
 
 
 def _transport(connection: Connection, session: requests.Session | None) -> Transport:

@@ -11,7 +11,7 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay, wait_exponential
 
 from emotion_ai.client.bounded import BUDGET, BoundedAdapter, Budget
-from emotion_ai.client.transport import Connection, Inputs
+from emotion_ai.client.transport import Connection, Inputs, Prediction
 from emotion_ai.errors import (
     ConfigError,
     ModelNotFoundError,
@@ -44,8 +44,8 @@ class RestTransport:
         if self._given is None:
             self._session.close()
 
-    def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> dict[str, Any]:
-        """The outputs by name, as lists; the server returns one output as bare values, several as objects."""
+    def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> Prediction:
+        """The outputs as lists; the server returns one output as bare values, several as objects."""
         if isinstance(inputs, list):
             instances: list[Any] = [{"b64": base64.b64encode(file).decode()} for file in inputs]
         else:
@@ -59,7 +59,7 @@ class RestTransport:
             raise ServerFailureError(f"{url}: {got} predictions for {len(instances)} instances")
         rows = [row if isinstance(row, dict) else {outputs[0]: row} for row in rows]
         try:
-            return {name: [row[name] for row in rows] for name in outputs}
+            return Prediction({name: [row[name] for row in rows] for name in outputs}, self._connection.version)
         except KeyError as error:
             names = " and ".join(outputs)
             raise ServerFailureError(f"{url}: the response of {model} lacks {names} ({error!r})") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion_ai.client.transport import Connection, Inputs
+from emotion_ai.client.transport import Connection, Inputs, Prediction
 from emotion_ai.contract import INPUTS
 from emotion_ai.errors import (
     ClientError,
@@ -68,16 +68,17 @@ class GrpcTransport:
         if self._process == os.getpid():
             self._channel.close()
 
-    def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> dict[str, Any]:
-        """The outputs by name, as arrays."""
+    def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> Prediction:
+        """The outputs as arrays."""
         request = protos.PredictRequest(model_spec={**self._spec, "signature_name": signature})
         values = inputs if isinstance(inputs, list) else np.asarray(inputs, np.float32)
         request.inputs[INPUTS[signature]].CopyFrom(protos.tensor(values))
         response = self._call(self._predict, request)
         try:
-            return {name: protos.array(response.outputs[name]) for name in outputs if name in response.outputs}
+            found = {name: protos.array(response.outputs[name]) for name in outputs if name in response.outputs}
         except ValueError as error:
             raise ServerFailureError(f"{self._url}: the response cannot be decoded ({error})") from error
+        return Prediction(found, response.model_spec.version.value if response.model_spec.HasField("version") else None)
 
     def metadata(self) -> dict[str, Any]:
         """The served version's number and signatures, as the REST API writes them."""

@@ -79,11 +79,24 @@ class Connection:
         return urlsplit(self.url)
 
 
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A response to a predict request.
+
+    Attributes:
+        outputs: by name, arrays or nested lists of numbers.
+        version: the version that answered, if the response names it.
+    """
+
+    outputs: dict[str, Any]
+    version: int | None = None
+
+
 class Transport(Protocol):
     """Sends requests to one served model; every method but `close` raises ClientError."""
 
-    def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> dict[str, Any]:
-        """The outputs by name: arrays, or nested lists of numbers."""
+    def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> Prediction:
+        """The named outputs, as far as the response has them."""
         ...
 
     def metadata(self) -> dict[str, Any]:
