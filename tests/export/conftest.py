@@ -10,6 +10,7 @@ import pytest
 
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.serving.launch import Addresses, running
+from tests.export.serving_double import executable
 
 
 @pytest.fixture(scope="session", params=["embedded", "tensorflow-serving"])
@@ -29,3 +30,17 @@ def live(
 @pytest.fixture(scope="session")
 def loaded(folders: dict[str, Path]) -> dict[str, Any]:
     return {name: tf.saved_model.load(str(folder)) for name, folder in folders.items()}
+
+
+@pytest.fixture(scope="session")
+def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An executable like `tensorflow_model_server`; see `tests.export.serving_double`."""
+    return executable(tmp_path_factory.mktemp("double"))
+
+
+@pytest.fixture
+def as_real(double: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`double` as the TensorFlow Serving that is found, with short periods."""
+    monkeypatch.setenv("TFS_BIN", str(double))
+    monkeypatch.setenv("TFS_DOUBLE_SCALE", "0.05")
+    return double
