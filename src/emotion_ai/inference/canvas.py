@@ -1,5 +1,6 @@
 """Antialiased shapes and text, drawn onto a picture."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,6 +28,33 @@ class Area:
     def is_within(self, size: tuple[int, int]) -> bool:
         """Whether it lies in a picture of that width and height."""
         return self.left >= 0 and self.top >= 0 and self.right <= size[0] and self.bottom <= size[1]
+
+    def grown(self, margin: float) -> "Area":
+        """The same rectangle with a margin on each side."""
+        return Area(self.left - margin, self.top - margin, self.right + margin, self.bottom + margin)
+
+    def nearest(self, point: Point) -> Point:
+        """The point of the rectangle that is nearest to a point."""
+        return min(max(point[0], self.left), self.right), min(max(point[1], self.top), self.bottom)
+
+    def distance(self, other: "Area") -> float:
+        """Of the two rectangles; 0 if they share a point."""
+        across = max(self.left - other.right, other.left - self.right, 0.0)
+        down = max(self.top - other.bottom, other.top - self.bottom, 0.0)
+        return math.hypot(across, down)
+
+    def is_crossed(self, start: Point, end: Point) -> bool:
+        """Whether a line passes through the inside of the rectangle (Liang and Barsky 1984)."""
+        enter, leave = 0.0, 1.0
+        for at, to, low, high in ((start[0], end[0], self.left, self.right), (start[1], end[1], self.top, self.bottom)):
+            step = to - at
+            if step == 0:
+                if not low < at < high:
+                    return False
+                continue
+            first, last = sorted(((low - at) / step, (high - at) / step))
+            enter, leave = max(enter, first), min(leave, last)
+        return enter < leave
 
     def moved_into(self, size: tuple[int, int]) -> "Area":
         """The same rectangle, moved so that it lies in a picture of that width and height if it fits."""

@@ -9,13 +9,16 @@ from PIL import Image, ImageFont
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.inference.canvas import Area, Colour, Layer, Point
+from emotion_ai.inference.captions import Caption, CaptionSize, place_captions
+from emotion_ai.inference.legend import LegendEntry, with_legend
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import check_rgb
 
 ELLIPSE_95 = math.sqrt(-2 * math.log(0.05))
 """Half axes, in standard deviations, of the ellipse that holds 95 % of a normal distribution in 2-D."""
 
-_CROWD = 4  # with more faces than these, only captions are drawn
+_CROWD = 4  # with more faces than these, no probabilities are drawn
+_MAX_CAPTIONS = 20  # with more faces, numbers and a legend
 _MIN_NAMED = 140  # pixels of a face, below which names would hide it
 _MIN_SIDE = 640  # a smaller photo is enlarged to this longer side, for legible text
 _INK = (18, 20, 28)
@@ -53,6 +56,9 @@ def annotate(
 ) -> Image.Image:
     """A copy of a photo, uint8 (H, W, 3), with its readings drawn; a small photo is enlarged.
 
+    Captions lie beside their faces, never on another face or caption; where there is no room, a thin line leads to one.
+    With more than 20 faces, or too little room, the faces are numbered and a legend is added below the photo.
+
     Args:
         rgb: the photo.
         readings: its faces.
@@ -69,14 +75,20 @@ def annotate(
         size = (round(picture.width * scale), round(picture.height * scale))
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     faces = [_face_area(reading, scale) for reading in readings]
-    occupied = list(faces)
+    captions, numbered = _captions(picture.size, readings, faces)
     for reading, face in zip(readings, faces, strict=True):
-        detailed = bars and not names and len(readings) <= _CROWD
-        _draw_reading(picture, reading, face, occupied, scale, detailed, ellipses)
+        _draw_face(picture, reading, face, scale, ellipses)
+    for reading, caption in zip(readings, captions, strict=True):
+        if caption is not None:
+            _draw_caption(picture, caption, _colour(reading))
+    occupied = [*faces, *(caption.area for caption in captions if caption is not None)]
+    if bars and not names and len(readings) <= _CROWD:
+        for reading, face, caption in zip(readings, faces, captions, strict=True):
+            _draw_probabilities(picture, reading, face, caption, occupied)
     if names:
         for reading, face in zip(readings, faces, strict=True):
             _draw_names(picture, (reading.points + 0.5) * scale, face, occupied)
-    return picture
+    return with_legend(picture, _legend(readings)) if numbered else picture
 
 
 def _face_area(reading: FaceReading, scale: float) -> Area:
@@ -84,65 +96,91 @@ def _face_area(reading: FaceReading, scale: float) -> Area:
     return Area(box.left * scale, box.top * scale, (box.left + box.size) * scale, (box.top + box.size) * scale)
 
 
-def _draw_reading(
-    picture: Image.Image,
-    reading: FaceReading,
-    face: Area,
-    occupied: list[Area],
-    scale: float,
-    detailed: bool,
-    ellipses: bool,
-) -> None:
+def _captions(
+    size: tuple[int, int], readings: Sequence[FaceReading], faces: Sequence[Area]
+) -> tuple[list[Caption | None], bool]:
+    """A caption for each face with an emotion, and whether they are numbers that a legend explains."""
+    named = [reading.emotion is not None for reading in readings]
+    heights = [_caption_size(face, size) for face in faces]
+    if len(readings) <= _MAX_CAPTIONS:
+        texts = [reading.caption if shown else None for reading, shown in zip(readings, named, strict=True)]
+        captions = place_captions(size, faces, texts, heights)
+        if len(readings) == 1 or all(caption or not shown for caption, shown in zip(captions, named, strict=True)):
+            return captions, False
+    numbers = [str(i) if shown else None for i, shown in enumerate(named, 1)]
+    return place_captions(size, faces, numbers, heights), any(named)
+
+
+def _caption_size(face: Area, size: tuple[int, int]) -> CaptionSize:
+    """A share of the face, within what is legible in the whole picture."""
+    longer = max(size)
+    least = max(longer / 110, 10.0)
+    return CaptionSize(min(max((face.right - face.left) / 9, least), max(longer / 24, least)), least)
+
+
+def _legend(readings: Sequence[FaceReading]) -> list[LegendEntry]:
+    """Which faces have which verdict: the emotions in their order, then the others."""
+    numbers: dict[str, list[int]] = {}
+    colours = {}
+    for i, reading in enumerate(readings, 1):
+        if reading.verdict is not None:
+            numbers.setdefault(reading.verdict, []).append(i)
+            colours[reading.verdict] = _colour(reading)
+    order = [*(name for name in EMOTIONS if name in numbers), *(name for name in numbers if name not in EMOTIONS)]
+    return [LegendEntry(name, colours[name], numbers[name]) for name in order]
+
+
+def _colour(reading: FaceReading) -> Colour:
+    return _EMOTION_COLOURS.get(reading.verdict or "", _PAPER)
+
+
+def _draw_face(picture: Image.Image, reading: FaceReading, face: Area, scale: float, ellipses: bool) -> None:
     side = face.right - face.left
-    height = min(max(side / 11, max(picture.size) / 75, 11.0), max(picture.size) / 24)
-    title, panel = _place_labels(picture.size, face, reading, height, occupied)
-    panel = panel if detailed else None
-    areas = [face, *(area for area in (title, panel) if area)]
-    layer = Layer(
-        Area(
-            max(min(area.left for area in areas) - height, 0),
-            max(min(area.top for area in areas) - height, 0),
-            min(max(area.right for area in areas) + height, picture.width - 1),
-            min(max(area.bottom for area in areas) + height, picture.height - 1),
-        )
-    )
-    colour = _EMOTION_COLOURS.get(reading.verdict or "", _PAPER)
-    _draw_corners(layer, face, colour)
+    layer = Layer(_visible(face.grown(side / 24 + 2), picture.size))
+    _draw_corners(layer, face, _colour(reading))
     deviations = reading.deviations * scale if ellipses and reading.deviations is not None else None
     _draw_points(layer, (reading.points + 0.5) * scale, side, deviations)
-    if title:
-        layer.plate(title, height / 2, colour)
-        middle = (title.top + title.bottom) / 2
-        layer.text((title.left + title.right) / 2, middle, reading.caption, height, _INK, "mm")
-    if panel:
-        _draw_bars(layer, panel, reading, height * 0.72)
     layer.paste_onto(picture)
-    occupied += [area for area in (title, panel) if area]
 
 
-def _place_labels(
-    size: tuple[int, int], face: Area, reading: FaceReading, height: float, occupied: Sequence[Area]
-) -> tuple[Area | None, Area | None]:
-    """Areas for the caption and for the probabilities; None for those where there is no room that hides nothing."""
-    if reading.emotion is None:
-        return None, None
-    gap = height * 0.6
-    middle = (face.left + face.right) / 2
-    half = ImageFont.load_default(height).getlength(reading.caption) / 2 + height * 0.7
-    tall = height * 1.7
-    others = [area for area in occupied if area != face]
-    above = Area(middle - half, face.top - gap - tall, middle + half, face.top - gap).moved_into(size)
-    below = Area(middle - half, face.bottom + gap, middle + half, face.bottom + gap + tall).moved_into(size)
-    free = [area for area in (above, below) if not any(area.overlaps(other) for other in [*others, face])]
-    title = free[0] if free else above
-    width, tall = height * 10, height * 0.72 * (1.55 * len(EMOTIONS) + 1.1)
-    top = min(max(face.top, 0.0), size[1] - tall)
-    under = max(face.bottom, title.bottom) + gap
-    for left, high in ((face.right + gap, top), (face.left - gap - width, top), (middle - width / 2, under)):
+def _draw_caption(picture: Image.Image, caption: Caption, colour: Colour) -> None:
+    area, height = caption.area, caption.height
+    ends = caption.line or ()
+    across, down = [area.left, area.right, *(x for x, _ in ends)], [area.top, area.bottom, *(y for _, y in ends)]
+    layer = Layer(_visible(Area(min(across), min(down), max(across), max(down)).grown(2), picture.size))
+    if ends:
+        width = max(height / 9, 1.0)
+        for ink, alpha, thick in ((_INK, 140, 2 * width), (colour, 255, width)):
+            layer.line(ends, ink, alpha, thick)
+    layer.plate(area, height / 2, colour)
+    layer.text((area.left + area.right) / 2, (area.top + area.bottom) / 2, caption.text, height, _INK, "mm")
+    layer.paste_onto(picture)
+
+
+def _draw_probabilities(
+    picture: Image.Image, reading: FaceReading, face: Area, caption: Caption | None, occupied: list[Area]
+) -> None:
+    """The panel right of the face, left of it or below, if it hides nothing there."""
+    if caption is None:
+        return
+    gap = caption.height * 0.6
+    width, tall = caption.height * 10, caption.height * 0.72 * (1.55 * len(EMOTIONS) + 1.1)
+    top = min(max(face.top, 0.0), picture.height - tall)
+    under = max(face.bottom, caption.area.bottom) + gap
+    middle = (face.left + face.right - width) / 2
+    for left, high in ((face.right + gap, top), (face.left - gap - width, top), (middle, under)):
         panel = Area(left, high, left + width, high + tall)
-        if panel.is_within(size) and not any(panel.overlaps(other) for other in [*others, title]):
-            return title, panel
-    return title, None
+        if panel.is_within(picture.size) and not any(panel.overlaps(other) for other in occupied):
+            layer = Layer(panel.grown(2))
+            _draw_bars(layer, panel, reading, caption.height * 0.72)
+            layer.paste_onto(picture)
+            occupied.append(panel)
+            return
+
+
+def _visible(area: Area, size: tuple[int, int]) -> Area:
+    """The part of an area in a picture."""
+    return Area(max(area.left, 0), max(area.top, 0), min(area.right, size[0] - 1), min(area.bottom, size[1] - 1))
 
 
 def _draw_corners(layer: Layer, face: Area, colour: Colour) -> None:
