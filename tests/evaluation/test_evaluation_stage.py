@@ -133,6 +133,32 @@ def test_a_card_describes_the_evaluated_network(tmp_path: Path, checkpoint: Save
             evaluate(config(*arguments, "checkpoint=none", f"card={place}"))
 
 
+def test_a_keypoint_report_states_the_fields_measures_and_whom_its_intervals_resample(
+    tmp_path: Path, checkpoint: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people, card = tmp_path / "people.csv", tmp_path / "card.md"
+    people.write_text("person\n" + "".join(f"{row % 40}\n" for row in range(500)))
+    given = ["task=keypoints", f"checkpoint={checkpoint('keypoints')}", f"against={checkpoint('keypoints', 1)}"]
+    evaluate(config(*given, f"data.people={people}", f"out={tmp_path / 'people'}", f"card={card}"))
+    shown = " ".join(capsys.readouterr().out.split())
+    report = json.loads((tmp_path / "people" / "report.json").read_text())
+    assert (report["resampled"], report["resampled_units"]) == ("people", 40)
+    assert {"NME", "failure rate at 8 %", "AUC at 8 %"} < set(report["summary"])
+    assert "data.people=people.csv" in report["command"]
+    pages = (tmp_path / "people" / "report.html").read_text(), card.read_text(), shown
+    for text in pages:
+        assert "intervals that resample 40 people with their 500 faces" in text
+        assert "inter-ocular" in text
+    assert 'alt="Cumulative normalised error" src="data:image/png' in pages[0]
+    evaluate(config(*given, "data.people=none", f"out={tmp_path / 'faces'}"))
+    other = json.loads((tmp_path / "faces" / "report.json").read_text())
+    assert (other["resampled"], other["resampled_units"]) == ("faces", 500)
+    assert other["summary"]["NME"]["value"] == report["summary"]["NME"]["value"]
+    for place in ("summary", "Coverage", "Difference to"):  # every interval resamples people
+        first, second = (r[place] if place == "summary" else table(r, place)["rows"] for r in (report, other))
+        assert first != second
+
+
 def test_batches_equal_single_faces_and_small_faces_are_resized() -> None:
     images = synthetic_faces(5, 0).images
     for faces in (images, images[:, ::2, ::2]):

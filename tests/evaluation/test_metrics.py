@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors, macro_f1
+from emotion_ai.contract import MEAN_FACE
+from emotion_ai.evaluation.metrics import FAILURE, EmotionScores, KeypointErrors, NormalisedErrors, macro_f1
 from emotion_ai.evaluation.statistics import bootstrap, mcnemar, paired_rmse
 
 RNG = np.random.default_rng(0)
@@ -112,3 +113,20 @@ def test_paired_rmse_sees_a_better_run() -> None:
     assert test.difference.low > 0
     same = paired_rmse((worse, counts), (worse, counts), 0)
     assert (same.difference.low, same.difference.high) == (0, 0)
+
+
+def test_normalised_errors_by_hand() -> None:
+    """A face with outer eye corners 50 px apart and every point off by 3 px, one by 5 px, one without a corner."""
+    true = np.tile(np.array(MEAN_FACE), (3, 1, 1))
+    true[:, 3], true[:, 5] = (70, 40), (20, 40)
+    true[0, 6] = np.nan
+    true[2, 5] = np.nan
+    predicted = np.nan_to_num(true) + np.array([3.0, 5.0, 9.0])[:, None, None] * (0.6, 0.8)
+    found = NormalisedErrors.of(predicted, true)
+    assert found.rows.tolist() == [0, 1]
+    assert found.values == pytest.approx([0.06, 0.1])
+    assert found.failures.tolist() == [False, True]
+    assert found.areas == pytest.approx([0.25, 0])  # (8 - 6) / 8
+    steps = np.linspace(0, FAILURE, 4001)
+    curve = (found.values[:, None] <= steps).mean(0)
+    assert found.areas.mean() == pytest.approx(np.trapezoid(curve, steps) / FAILURE, abs=1e-3)

@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
+from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError
-from emotion_ai.evaluation.metrics import EmotionScores
-from emotion_ai.evaluation.statistics import t_interval
+from emotion_ai.evaluation.metrics import EmotionScores, NormalisedErrors
+from emotion_ai.evaluation.statistics import Units, t_interval
 from emotion_ai.evaluation.summary import summary_metrics
 
 RUNS = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
@@ -45,3 +46,17 @@ def test_summary_metrics_are_those_of_the_scores() -> None:
     found, scores = summary_metrics("emotion", probabilities, labels, 0), EmotionScores(probabilities, labels)
     expected = {"accuracy": scores.accuracy, "macro F1": scores.macro_f1, "calibration error": scores.calibration_error}
     assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(expected)
+
+
+def test_keypoint_metrics_hold_those_of_the_field() -> None:
+    rng = np.random.default_rng(0)
+    true = (np.array(MEAN_FACE) + rng.normal(0, 1, (40, 15, 2))).astype(np.float32)
+    predicted = true + rng.normal(0, 2, true.shape).astype(np.float32)
+    true[:5, 3] = np.nan
+    people = Units.of(np.arange(40) // 4, "people")
+    found, normalised = summary_metrics("keypoints", predicted, true, 0, people), NormalisedErrors.of(predicted, true)
+    assert list(found) == ["rmse", "mean distance", "NME", "failure rate at 8 %", "AUC at 8 %"]
+    assert (found["NME"].value, found["NME"].n) == (pytest.approx(normalised.values.mean()), 35)
+    assert found["AUC at 8 %"].value == pytest.approx(normalised.areas.mean())
+    assert found["failure rate at 8 %"].value == pytest.approx((normalised.values > 0.08).mean())
+    assert list(summary_metrics("keypoints", predicted[:5], true[:5], 0)) == ["rmse", "mean distance"]

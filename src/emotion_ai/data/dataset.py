@@ -24,6 +24,7 @@ class FaceDataset:
         source: file, folder or "synthetic", for messages and records.
         fingerprint: SHA-256 of the source's bytes, or of the generator's arguments.
         votes: float32 (N, 5), the share of FER+ annotators who chose each of the five; None without a vote file.
+        ids: str (N,), a row's number in the CSV file, from 1, or a picture's path in the folder; None if it has none.
         class_ids: what class ids the source has: "five", "fer7", or "" if it has names or none.
     """
 
@@ -35,13 +36,17 @@ class FaceDataset:
     fingerprint: str
     votes: NDArray[np.float32] | None = None
     class_ids: str = ""
+    ids: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Self:
         votes = None if self.votes is None else self.votes[rows]
-        return replace(self, images=self.images[rows], targets=self.targets[rows], part=self.part[rows], votes=votes)
+        ids = None if self.ids is None else self.ids[rows]
+        return replace(
+            self, images=self.images[rows], targets=self.targets[rows], part=self.part[rows], votes=votes, ids=ids
+        )
 
     @property
     def points(self) -> NDArray[np.float32]:

@@ -68,6 +68,7 @@ def load(
         listing = list_folder(path)
         digest = fingerprint(path, [image.path for image in listing.images])
         arrays = cached(digest, "folder", lambda: parse_folder(listing))
+        arrays |= {"ids": np.array([image.path.relative_to(path).as_posix() for image in listing.images])}
         notes = listing.notes()
         if count := int(arrays.pop("frames").sum()):
             notes.append(f"several frames or pages, of which the first is read: {count:,}")
@@ -81,6 +82,7 @@ def load(
         digest = fingerprint(path)
         parse: Callable[[Path], Arrays] = _parse_keypoints if found == "keypoints" else _parse_emotion
         arrays = cached(digest, found, lambda: parse(path))
+        arrays |= {"ids": np.arange(1, len(arrays["part"]) + 1).astype(str)}
     if task is not None and task != found:
         raise DataError(f"{path}: holds faces for {found}, expected {task}; give another file or task={found}")
     scheme = ""
@@ -99,6 +101,7 @@ def load(
         fingerprint=digest,
         votes=arrays.get("votes"),
         class_ids=scheme,
+        ids=arrays["ids"],
     )
 
 

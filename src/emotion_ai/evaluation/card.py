@@ -25,8 +25,8 @@ def model_card(report: EvaluationReport, record: RunRecord) -> str:
 
 ## Metrics
 
-On {report.faces} faces of `{report.source}`{part}, {report.seen}; {passes}; 95 % percentile
-bootstrap intervals over faces (2,000 resamples, seed {report.seed}).
+On {report.faces} faces of `{report.source}`{part}, {report.seen}; {passes}; {report.intervals}
+(percentiles of 2,000, seed {report.seed}).
 
 {estimate_table("Summary", report.summary, faces=True).as_markdown()}
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
-from emotion_ai.evaluation.statistics import Estimate, bootstrap
+from emotion_ai.evaluation.statistics import Estimate, Units, bootstrap
 
 LEVELS = (0.68, 0.95)
 _CURVE = np.linspace(0.05, 0.99, 20)
@@ -50,10 +50,10 @@ class Coverage:
         levels: Floats = chi2.cdf(((self.offsets / self.deviations) ** 2).sum(2), 2)
         return levels
 
-    def shares(self, seed: int) -> list[LevelCoverage]:
-        """The coverage of the 68 % and 95 % regions, with bootstrap intervals over faces."""
+    def shares(self, seed: int, units: Units | None = None) -> list[LevelCoverage]:
+        """The coverage of the 68 % and 95 % regions, with bootstrap intervals over `units`, by default faces."""
         return [
-            LevelCoverage(kind, level, _share(values, level, seed))
+            LevelCoverage(kind, level, _share(values, level, seed, units or Units.faces(len(values))))
             for kind, values in self._levels.items()
             for level in LEVELS
         ]
@@ -70,6 +70,6 @@ class Coverage:
         return {"coordinates": self.coordinate_levels, "points": self.point_levels}
 
 
-def _share(values: Floats, level: float, seed: int) -> Estimate:
+def _share(values: Floats, level: float, seed: int, units: Units) -> Estimate:
     inside, known = (values <= level).sum(1), (~np.isnan(values)).sum(1)  # for each face: NaN is never within
-    return bootstrap(lambda rows: float(inside[rows].sum() / known[rows].sum()), len(values), seed)
+    return bootstrap(lambda rows: float(inside[rows].sum() / known[rows].sum()), units, seed)

@@ -1,6 +1,7 @@
 """The faces that an evaluation uses, and whether the network may have been trained on them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from emotion_ai.data.loaders import load
 from emotion_ai.data.splits import SYNTHETIC
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.evaluation.side_tables import FaceRows
 from emotion_ai.provenance import RunRecord
 
 _SYNTHETIC_COUNT = 500
@@ -24,11 +26,13 @@ class EvaluatedFaces:
     Attributes:
         duplicates: bool (N,), faces whose pixels also occur in the source's Training part.
         removed: number of such faces that were left out.
+        rows: where they lie in their dataset.
     """
 
     faces: FaceDataset
     duplicates: NDArray[np.bool_]
     removed: int
+    rows: FaceRows
 
 
 def evaluated_faces(cfg: DictConfig) -> EvaluatedFaces:
@@ -42,6 +46,7 @@ def evaluated_faces(cfg: DictConfig) -> EvaluatedFaces:
         faces = synthetic_faces(_SYNTHETIC_COUNT, cfg.seed).faces(cfg.task.name)
     else:
         faces = load(cfg.data.path, cfg.task.name, cfg.data.labels, beside="")
+    loaded = len(faces)
     training = faces.images[faces.part == "Training"]
     if cfg.data.part is not None:
         parts = ", ".join(sorted(set(faces.part) - {""})) or "no parts"
@@ -57,9 +62,11 @@ def evaluated_faces(cfg: DictConfig) -> EvaluatedFaces:
             raise DataError(f"{cfg.data.path}: has no annotated points; a test.csv can only be predicted")
         faces = faces[annotated]
     duplicates = seen_in(faces.images, training) if held_out else np.zeros(len(faces), bool)
-    if cfg.data.without_duplicates:
-        return EvaluatedFaces(faces[~duplicates], duplicates[~duplicates], int(duplicates.sum()))
-    return EvaluatedFaces(faces, duplicates, 0)
+    removed = duplicates if cfg.data.without_duplicates else np.zeros(len(faces), bool)
+    faces, duplicates = faces[~removed], duplicates[~removed]
+    ids = np.arange(1, len(faces) + 1).astype(str) if faces.ids is None else faces.ids
+    file = Path(cfg.data.path) if faces.ids is not None and Path(cfg.data.path).is_file() else None
+    return EvaluatedFaces(faces, duplicates, int(removed.sum()), FaceRows(ids, file, loaded))
 
 
 def seen_in_training(fingerprint: str, part: str | None, record: RunRecord) -> str:

@@ -7,19 +7,21 @@ from numpy.typing import NDArray
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.evaluation import plots
 from emotion_ai.evaluation.coverage import Coverage
-from emotion_ai.evaluation.metrics import KeypointErrors
+from emotion_ai.evaluation.metrics import KeypointErrors, NormalisedErrors
 from emotion_ai.evaluation.predictions import predict_mirrored, predict_uncertainty
 from emotion_ai.evaluation.results import GRID_FACES, ROW_FACES, TaskResults
+from emotion_ai.evaluation.statistics import Units
 from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable, value_table
 from emotion_ai.models import FaceNetwork
 
 
-def evaluate_keypoints(network: FaceNetwork, faces: FaceDataset, flip: bool, seed: int) -> TaskResults:
+def evaluate_keypoints(network: FaceNetwork, faces: FaceDataset, flip: bool, seed: int, units: Units) -> TaskResults:
     """Predicts the faces once (twice with `flip`) and evaluates keypoints and standard deviations.
 
     Args:
         flip: averages the keypoints over each face and its mirror image; coverage is of those without.
         seed: of the bootstrap intervals and the choice of example faces.
+        units: what the intervals resample.
     """
     points, deviations = predict_uncertainty(network, faces.images)
     predictions = points
@@ -27,6 +29,8 @@ def evaluate_keypoints(network: FaceNetwork, faces: FaceDataset, flip: bool, see
         predictions = (points + predict_mirrored(network, faces.images)) / np.float32(2)
     errors = KeypointErrors.of(predictions, faces.points)
     constant = KeypointErrors.of(_mean_face(faces.points), faces.points)
+    normalised = NormalisedErrors.of(predictions, faces.points)
+    constant_normalised = NormalisedErrors.of(_mean_face(faces.points), faces.points)
     coverage = Coverage(KeypointErrors.of(points, faces.points).offsets, deviations)
     tables = (
         value_table(
@@ -41,10 +45,12 @@ def evaluate_keypoints(network: FaceNetwork, faces: FaceDataset, flip: bool, see
             },
         ),
         value_table("RMSE of each point", ("point", "RMSE"), errors.per_point),
-        _coverage_table(coverage, seed),
+        _normalised_table(normalised, constant_normalised),
+        _coverage_table(coverage, seed, units),
     )
     figures = {
         "Cumulative error": plots.cumulative_error(errors, constant),
+        **_normalised_figure(normalised, constant_normalised),
         "RMSE of each point": plots.point_errors(errors),
         **_example_grids(faces, predictions, errors, seed),
         "Coverage": plots.coverage_curve(coverage.curves()),
@@ -59,11 +65,30 @@ def _mean_face(true: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.broadcast_to(mean, true.shape)
 
 
-def _coverage_table(coverage: Coverage, seed: int) -> ReportTable:
+def _normalised_figure(network: NormalisedErrors, constant: NormalisedErrors) -> dict[str, Figure]:
+    return {"Cumulative normalised error": plots.cumulative_normalised(network, constant)} if len(network) else {}
+
+
+def _normalised_table(network: NormalisedErrors, constant: NormalisedErrors) -> ReportTable:
+    """The field's measures for the network and the mean face; only a heading if no outer eye corners are annotated."""
+    title = (
+        f"Normalised errors of {len(network):,} faces: mean point distance / distance of the outer eye corners "
+        "(inter-ocular, as in 300-W)"
+    )
+    columns = (Column("prediction"), *map(Column, ("NME", "failure rate at 8 %", "AUC at 8 %")))
+    rows = tuple(
+        (name, float(e.values.mean()), float(e.failures.mean()), float(e.areas.mean()))
+        for name, e in (("network", network), ("best constant prediction", constant))
+        if len(e)
+    )
+    return ReportTable(title, columns, rows)
+
+
+def _coverage_table(coverage: Coverage, seed: int, units: Units) -> ReportTable:
     columns = (Column("regions"), Column("level"), Column("coverage"), INTERVAL)
     rows = tuple(
         (found.kind, f"{100 * found.level:.0f} %", found.share.value, Interval(found.share.low, found.share.high))
-        for found in coverage.shares(seed)
+        for found in coverage.shares(seed, units)
     )
     return ReportTable("Coverage of the predicted 68 % and 95 % regions", columns, rows)
 

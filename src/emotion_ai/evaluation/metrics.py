@@ -11,6 +11,11 @@ from emotion_ai.contract import EMOTIONS, KEYPOINTS
 
 Floats = NDArray[np.float64]
 
+FAILURE = 0.08
+"""Normalised error above which a face counts as failed, and to which the cumulative error curve is integrated."""
+
+_OUTER_CORNERS = [KEYPOINTS.index(f"{side}_eye_outer_corner") for side in ("left", "right")]
+
 
 @dataclass(frozen=True)
 class KeypointErrors:
@@ -53,6 +58,43 @@ class KeypointErrors:
     def distances(self) -> Floats:
         """Mean distance between predicted and true points of each face, in pixels, (N,)."""
         return np.nanmean(np.hypot(self.offsets[..., 0], self.offsets[..., 1]), 1)
+
+
+@dataclass(frozen=True)
+class NormalisedErrors:
+    """Errors in the landmark field's measures, for faces whose outer eye corners are both annotated.
+
+    A face's error is the mean distance of its annotated points to the predicted ones, divided by the annotated distance
+    of the outer eye corners ("inter-ocular", as in 300-W: Sagonas et al. 2016, doi:10.1016/j.imavis.2016.01.002).
+
+    Attributes:
+        values: float64 (M,), normalised errors; 0.04 is 4 %.
+        rows: int64 (M,), which of the N faces these are.
+    """
+
+    values: Floats
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Self:
+        """From points (N, 15, 2); NaN in `true` means not annotated."""
+        corners = true[:, _OUTER_CORNERS].astype(np.float64)
+        apart = np.hypot(*(corners[:, 0] - corners[:, 1]).T)
+        rows = np.flatnonzero(apart > 0)  # NaN is not
+        return cls(KeypointErrors.of(predicted[rows], true[rows]).distances / apart[rows], rows)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def failures(self) -> NDArray[np.bool_]:
+        """Faces whose error exceeds 8 %, bool (M,)."""
+        return self.values > FAILURE
+
+    @property
+    def areas(self) -> Floats:
+        """The area under each face's step up to 8 %, 0 to 1, float64 (M,); their mean is the AUC."""
+        return np.clip(1 - self.values / FAILURE, 0, None)
 
 
 @dataclass(frozen=True)

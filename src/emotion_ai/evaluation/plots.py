@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.evaluation.abstention import RiskCoverage
-from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
+from emotion_ai.evaluation.metrics import FAILURE, EmotionScores, KeypointErrors, NormalisedErrors
 from emotion_ai.evaluation.statistics import Estimate
 from emotion_ai.files import atomic_path
 from emotion_ai.inference.drawing import ELLIPSE_95
@@ -113,6 +113,24 @@ def cumulative_error(errors: KeypointErrors, mean_face: KeypointErrors) -> Figur
     axis.set_xlim(0, float(np.percentile(mean_face.distances, 98)))
     axis.legend(frameon=False, loc="lower right")
     axis.set_title("Cumulative error")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def cumulative_normalised(errors: NormalisedErrors, mean_face: NormalisedErrors) -> Figure:
+    """Share of the faces up to each normalised error; the area up to the failure bound is shaded."""
+    figure, axis = _plain()
+    for name, colour, e in (("network", BLUE, errors), ("mean face", GRAY, mean_face)):
+        label = f"{name}: AUC {e.areas.mean():.3f}, {e.failures.mean():.1%} failed"
+        axis.ecdf(100 * e.values, color=colour, label=label)
+    inside = np.sort(100 * errors.values[~errors.failures])
+    steps = np.arange(1, len(inside) + 1) / len(errors)
+    bound = 100 * FAILURE
+    axis.fill_between([*inside, bound], [*steps, len(inside) / len(errors)], step="post", color=BLUE, alpha=0.12)
+    axis.axvline(bound, color=ORANGE, ls="--", lw=1)
+    axis.set(xlabel="mean point distance, % of the distance of the outer eye corners", ylabel="share of the faces")
+    axis.set(xlim=(0, 1.5 * bound), ylim=(0, 1), title="Cumulative normalised error")
+    axis.legend(frameon=False, loc="lower right")
     axis.grid(alpha=0.3)
     return figure
 

@@ -30,6 +30,7 @@ class EvaluationReport:
         training_duplicates: faces whose pixels also occur in the Training part.
         training_duplicates_removed: such faces that were left out.
         flip: predictions are the mean over each face and its mirror image.
+        resampled, resampled_units: what the intervals resample ("people"), and how many there are.
         summary: the task's summary metrics by name, with intervals.
         command: repeats the evaluation.
     """
@@ -45,6 +46,8 @@ class EvaluationReport:
     training_duplicates_removed: int
     flip: bool
     seed: int
+    resampled: str
+    resampled_units: int
     summary: dict[str, Estimate]
     tables: tuple[ReportTable, ...]
     command: str
@@ -57,6 +60,12 @@ class EvaluationReport:
     def subtitle(self) -> str:
         part = f", {self.part}" if self.part else ""
         return f"{self.faces} faces of {self.source}{part}, {self.seen}"
+
+    @property
+    def intervals(self) -> str:
+        """How the intervals were made, in words."""
+        faces = "" if self.resampled == "faces" else f" with their {self.faces:,} faces"
+        return f"95 % bootstrap intervals that resample {self.resampled_units:,} {self.resampled}{faces}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -102,7 +111,7 @@ def write_page(path: Path, report: EvaluationReport, figures: Mapping[str, Figur
 <style>{_STYLE}</style>
 <header>
 <h1>{escape(report.title)}</h1>
-<p>{escape(report.subtitle)}. Intervals are 95 % bootstrap intervals.</p>
+<p>{escape(report.subtitle)}. {escape(report.intervals)}.</p>
 </header>
 <div class="summary">{"".join(_tile(name, estimate) for name, estimate in report.summary.items())}</div>
 <h2>Tables</h2>

@@ -19,10 +19,11 @@ from emotion_ai.evaluation.metrics import KeypointErrors
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.report import EvaluationReport, write_page
 from emotion_ai.evaluation.robustness import robustness_table
-from emotion_ai.evaluation.statistics import PairedTest, mcnemar, paired_rmse
+from emotion_ai.evaluation.statistics import PairedTest, Units, mcnemar, paired_rmse
 from emotion_ai.evaluation.summary import summary_metrics
 from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable, estimate_table
 from emotion_ai.evaluation.terminal import print_report
+from emotion_ai.evaluation.units import AUTO, resampling_units
 from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
 from emotion_ai.models import load_network
 from emotion_ai.terminal import escaped
@@ -50,19 +51,20 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
     network, record = load_network(cfg.checkpoint, task)
     chosen = evaluated_faces(cfg)
     faces, duplicates = chosen.faces, chosen.duplicates
+    units = resampling_units(cfg.data.people, chosen.rows, faces.images)
     if task == "keypoints":
-        results = evaluate_keypoints(network, faces, cfg.flip, cfg.seed)
+        results = evaluate_keypoints(network, faces, cfg.flip, cfg.seed, units)
     else:
         threshold = record.calibration.get("uncertain_below")
         results = evaluate_emotion(network, faces, cfg.flip, cfg.seed, threshold)
     predictions, tables = results.predictions, list(results.tables)
     if duplicates.any():
         title = f"Without the {duplicates.sum()} faces that have duplicates in Training"
-        rest = summary_metrics(task, predictions[~duplicates], faces.targets[~duplicates], cfg.seed)
+        rest = summary_metrics(task, predictions[~duplicates], faces.targets[~duplicates], cfg.seed, units[~duplicates])
         tables.insert(0, estimate_table(title, rest))
     if cfg.against is not None:
         other = predict(load_network(cfg.against, task).network, faces.images, cfg.flip)
-        tables.append(_paired_table(Path(cfg.against).name, paired_test(predictions, other, faces, cfg.seed)))
+        tables.append(_paired_table(Path(cfg.against).name, paired_test(predictions, other, faces, cfg.seed, units)))
     if cfg.robustness:
         tables.append(robustness_table(network, faces))
     report = EvaluationReport(
@@ -77,7 +79,9 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         training_duplicates_removed=chosen.removed,
         flip=cfg.flip,
         seed=cfg.seed,
-        summary=summary_metrics(task, predictions, faces.targets, cfg.seed),
+        resampled=units.name,
+        resampled_units=units.count,
+        summary=summary_metrics(task, predictions, faces.targets, cfg.seed, units),
         tables=tuple(tables),
         command=_command(cfg),
     )
@@ -96,12 +100,14 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
     return {name: estimate.value for name, estimate in report.summary.items()}
 
 
-def paired_test(first: NDArray[np.float32], second: NDArray[np.float32], faces: FaceDataset, seed: int) -> PairedTest:
+def paired_test(
+    first: NDArray[np.float32], second: NDArray[np.float32], faces: FaceDataset, seed: int, units: Units | None = None
+) -> PairedTest:
     """Compares two networks' predictions for the same faces."""
     if faces.task == "keypoints":
         errors = [KeypointErrors.of(predictions, faces.points).per_face for predictions in (first, second)]
-        return paired_rmse(errors[0], errors[1], seed)
-    return mcnemar(first.argmax(1) == faces.labels, second.argmax(1) == faces.labels, seed)
+        return paired_rmse(errors[0], errors[1], seed, units)
+    return mcnemar(first.argmax(1) == faces.labels, second.argmax(1) == faces.labels, seed, units)
 
 
 def _paired_table(other: str, test: PairedTest) -> ReportTable:
@@ -118,6 +124,7 @@ def _command(cfg: DictConfig) -> str:
         "checkpoint": cfg.checkpoint,
         "data.path": Path(cfg.data.path).name,
         "data.part": cfg.data.part,
+        "data.people": None if cfg.data.people == AUTO else Path(cfg.data.people).name,
         "data.without_duplicates": cfg.data.without_duplicates or None,
         "flip": cfg.flip or None,
         "robustness": cfg.robustness or None,

@@ -58,16 +58,16 @@ def _cross_validate(cfg: DictConfig, config: TrainConfig, count: int) -> dict[st
         targets.append(held_out.targets)
         folds.append(summary_metrics(task, predictions[-1], targets[-1], config.seed))
     pooled = summary_metrics(task, np.concatenate(predictions), np.concatenate(targets), config.seed)  # type: ignore[arg-type]
-    values = {name: [fold[name].value for fold in folds] for name in pooled}
+    values = {name: [fold[name].value for fold in folds] for name in pooled if all(name in fold for fold in folds)}
     result = {
         name: {
             **{f"fold {index}": fold[name] for index, fold in enumerate(folds)},
             "mean of the folds": t_interval(values[name]),
             "pooled": pooled[name],
         }
-        for name in pooled
+        for name in values
     }
-    spread = {name: float(np.std(values[name], ddof=1)) for name in pooled}
+    spread = {name: float(np.std(values[name], ddof=1)) for name in values}
     figures = {
         name: {label: asdict(e) for label, e in rows.items()} | {"standard deviation over folds": spread[name]}
         for name, rows in result.items()
