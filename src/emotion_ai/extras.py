@@ -22,6 +22,7 @@ _EXTRAS = {
     "sklearn": "train",
     "tensorboard": "train",
     "torchmetrics": "train",
+    "pyarrow": "record",
     "google": "grpc",
     "grpc": "grpc",
     "gradio": "web",

@@ -1,0 +1,185 @@
+"""Answers as rows of Parquet files: one row per face, or one for a request without a face.
+
+The same rows are the log of a reader and the reference that a published version carries. Needs the extra [record].
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.contract import EMOTIONS
+from emotion_ai.extras import optional_imports
+from emotion_ai.files import atomic_path
+
+with optional_imports():
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+QUALITY = ("brightness", "contrast", "sharpness")
+"""Measures of a crop's pixels."""
+
+_LISTS = ("probabilities", "expressions", "deviations")
+
+SCHEMA = pa.schema(
+    [
+        ("time", pa.timestamp("us", "UTC")),
+        ("source", pa.string()),
+        ("model", pa.string()),
+        ("version", pa.int64()),
+        ("label", pa.string()),
+        ("face", pa.int32()),
+        *((name, pa.float32()) for name in ("left", "top", "size", *QUALITY)),
+        ("emotion", pa.string()),
+        ("confidence", pa.float32()),
+        ("uncertain_below", pa.float32()),
+        ("verdict", pa.string()),
+        *((name, pa.list_(pa.float32())) for name in _LISTS),
+        ("latency_ms", pa.float32()),
+        ("error", pa.string()),
+        ("crop", pa.binary()),
+    ],
+    metadata={"emotion_ai": "answers 1"},
+)
+"""Columns of a log; what a model or a request does not have is null."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who answers: the served model, its version or label as requested, and the photo if it has a name."""
+
+    model: str | None = None
+    version: int | None = None
+    label: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FaceAnswers:
+    """What a model returned for N faces; float32 arrays, NaN or None for what it does not have.
+
+    Attributes:
+        boxes: (N, 3), left, top and side of each crop in pixels of the photo; left and top NaN without a photo.
+        quality: (N, 3), as `QUALITY`.
+        probabilities: (N, 5).
+        uncertain_below: (N,), the thresholds of confidence; 0 for none.
+        expressions: (N, K).
+        deviations: (N, 15, 2), standard deviations of the keypoints in pixels of the 96x96 crop.
+        classes: names of the `expressions`, or of the `probabilities` without them.
+        crops: PNG files, where they are kept.
+    """
+
+    boxes: NDArray[np.float32]
+    quality: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    uncertain_below: NDArray[np.float32]
+    expressions: NDArray[np.float32] | None = None
+    deviations: NDArray[np.float32] | None = None
+    classes: tuple[str, ...] = EMOTIONS
+    crops: Sequence[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The outcome of one request.
+
+    Attributes:
+        origin: who answered.
+        time: its start, in seconds since the epoch.
+        latency: seconds.
+        faces: what was returned; None for a photo without a face and after an error.
+        error: why it failed.
+    """
+
+    origin: Origin
+    time: float
+    latency: float
+    faces: FaceAnswers | None = None
+    error: str | None = None
+
+    def __len__(self) -> int:
+        """Its rows."""
+        return max(len(self.faces or ()), 1)
+
+    def by_version(self, version: int | None) -> "Answer":
+        """The same answer, given by a version."""
+        return replace(self, origin=replace(self.origin, version=version))
+
+
+def to_table(answers: Sequence[Answer]) -> pa.Table:
+    """Answers as rows of `SCHEMA`, by time."""
+    alike: dict[Any, list[Answer]] = {}
+    for answer in answers:  # those with the same outputs are one table, without a loop over rows
+        found = answer.faces
+        parts = () if not found else tuple(np.shape(getattr(found, name))[1:] for name in _LISTS)
+        alike.setdefault((bool(found), parts, found.classes if found else ()), []).append(answer)
+    tables = [_table(group) for group in alike.values()]
+    return pa.concat_tables(tables).sort_by("time") if tables else SCHEMA.empty_table()
+
+
+def write_rows(table: pa.Table, path: Path, *, sync: bool = False) -> None:
+    """Writes rows as one Parquet file, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_path(path, sync=sync) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def _table(answers: Sequence[Answer]) -> pa.Table:
+    """Rows of answers that all have the same outputs."""
+    counts = [len(answer) for answer in answers]
+
+    def shared(values: Iterable[Any]) -> pa.Array:
+        return pa.array(list(values)).take(rows)
+
+    rows = pa.array(np.repeat(np.arange(len(answers)), counts))
+    columns: dict[str, Any] = {
+        name: shared(getattr(answer.origin, name) for answer in answers)
+        for name in ("source", "model", "version", "label")
+    }
+    columns["time"] = shared(round(1e6 * answer.time) for answer in answers)
+    columns["latency_ms"] = shared(1000 * answer.latency for answer in answers)
+    columns["error"] = shared(answer.error for answer in answers)
+    if faces := [answer.faces for answer in answers if answer.faces]:
+        columns["face"] = np.concatenate([np.arange(1, count + 1) for count in counts])
+        columns |= _face_columns(faces)
+    length = sum(counts)
+    arrays = [columns[f.name] if f.name in columns else pa.nulls(length, f.type) for f in SCHEMA]
+    arrays = [pa.array(array, from_pandas=True) if isinstance(array, np.ndarray) else array for array in arrays]
+    return pa.Table.from_arrays(
+        [array.cast(field.type) for array, field in zip(arrays, SCHEMA, strict=True)], schema=SCHEMA
+    )
+
+
+def _face_columns(faces: Sequence[FaceAnswers]) -> dict[str, Any]:
+    def joined(name: str) -> NDArray[np.float32]:
+        return np.concatenate([getattr(found, name) for found in faces])
+
+    columns: dict[str, Any] = dict(zip(("left", "top", "size"), joined("boxes").T, strict=True))
+    columns |= dict(zip(QUALITY, joined("quality").T, strict=True))
+    for name in _LISTS:
+        if getattr(faces[0], name) is not None:
+            values = joined(name)
+            lists = pa.FixedSizeListArray.from_arrays(values.ravel().astype(np.float32), values[0].size)
+            columns[name] = lists.cast(pa.list_(pa.float32()))
+    thresholds = joined("uncertain_below")
+    columns["uncertain_below"] = thresholds
+    if faces[0].crops is not None:
+        columns["crop"] = pa.array([file for found in faces for file in found.crops or ()], pa.binary())
+    scores = joined("probabilities" if faces[0].expressions is None else "expressions")
+    if not np.isnan(scores).any():  # NaN of a model without emotions
+        confidence = scores.max(1)
+        names = np.array(faces[0].classes, object)[scores.argmax(1)]
+        columns["confidence"] = confidence
+        columns["emotion"] = pa.array(names, pa.string())
+        verdicts = np.where(confidence < thresholds, "uncertain", names)
+        columns["verdict"] = pa.array(verdicts, pa.string())
+    return columns
