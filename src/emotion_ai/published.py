@@ -20,6 +20,7 @@ CHECKSUMS_FILE = f"{EXTRA}/SHA256SUMS"
 PARITY_FILE = f"{EXTRA}/parity.json"
 CONTRACT_FILE = f"{EXTRA}/contract.json"
 CARD_FILE = f"{EXTRA}/MODEL_CARD.md"
+REFERENCE_FILE = f"{EXTRA}/reference.parquet"
 WARMUP_FILE = f"{EXTRA}/tf_serving_warmup_requests"
 MODEL_TASKS: dict[str, tuple[Task, ...]] = {"keypoints": ("keypoints",), "emotion": ("emotion",), "face": TASKS}
 """The networks that each served model holds."""

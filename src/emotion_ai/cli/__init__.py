@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from emotion_ai import __version__
-from emotion_ai.cli import ablations, data, demo, hydra, predict, serve, verify, versions, web
+from emotion_ai.cli import ablations, data, demo, drift, hydra, predict, serve, verify, versions, web
 from emotion_ai.cli.console import fail, safe_output
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.extras import optional_imports
@@ -30,6 +30,7 @@ app.command()(versions.rollback)
 app.command()(versions.prune)
 app.command()(verify.verify)
 app.command()(predict.predict)
+app.command()(drift.drift)
 app.command()(web.web)
 app.command()(demo.demo)
 

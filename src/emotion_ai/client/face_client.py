@@ -1,10 +1,11 @@
 """`FaceClient`: reads faces with a served model."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import requests
@@ -34,6 +35,9 @@ from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check
 from emotion_ai.vision.crops import resize_to_crop, shrink
 from emotion_ai.vision.photo import Photo, Source, encode_png
 
+if TYPE_CHECKING:
+    from emotion_ai.inference.answer_log import AnswerLog
+
 BATCH = 32
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -59,6 +63,8 @@ class FaceClient:
             of the version that answers, or none from a version without "serving_full".
         session: used for REST requests as it is, without our retries; `close` leaves it open. Its adapters decide how
             long a server may take for the headers of a response.
+        log: a folder to which a row per face is appended, as Parquet files, or an `AnswerLog`; needs the extra
+            [record]. A folder is closed with the client, a log stays open.
 
     Raises:
         ConfigError: an argument is invalid, or two contradict each other.
@@ -77,6 +83,7 @@ class FaceClient:
         retries: int = 2,
         uncertain_below: float | None = None,
         session: requests.Session | None = None,
+        log: "AnswerLog | str | os.PathLike[str] | None" = None,
     ) -> None:
         pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         self.connection = Connection(url, model, version, label, pair, retries)
@@ -87,6 +94,8 @@ class FaceClient:
         self._chooser: SignatureChooser[Outputs] = SignatureChooser(model, fixed=version is not None)
         self._transport = _transport(self.connection, session)
         self._observers: tuple[CallObserver, ...] = ()
+        if log is not None:
+            self._observers = (_call_log(log, self.connection, session),)
 
     def __enter__(self) -> Self:
         return self
@@ -241,6 +250,14 @@ def _transport(connection: Connection, session: requests.Session | None) -> Tran
     from emotion_ai.client.rpc import GrpcTransport
 
     return GrpcTransport(connection)
+
+
+def _call_log(
+    log: "AnswerLog | str | os.PathLike[str]", connection: Connection, session: requests.Session | None
+) -> CallObserver:
+    from emotion_ai.client.call_log import CallLog  # imports pyarrow
+
+    return CallLog(log, connection, partial(_transport, session=session))
 
 
 def _length(part: Outputs) -> int:

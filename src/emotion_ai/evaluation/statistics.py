@@ -160,3 +160,12 @@ def paired_rmse(
         return float(np.subtract(*(np.sqrt(s[rows].sum() / c[rows].sum()) for s, c in (first, second))))
 
     return PairedTest("rmse", bootstrap(difference, units or len(first[0]), seed), None)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979): the error rate holds for all of them together."""
+    order = np.argsort(values)
+    scaled = np.asarray(values, float)[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return [float(p) for p in corrected]

@@ -193,15 +193,15 @@ class _Writer:
         with self._write_lock:
             started = time.perf_counter()
             with self._queue_lock:
-                queue, self._queue, self._waiting = self._queue, [], 0
+                queue, self._queue, lost, self._waiting = self._queue, [], self._waiting, 0
             try:
-                if queue:
-                    self._part = self._current_part()
-                    self._keep(to_table(self._with_versions(queue)))
-                else:
-                    self._versions.clear()
+                self._part = self._current_part()
+                rows = to_table(self._with_versions(queue))
+                lost = 0
+                self._keep(rows)
                 self._write()
             except Exception as error:  # whatever it is, requests go on
+                self.dropped += lost
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 self._warn(f"answers are not logged at present ({reason})")
             self._pause = max(self.seconds, (time.perf_counter() - started) / _SHARE_OF_TIME)
@@ -281,7 +281,9 @@ def _prepare(folder: Path) -> None:
             if partial.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
                 partial.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder}: answers cannot be logged there ({error.strerror}); choose another folder") from error
+        raise ConfigError(
+            f"{folder}: answers cannot be logged there ({error.strerror}); choose another folder"
+        ) from error
 
 
 def _reopened(folder: Path, crops: bool, seconds: float) -> AnswerLog:

@@ -6,14 +6,18 @@ The same rows are the log of a reader and the reference that a published version
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.contract import EMOTIONS
+from emotion_ai.contract import CROP_SIZE, EMOTIONS
 from emotion_ai.extras import optional_imports
 from emotion_ai.files import atomic_path
+from emotion_ai.inference.results import CropReadings, FaceReading
+from emotion_ai.vision.crops import crop
+from emotion_ai.vision.photo import encode_png
+from emotion_ai.vision.quality import measure_quality
 
 with optional_imports():
     import pyarrow as pa
@@ -22,6 +26,7 @@ with optional_imports():
 QUALITY = ("brightness", "contrast", "sharpness")
 """Measures of a crop's pixels."""
 
+_MAX_TEXT = 1000
 _LISTS = ("probabilities", "expressions", "deviations")
 
 SCHEMA = pa.schema(
@@ -39,6 +44,7 @@ SCHEMA = pa.schema(
         ("verdict", pa.string()),
         *((name, pa.list_(pa.float32())) for name in _LISTS),
         ("latency_ms", pa.float32()),
+        ("requests_ms", pa.float32()),
         ("error", pa.string()),
         ("crop", pa.binary()),
     ],
@@ -63,26 +69,69 @@ class FaceAnswers:
 
     Attributes:
         boxes: (N, 3), left, top and side of each crop in pixels of the photo; left and top NaN without a photo.
-        quality: (N, 3), as `QUALITY`.
+        quality: (N, 3), as `QUALITY`; None if it is yet to be measured, or cannot be.
         probabilities: (N, 5).
         uncertain_below: (N,), the thresholds of confidence; 0 for none.
         expressions: (N, K).
         deviations: (N, 15, 2), standard deviations of the keypoints in pixels of the 96x96 crop.
         classes: names of the `expressions`, or of the `probabilities` without them.
+        images: crops, uint8 (H, W) each, to measure the quality.
         crops: PNG files, where they are kept.
     """
 
     boxes: NDArray[np.float32]
-    quality: NDArray[np.float32]
+    quality: NDArray[np.float32] | None
     probabilities: NDArray[np.float32]
     uncertain_below: NDArray[np.float32]
     expressions: NDArray[np.float32] | None = None
     deviations: NDArray[np.float32] | None = None
     classes: tuple[str, ...] = EMOTIONS
+    images: Sequence[NDArray[np.uint8]] | None = None
     crops: Sequence[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
+
+    @classmethod
+    def of_photo(cls, faces: Sequence[FaceReading], gray: NDArray[np.uint8] | None = None) -> Self | None:
+        """The faces of a photo; None without faces. Their crops are kept if the photo, uint8 (H, W), is given."""
+        if not faces:
+            return None
+        boxes = np.array([(face.box.left, face.box.top, face.box.size) for face in faces], np.float32)
+        deviations = [face.deviations for face in faces if face.deviations is not None]
+        return cls(
+            boxes=boxes,
+            quality=np.full((len(faces), len(QUALITY)), np.nan, np.float32),
+            probabilities=np.stack([face.probabilities for face in faces]),
+            uncertain_below=np.array([face.uncertain_below for face in faces], np.float32),
+            deviations=np.stack(deviations) * (CROP_SIZE / boxes[:, 2, None, None]) if deviations else None,
+            crops=None if gray is None else [encode_png(crop(gray, face.box)) for face in faces],
+        )
+
+    @classmethod
+    def of_crops(
+        cls,
+        readings: CropReadings,
+        images: Sequence[NDArray[np.uint8]] | None,
+        files: Sequence[bytes] | None = None,
+    ) -> Self | None:
+        """Crops without a photo, uint8 (H, W) each; None without crops. `files` are kept."""
+        count = len(readings.probabilities)
+        if not count:
+            return None
+        nowhere = np.full(count, np.nan)
+        sizes = nowhere if images is None else [max(image.shape) for image in images]
+        thresholds = readings.uncertain_below
+        return cls(
+            boxes=np.stack([nowhere, nowhere, sizes], -1).astype(np.float32),
+            quality=None,
+            images=None if images is None else [image.copy() for image in images],
+            probabilities=readings.probabilities.copy(),  # whoever gets the readings may change them
+            uncertain_below=np.zeros(count, np.float32) if thresholds is None else np.nan_to_num(thresholds),
+            expressions=None if readings.expressions is None else readings.expressions.copy(),
+            deviations=None if readings.deviations is None else readings.deviations.copy(),
+            crops=files,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +141,8 @@ class Answer:
     Attributes:
         origin: who answered.
         time: its start, in seconds since the epoch.
-        latency: seconds.
+        latency: seconds, with everything.
+        requests: seconds of the requests to a server, retries included.
         faces: what was returned; None for a photo without a face and after an error.
         error: why it failed.
     """
@@ -100,6 +150,7 @@ class Answer:
     origin: Origin
     time: float
     latency: float
+    requests: float | None = None
     faces: FaceAnswers | None = None
     error: str | None = None
 
@@ -116,9 +167,7 @@ def to_table(answers: Sequence[Answer]) -> pa.Table:
     """Answers as rows of `SCHEMA`, by time."""
     alike: dict[Any, list[Answer]] = {}
     for answer in answers:  # those with the same outputs are one table, without a loop over rows
-        found = answer.faces
-        parts = () if not found else tuple(np.shape(getattr(found, name))[1:] for name in _LISTS)
-        alike.setdefault((bool(found), parts, found.classes if found else ()), []).append(answer)
+        alike.setdefault(_outputs(answer.faces) if answer.faces else None, []).append(answer)
     tables = [_table(group) for group in alike.values()]
     return pa.concat_tables(tables).sort_by("time") if tables else SCHEMA.empty_table()
 
@@ -133,6 +182,12 @@ def write_rows(table: pa.Table, path: Path, *, sync: bool = False) -> None:
         pq.write_table(table, partial, compression="zstd")
 
 
+def _outputs(found: FaceAnswers) -> tuple[Any, ...]:
+    """What a model returned, apart from the values."""
+    shapes = tuple(np.shape(getattr(found, name))[1:] for name in _LISTS)
+    return shapes, found.classes, found.crops is not None, bool(np.isnan(found.probabilities).any())
+
+
 def _table(answers: Sequence[Answer]) -> pa.Table:
     """Rows of answers that all have the same outputs."""
     counts = [len(answer) for answer in answers]
@@ -142,12 +197,13 @@ def _table(answers: Sequence[Answer]) -> pa.Table:
 
     rows = pa.array(np.repeat(np.arange(len(answers)), counts))
     columns: dict[str, Any] = {
-        name: shared(getattr(answer.origin, name) for answer in answers)
-        for name in ("source", "model", "version", "label")
+        name: shared(getattr(answer.origin, name) for answer in answers) for name in ("model", "version", "label")
     }
+    columns["source"] = shared(_text(answer.origin.source) for answer in answers)
     columns["time"] = shared(round(1e6 * answer.time) for answer in answers)
     columns["latency_ms"] = shared(1000 * answer.latency for answer in answers)
-    columns["error"] = shared(answer.error for answer in answers)
+    columns["requests_ms"] = shared(None if answer.requests is None else 1000 * answer.requests for answer in answers)
+    columns["error"] = shared(_text(answer.error) for answer in answers)
     if faces := [answer.faces for answer in answers if answer.faces]:
         columns["face"] = np.concatenate([np.arange(1, count + 1) for count in counts])
         columns |= _face_columns(faces)
@@ -164,10 +220,9 @@ def _face_columns(faces: Sequence[FaceAnswers]) -> dict[str, Any]:
         return np.concatenate([getattr(found, name) for found in faces])
 
     columns: dict[str, Any] = dict(zip(("left", "top", "size"), joined("boxes").T, strict=True))
-    columns |= dict(zip(QUALITY, joined("quality").T, strict=True))
+    columns |= dict(zip(QUALITY, np.concatenate([_quality(found) for found in faces]).T, strict=True))
     for name in _LISTS:
-        if getattr(faces[0], name) is not None:
-            values = joined(name)
+        if getattr(faces[0], name) is not None and not np.isnan(values := joined(name)).any():
             lists = pa.FixedSizeListArray.from_arrays(values.ravel().astype(np.float32), values[0].size)
             columns[name] = lists.cast(pa.list_(pa.float32()))
     thresholds = joined("uncertain_below")
@@ -183,3 +238,17 @@ def _face_columns(faces: Sequence[FaceAnswers]) -> dict[str, Any]:
         verdicts = np.where(confidence < thresholds, "uncertain", names)
         columns["verdict"] = pa.array(verdicts, pa.string())
     return columns
+
+
+def _quality(found: FaceAnswers) -> NDArray[np.float32]:
+    if found.quality is not None:
+        return found.quality
+    if found.images is None:
+        return np.full((len(found), len(QUALITY)), np.nan, np.float32)
+    measured = [measure_quality(image) for image in found.images]
+    return np.array([[getattr(quality, name) for name in QUALITY] for quality in measured], np.float32)
+
+
+def _text(text: str | None) -> str | None:
+    """Text that UTF-8 can hold, not too long; a byte of a file name that is not UTF-8 becomes `\\udcXX`."""
+    return None if text is None else text[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()

@@ -23,6 +23,9 @@ MIN_SIDE = 16
 MAX_FILE_BYTES = 512 * 1024**2
 """Size of the largest picture file that is read."""
 
+UNNAMED = "the given image"
+"""The name of a photo that is not a file."""
+
 _PORTRAITS = files("emotion_ai") / "assets" / "portraits"
 PORTRAITS = (Path(str(_PORTRAITS / "astronaut.png")), Path(str(_PORTRAITS / "grace_hopper.jpg")))
 """Two public-domain portraits that come with the package."""
@@ -71,7 +74,7 @@ def load_photo(source: Source) -> Photo:
         ImageError: the photo is missing, empty, truncated, not a picture, larger than 64 megapixels (JPEG files: 256)
             or smaller than 16 pixels; or an array has other values than integers from 0 to 255.
     """
-    name = "the given image"
+    name = UNNAMED
     if isinstance(source, str | os.PathLike):
         name = str(source)
         content: bytes | Image.Image = read_picture(Path(source))

@@ -1,0 +1,143 @@
+"""Answers read back from Parquet files: a log, or the reference of a published version. Needs the extra [record]."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai.errors import DataError
+from emotion_ai.extras import optional_imports
+from emotion_ai.published import EXTRA, MODEL_TASKS, REFERENCE_FILE, list_versions
+
+with optional_imports():
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+MEASURES = ("confidence", "brightness", "contrast", "sharpness", "size")
+"""Numbers of a face whose distributions are compared."""
+
+_REQUIRED = ("face", "emotion", *MEASURES)
+_PERIODS = ("minute", "hour", "day")
+
+
+@dataclass(frozen=True, eq=False)
+class AnsweredFaces:
+    """N faces that were answered.
+
+    Attributes:
+        path: the file or folder.
+        emotions: (N,), the most probable class; None from a model without emotions.
+        measures: (N,) each, float, NaN where unknown, by the names of `MEASURES`.
+        groups: int64 (N,), the number of each face's group; faces of different groups are independent.
+        versions: the versions that answered.
+        failed: requests that failed.
+    """
+
+    path: Path
+    emotions: NDArray[np.object_]
+    measures: dict[str, NDArray[np.float64]]
+    groups: NDArray[np.int64]
+    versions: tuple[int, ...]
+    failed: int
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+
+def find_reference(path: Path, version: int | None = None, prefer: Sequence[int] = ()) -> Path:
+    """The files of a reference: those of a log, or the one inside a version's folder or a models folder.
+
+    Args:
+        path: a Parquet file, a folder of them, a version's folder, or a folder that `export` published to.
+        version: of the models folder; by default the newest of `prefer` that it has, otherwise its newest.
+
+    Raises:
+        DataError: there is nothing of the kind.
+    """
+    if (path / EXTRA).is_dir():
+        if not (path / REFERENCE_FILE).is_file():
+            raise DataError(f"{path / REFERENCE_FILE}: is missing; export again, or give a log of answers instead")
+        return path / REFERENCE_FILE
+    model = next((path / name for name in ("face", *MODEL_TASKS) if list_versions(path / name)), path)
+    if published := list_versions(model):
+        known = [number for number in prefer if number in published]
+        number = version or max(known or published)
+        if number not in published:
+            raise DataError(f"{model}: has no version {number}; it has {', '.join(map(str, published))}")
+        return find_reference(model / str(number))
+    return path
+
+
+def read_answers(path: Path, version: int | None = None, group: str = "source") -> AnsweredFaces:
+    """The answered faces of a log's folder, or of one of its files.
+
+    Args:
+        path: a Parquet file, or a folder with some.
+        version: only faces that this version answered, or that name no version.
+        group: what faces of one group share: "source", "folder" (of the source), "minute", "hour", "day", any column of
+            the files, or "answer" for faces that are independent. Faces without a source are independent.
+
+    Raises:
+        DataError: no such files, or they hold no answers.
+    """
+    table = pa.concat_tables([_read(file) for file in _files(path)], promote_options="default")
+    if version is not None:
+        versions = table["version"]
+        table = table.filter(pc.or_(pc.is_null(versions), pc.equal(versions, version)))
+    failed = len(table) - pc.sum(pc.is_null(table["error"])).as_py() if len(table) else 0
+    table = table.filter(pc.is_valid(table["face"]))
+    return AnsweredFaces(
+        path,
+        table["emotion"].to_numpy(zero_copy_only=False).astype(object),
+        {name: table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in MEASURES},
+        _groups(table, group, path),
+        tuple(sorted(number for number in table["version"].unique().to_pylist() if number is not None)),
+        failed,
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        if found := sorted(file for file in path.glob("*.parquet") if not file.name.startswith(".")):
+            return found
+        raise DataError(f"{path}: holds no *.parquet files; give a log of answers, a reference or a models folder")
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; check the path")
+    return [path]
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        with file.open("rb") as opened:
+            names = pq.ParquetFile(opened).schema_arrow.names
+            if missing := [name for name in (*_REQUIRED, "version", "error", "source") if name not in names]:
+                raise DataError(f"{file}: has no column {missing[0]}; it is not a log of answers")
+            left_out = ("probabilities", "expressions", "deviations", "crop")  # large, and not compared
+            return pq.read_table(file, columns=[name for name in names if name not in left_out])
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise DataError(f"{file}: not a readable Parquet file ({reason}); remove it, or give another") from error
+
+
+def _groups(table: pa.Table, group: str, path: Path) -> NDArray[np.int64]:
+    rows = np.arange(len(table))
+    if group == "answer":
+        return rows
+    if group in _PERIODS:
+        keys: Any = pc.floor_temporal(table["time"], unit=group)
+    elif group == "folder":
+        keys = pa.array([None if name is None else str(PurePath(name).parent) for name in table["source"].to_pylist()])
+    elif group in table.column_names:
+        keys = table[group]
+    else:
+        known = ", ".join(("answer", "folder", *_PERIODS, *table.column_names))
+        raise DataError(f"{path}: cannot group by {group!r}; choose one of {known}")
+    encoded = pc.dictionary_encode(keys)
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
+    alone = np.isnan(codes)
+    return np.unique(np.where(alone, -1 - rows, codes), return_inverse=True)[1]
