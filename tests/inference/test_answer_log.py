@@ -212,7 +212,6 @@ def test_rows_that_cannot_wait_any_longer_are_dropped(log: AnswerLog, monkeypatc
             log.add(answer(2))
             log.flush()
     assert log.dropped == 3
-    log.add(answer(0, origin=Origin("face")))
     log.flush()
     assert len(rows(log.folder)) == 2 + 3  # those on the disk stay
 

@@ -87,7 +87,7 @@ def read_answers(path: Path, version: int | None = None, group: str = "source") 
     table = pa.concat_tables([_read(file) for file in _files(path)], promote_options="default")
     if version is not None:
         versions = table["version"]
-        table = table.filter(pc.or_(pc.is_null(versions), pc.equal(versions, version)))
+        table = table.filter(pc.or_kleene(pc.is_null(versions), pc.equal(versions, version)))
     failed = len(table) - pc.sum(pc.is_null(table["error"])).as_py() if len(table) else 0
     table = table.filter(pc.is_valid(table["face"]))
     return AnsweredFaces(

@@ -203,8 +203,12 @@ def _noise(
     else:
         table = np.zeros((number, count))
         np.add.at(table, (groups, bins), 1)
-        even = np.full(number, 1 / number)
-        chunks = [rng.multinomial(number, even, _CHUNK) @ table for _ in range(RESAMPLES // _CHUNK)]
+        first = number * np.arange(_CHUNK)[:, None]  # of each resample, in one long count
+        chunks = []
+        for _ in range(RESAMPLES // _CHUNK):
+            chosen = rng.integers(0, number, (_CHUNK, number)) + first
+            times = np.bincount(chosen.ravel(), minlength=_CHUNK * number).reshape(_CHUNK, number)
+            chunks.append(times.astype(float) @ table)
         drawn = np.concatenate(chunks)
         drawn /= drawn.sum(1, keepdims=True)
     noise: NDArray[np.float64] = drawn - shares

@@ -115,7 +115,7 @@ class LoggedRequest:
     ) -> None:
         latency = time.perf_counter() - self._clock
         if error is None:
-            answer = Answer(self._origin, self._started, latency, self.faces)
+            answer = Answer(self._origin, self._started, latency, faces=self.faces)
         elif isinstance(error, Exception):  # not an interrupt
             text = str(error) or type(error).__name__
             answer = Answer(self._origin, self._started, latency, error=text)
