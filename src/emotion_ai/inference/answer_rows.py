@@ -120,7 +120,7 @@ class FaceAnswers:
         if not count:
             return None
         nowhere = np.full(count, np.nan)
-        sizes = nowhere if images is None else [max(image.shape) for image in images]
+        sizes = nowhere if images is None else [min(image.shape) for image in images]
         thresholds = readings.uncertain_below
         return cls(
             boxes=np.stack([nowhere, nowhere, sizes], -1).astype(np.float32),
