@@ -6,6 +6,7 @@ EmotionAIError
  │   └─ NoFaceError
  ├─ CheckpointError        a weights file
  ├─ ConfigError            an invalid setting, or settings that contradict each other
+ ├─ WorstGroupError        a group of faces is worse than gate.worst_group; exit code 1
  ├─ MissingExtraError      an optional dependency
  ├─ ExportError            conversion or publishing
  │   └─ ParityError        an export differs from its checkpoint
@@ -23,7 +24,9 @@ TERMINATED = 143
 
 
 class EmotionAIError(Exception):
-    """Base of all errors that the command line prints as one line, with exit code 2."""
+    """Base of all errors that the command line prints as one line, with their exit code."""
+
+    exit_code = 2
 
 
 class DataError(EmotionAIError):
@@ -44,6 +47,10 @@ class CheckpointError(EmotionAIError):
 
 class ConfigError(EmotionAIError):
     pass
+
+
+class WorstGroupError(EmotionAIError):
+    exit_code = 1
 
 
 class MissingExtraError(EmotionAIError):

@@ -32,10 +32,10 @@ _ADVICE = {
 
 
 def fail(error: EmotionAIError | OSError) -> NoReturn:
-    """Prints the error as one line on stderr and exits with 2."""
-    text = str(error) if isinstance(error, EmotionAIError) else explain(error)
-    print_error(text)
-    sys.exit(2)
+    """Prints the error as one line on stderr and exits with its code, 2 for errors of the operating system."""
+    ours = isinstance(error, EmotionAIError)
+    print_error(str(error) if ours else explain(error))
+    sys.exit(error.exit_code if ours else 2)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.evaluation.abstention import RiskCoverage
 from emotion_ai.evaluation.metrics import FAILURE, EmotionScores, KeypointErrors, NormalisedErrors
+from emotion_ai.evaluation.slices import Slices
 from emotion_ai.evaluation.statistics import Estimate
 from emotion_ai.files import atomic_path
 from emotion_ai.inference.drawing import ELLIPSE_95
@@ -189,6 +190,21 @@ def forest(
     _rows(axis, list(differences))
     axis.set(xlabel=xlabel)
     figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def slices_forest(slices: Slices) -> Figure:
+    """Each group's metric with its interval, the worst in orange; the dashed line is that of all faces."""
+    names = [f"{g.column}: {g.group} ({g.estimate.n:,})" for g in slices.groups]
+    figure, axis = _plain(7.2, 1.3 + 0.3 * len(names))
+    for place, group in enumerate(slices.groups):
+        _interval(axis, group.estimate, place, ORANGE if group == slices.worst else BLUE)
+    axis.axvline(slices.overall.value, color=GRAY, ls="--", lw=1)
+    if slices.gate.bound is not None:
+        axis.axvline(slices.gate.bound, color="black", lw=1)
+    _rows(axis, names)
+    axis.set(xlabel=f"{slices.metric}, with 95 % intervals over {slices.units}")
+    figure.suptitle("Slices: worst group in orange, all faces dashed, bound of the gate solid", fontsize=11)
     return figure
 
 

@@ -11,14 +11,17 @@ from omegaconf import DictConfig
 from emotion_ai.contract import Task
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.errors import ConfigError
+from emotion_ai.evaluation import plots
 from emotion_ai.evaluation.card import model_card
 from emotion_ai.evaluation.emotion import evaluate_emotion
 from emotion_ai.evaluation.evaluated_faces import evaluated_faces, seen_in_training
+from emotion_ai.evaluation.groupings import default_groupings, read_groupings
 from emotion_ai.evaluation.keypoints import evaluate_keypoints
 from emotion_ai.evaluation.metrics import KeypointErrors
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.report import EvaluationReport, write_page
 from emotion_ai.evaluation.robustness import robustness_table
+from emotion_ai.evaluation.slices import Gate, slice_metrics
 from emotion_ai.evaluation.statistics import PairedTest, Units, mcnemar, paired_rmse
 from emotion_ai.evaluation.summary import summary_metrics
 from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable, estimate_table
@@ -39,6 +42,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         CheckpointError: a checkpoint that cannot be used.
         DataError: a dataset that cannot be used, or without annotations.
         ConfigError: settings that do not fit together, or an output folder that is in use.
+        WorstGroupError: a group of faces is worse than `gate.worst_group`; the files are written.
     """
     if cfg.card is not None and (Path(cfg.card).is_dir() or not Path(cfg.card).parent.is_dir()):
         raise ConfigError(f"card={cfg.card}: is a folder, or in a folder that does not exist; give a file")
@@ -52,6 +56,8 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
     chosen = evaluated_faces(cfg)
     faces, duplicates = chosen.faces, chosen.duplicates
     units = resampling_units(cfg.data.people, chosen.rows, faces.images)
+    groupings = default_groupings(faces) if cfg.slices is None else read_groupings(Path(cfg.slices), chosen.rows)
+    gate = Gate.of(cfg.gate, task, groupings)
     if task == "keypoints":
         results = evaluate_keypoints(network, faces, cfg.flip, cfg.seed, units)
     else:
@@ -65,6 +71,11 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
     if cfg.against is not None:
         other = predict(load_network(cfg.against, task).network, faces.images, cfg.flip)
         tables.append(_paired_table(Path(cfg.against).name, paired_test(predictions, other, faces, cfg.seed, units)))
+    figures, slices = dict(results.figures), None
+    if groupings:
+        slices = slice_metrics(task, predictions, faces.targets, groupings, units, cfg.seed, gate)
+        tables += slices.tables()
+        figures["Slices"] = plots.slices_forest(slices)
     if cfg.robustness:
         tables.append(robustness_table(network, faces))
     report = EvaluationReport(
@@ -93,10 +104,12 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         with arrays.open("wb") as stream:
             np.savez(stream, predictions=predictions, targets=faces.targets)
         write_json(values, report.as_dict())
-        write_page(page, report, results.figures, record.as_dict())
+        write_page(page, report, figures, record.as_dict())
         for path in card:
             write_text(path, escaped(model_card(report, record)))
     print_report(report, written)
+    if slices is not None:
+        slices.check()
     return {name: estimate.value for name, estimate in report.summary.items()}
 
 
@@ -127,6 +140,10 @@ def _command(cfg: DictConfig) -> str:
         "data.people": None if cfg.data.people == AUTO else Path(cfg.data.people).name,
         "data.without_duplicates": cfg.data.without_duplicates or None,
         "flip": cfg.flip or None,
+        "slices": None if cfg.slices is None else Path(cfg.slices).name,
+        "gate.worst_group": cfg.gate.worst_group,
+        "gate.by": cfg.gate.by,
+        "gate.min_faces": None if cfg.gate.min_faces == 1 else cfg.gate.min_faces,
         "robustness": cfg.robustness or None,
         "seed": cfg.seed or None,
     }

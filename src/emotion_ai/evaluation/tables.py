@@ -64,7 +64,8 @@ class ReportTable:
 
     def as_markdown(self) -> str:
         """The table without its title."""
-        lines = [[column.name for column in self.columns], ["---"] + ["---:"] * (len(self.columns) - 1), *self.texts]
+        texts = [[text.replace("|", r"\|") for text in line] for line in ([c.name for c in self.columns], *self.texts)]
+        lines = [texts[0], ["---"] + ["---:"] * (len(self.columns) - 1), *texts[1:]]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def as_html(self) -> str:
