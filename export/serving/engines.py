@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from emotion_ai.addresses import host_port
 from emotion_ai.errors import ConfigError, MissingExtraError
 from emotion_ai.published import CONFIG_FILE, list_versions
 from emotion_ai_export.registry.model_config import ModelConfig, read_config, render
@@ -16,6 +17,7 @@ from emotion_ai_export.serving.flags import available_cpus, runtime_flags
 ENGINES = ("auto", "tensorflow-serving", "docker", "embedded")
 IMAGE = "tensorflow/serving:2.20.0"  # EMOTION_AI_TFS_IMAGE overrides it
 _POLL = ["--model_config_file_poll_wait_seconds=1", "--allow_version_labels_for_unavailable_models"]
+_LESS = ["--enable_profiler=false"]  # otherwise the gRPC port takes requests for profiles, too
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class ServerOptions:
         grpc_port: of the gRPC API.
         engine: one of `ENGINES`.
         host: the address to listen on.
+        grpc_max_threads: calls that gRPC takes at once; by default as `runtime_flags` says.
     """
 
     rest_port: int = 8501
     grpc_port: int = 8500
     engine: str = "auto"
     host: str = "127.0.0.1"
+    grpc_max_threads: int | None = None
 
 
 def choose_engine(engine: str = "auto") -> str:
@@ -81,7 +85,8 @@ def command_line(base: Path, options: ServerOptions, scratch: Path) -> list[str]
     if options.engine == "embedded":
         server = [sys.executable, "-m", "emotion_ai_export.serving.embedded", str(base)]
         ports = [f"--rest-port={options.rest_port}", f"--grpc-port={options.grpc_port}"]
-        return [*server, f"--host={options.host}", *ports]
+        threads = [] if options.grpc_max_threads is None else [f"--grpc-max-threads={options.grpc_max_threads}"]
+        return [*server, f"--host={options.host}", *ports, *threads]
     if options.engine == "tensorflow-serving":
         return binary_command(base, options, scratch, str(_binary()))
     return _docker_command(base, options, scratch)
@@ -91,7 +96,7 @@ def binary_command(
     base: Path, options: ServerOptions, scratch: Path, binary: str = "tensorflow_model_server"
 ) -> list[str]:
     """The plain command of TensorFlow Serving."""
-    return [binary, *_arguments(options.rest_port, options.grpc_port, _config_file(base, scratch))]
+    return [binary, *_arguments(options, _config_file(base, scratch))]
 
 
 def served_models(base: Path) -> list[str]:
@@ -121,15 +126,21 @@ def _docker_command(base: Path, options: ServerOptions, scratch: Path) -> list[s
         config, volumes = Path("/config") / CONFIG_FILE, [f"{base}:{inside}:ro", f"{scratch}:/config:ro"]
     docker = ["docker", "run", "--rm", "--init", "--cap-drop=ALL", "--user", f"{os.getuid()}:{os.getgid()}"]
     for port, published in ((8501, options.rest_port), (8500, options.grpc_port)):
-        docker.append(f"--publish={options.host}:{published}:{port}")
+        docker.append(f"--publish={host_port(options.host, published)}:{port}")
     docker += [f"--volume={volume}" for volume in volumes]
     image = os.environ.get("EMOTION_AI_TFS_IMAGE", IMAGE)
-    return [*docker, "--entrypoint=tensorflow_model_server", image, *_arguments(8501, 8500, config)]
+    return [
+        *docker,
+        "--entrypoint=tensorflow_model_server",
+        image,
+        *_arguments(replace(options, rest_port=8501, grpc_port=8500), config),
+    ]
 
 
-def _arguments(rest_port: int, grpc_port: int, config: Path) -> list[str]:
-    ports = [f"--rest_api_port={rest_port}", f"--port={grpc_port}"]
-    return [*ports, f"--model_config_file={config}", *_POLL, *runtime_flags(available_cpus())]
+def _arguments(options: ServerOptions, config: Path) -> list[str]:
+    ports = [f"--rest_api_port={options.rest_port}", f"--port={options.grpc_port}"]
+    flags = runtime_flags(available_cpus(), options.grpc_max_threads)
+    return [*ports, f"--model_config_file={config}", *_POLL, *_LESS, *flags]
 
 
 def _config_file(base: Path, scratch: Path) -> Path:

@@ -13,7 +13,7 @@ _GRPC_THREADS_PER_CPU = 32
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
-def runtime_flags(cpus: int) -> list[str]:
+def runtime_flags(cpus: int, grpc_max_threads: int | None = None) -> list[str]:
     """Threads for `cpus` CPUs, and one attempt to load a version.
 
     Measured with TensorFlow Serving 2.20 on two cores, the bundled networks and one face per request:
@@ -29,15 +29,17 @@ def runtime_flags(cpus: int) -> list[str]:
 
     Args:
         cpus: that the server may use.
+        grpc_max_threads: instead of the number that follows from `cpus`.
 
     Raises:
-        ConfigError: `cpus` is not an integer from 1 on.
+        ConfigError: `cpus` or `grpc_max_threads` is not an integer from 1 on.
     """
-    if type(cpus) is not int or cpus < 1:
-        raise ConfigError(f"cpus must be an integer >= 1, got {cpus}")
+    for name, value in (("cpus", cpus), ("grpc_max_threads", 1 if grpc_max_threads is None else grpc_max_threads)):
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{name} must be an integer >= 1, got {value}")
     return [
         "--max_num_load_retries=0",
-        f"--grpc_max_threads={max(2, cpus) * _GRPC_THREADS_PER_CPU}",
+        f"--grpc_max_threads={grpc_max_threads or max(2, cpus) * _GRPC_THREADS_PER_CPU}",
         "--tensorflow_intra_op_parallelism=1",
         f"--tensorflow_inter_op_parallelism={cpus}",
     ]

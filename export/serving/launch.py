@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import requests
 
+from emotion_ai.addresses import bind, host_port, without_brackets
 from emotion_ai.errors import ConfigError, ExportError
 from emotion_ai.published import list_versions
 from emotion_ai.terminal import Console
@@ -44,19 +45,22 @@ def serve(base: Path, options: ServerOptions | None = None) -> None:
     """
     base, options = base.resolve(), options or ServerOptions()
     models = served_models(base)
-    options = replace(options, engine=choose_engine(options.engine))
+    host, engine = without_brackets(options.host), choose_engine(options.engine)
+    options = replace(options, engine=engine, host=host)
     _check_port(options.rest_port, options.host, "--rest-port")
     _check_port(options.grpc_port, options.host, "--grpc-port")
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory(prefix="emotion-ai-serve-") as scratch:
         command = command_line(base, options, Path(scratch))
         console.print(
-            f"{options.engine} serves {', '.join(models)} on http://{options.host}:{options.rest_port} "
-            f"and grpc://{options.host}:{options.grpc_port}"
+            f"{options.engine} serves {', '.join(models)} on http://{host_port(host, options.rest_port)} "
+            f"and grpc://{host_port(host, options.grpc_port)}"
         )
         plain = command
         if options.engine == "tensorflow-serving":
             console.print("TensorFlow Serving cannot be bound to one address: it listens on every interface.")
+            if ":" in host:
+                console.print("Its gRPC port takes IPv4 connections only.")
         if options.engine == "embedded":
             console.print("It is a stand-in for development. To run TensorFlow Serving instead:")
             plain = binary_command(base, options, Path(scratch))
@@ -76,7 +80,13 @@ def serve(base: Path, options: ServerOptions | None = None) -> None:
 
 
 @contextlib.contextmanager
-def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: float = 120.0) -> Iterator[Addresses]:
+def running(
+    base: Path,
+    rest_port: int = 0,
+    engine: str = "embedded",
+    timeout: float = 120.0,
+    grpc_max_threads: int | None = None,
+) -> Iterator[Addresses]:
     """Serves a published folder from another process for the length of the context; yields its addresses.
 
     Args:
@@ -84,6 +94,7 @@ def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: f
         rest_port: 0 takes a free one.
         engine: one of `ENGINES`.
         timeout: seconds until every model must be AVAILABLE.
+        grpc_max_threads: calls that gRPC takes at once.
 
     Raises:
         ConfigError: nothing to serve, an engine that is not available, or a port that is taken.
@@ -92,6 +103,7 @@ def running(base: Path, rest_port: int = 0, engine: str = "embedded", timeout: f
     base = base.resolve()
     models = served_models(base)
     options = ServerOptions(rest_port or free_port(), free_port(), choose_engine(engine))
+    options = replace(options, grpc_max_threads=grpc_max_threads)
     if rest_port:
         _check_port(rest_port, options.host, "rest_port")
     addresses = Addresses(f"http://{options.host}:{options.rest_port}", f"grpc://{options.host}:{options.grpc_port}")
@@ -160,7 +172,7 @@ def _check_port(port: int, host: str, option: str) -> None:
     if not 1 <= port <= 65535:
         raise ConfigError(f"{option} must be from 1 to 65535, got {port}")
     try:
-        socket.create_server((host, port)).close()
+        bind(host, port).close()
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise ConfigError(f"{option} {port} on {host}: {reason}; choose another port or address") from error

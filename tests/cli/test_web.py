@@ -1,4 +1,6 @@
 import io
+import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -38,3 +40,19 @@ def test_a_folder_without_versions_is_refused(tmp_path: Path) -> None:
         web.model_source(tmp_path, None, Console(file=io.StringIO())),
     ):
         pass
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_printed_in_brackets(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from emotion_ai.web import application
+
+    def run(_source: Any, _folder: Path, listener: socket.socket, *_: Any) -> None:
+        address = listener.getsockname()
+        socket.create_connection(address[:2], timeout=5).close()
+        assert f"the page is at http://[::1]:{address[1]};" in capsys.readouterr().err
+
+    monkeypatch.setattr(application, "run", run)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    web.web(server="http://[::1]:9", host=host, port=0)

@@ -23,17 +23,20 @@ from tests.contract.reference.real import real_server
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "reference" / "rest.jsonl").read_text().splitlines()]
 
 _NO_EXAMPLES = "classify and regress are not implemented: our models are predict only"
+_NO_PAGE = "no client reads the page about a path outside /v1"
 DIFFERENT = {
-    "malformed JSON": "Python's parser does not tell whether the bracket that is missing is an array's or an object's",
     "classify": _NO_EXAMPLES,
     "regress": _NO_EXAMPLES,
     "classify with context": _NO_EXAMPLES,
-    "classify wrong method name": _NO_EXAMPLES,
-    "regress on predict sig": _NO_EXAMPLES,
-    "classify no examples": _NO_EXAMPLES,
-    "classify empty examples": _NO_EXAMPLES,
-    "regress missing feature": _NO_EXAMPLES,
+    "root": _NO_PAGE,
+    "v1": _NO_PAGE,
+    "v2": _NO_PAGE,
+    "monitoring wrong path": _NO_PAGE,
 }
+SAME_TEXT = re.compile(
+    "Servable not found|Could not find|Unrecognized servable version label|Serving signature name|Malformed"
+)
+"""Errors that callers tell apart by their text. Of the others, they show the text and act on the status."""
 
 Ask = Callable[[dict[str, Any]], httpx.Response]
 
@@ -72,18 +75,59 @@ def real(models: Path) -> Iterator[Ask]:
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["label"])
 def test_embedded_responses_are_as_recorded(recorded: dict[str, Any], embedded: Ask) -> None:
     answer = embedded(recorded)
-    same = _comparable(answer.status_code, answer.text) == _comparable(recorded["status"], recorded["body"])
+    got, expected = _comparable(answer.status_code, answer.text), _comparable(recorded["status"], recorded["body"])
+    if recorded["status"] >= 400 and not SAME_TEXT.search(recorded["body"]) and recorded["label"] not in DIFFERENT:
+        assert recorded["method"] == "HEAD" or answer.json()["error"]
+        got, expected = got[:1], expected[:1]
     reason = DIFFERENT.get(recorded["label"])
-    assert same == (reason is None), reason or f"{answer.status_code} {answer.text}"
+    assert (got == expected) == (reason is None), reason or f"{answer.status_code} {answer.text}"
     assert answer.headers["server"] == NAME
-    if recorded["method"] != "OPTIONS":
-        assert answer.headers["content-type"].split(";")[0] == dict(recorded["headers"])["Content-Type"]
+    assert answer.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["label"])
 def test_real_responses_are_as_recorded(recorded: dict[str, Any], real: Ask) -> None:
     answer = real(recorded)
     assert _comparable(answer.status_code, answer.text) == _comparable(recorded["status"], recorded["body"])
+
+
+_CLEAN = b'{"instances": [{"b64": "aGVsbG8="}, {"b64": "/w=="}]}'
+ACCEPTED = {
+    "line breaks in base64": _CLEAN.replace(b"aGVs", b"aG\\r\\nVs\\n"),
+    "blanks in base64": _CLEAN.replace(b"aGVsbG8=", b" aGVs bG8 =\\t"),
+    "no padding": _CLEAN.replace(b"=", b""),
+    "a byte order mark": b"\xef\xbb\xbf " + _CLEAN,
+}
+REJECTED = {
+    "a surplus =": ("bytes:predict", _CLEAN.replace(b"==", b"===")),
+    "a = without need": ("bytes:predict", _CLEAN.replace(b"aGVsbG8=", b"aGVs=")),
+    "half of the padding": ("bytes:predict", _CLEAN.replace(b"==", b"=")),
+    "a lone digit": ("bytes:predict", _CLEAN.replace(b"/w==", b"/")),
+    "a doubled key": ("bytes:predict", _CLEAN.replace(b"}]}", b'}], "instances": [{"b64": ""}]}')),
+    "an action in capitals": ("bytes:PREDICT", _CLEAN),
+    "an encoded colon": ("bytes%3Apredict", _CLEAN),
+}
+
+
+@pytest.fixture(params=["embedded", "real"])
+def post(request: pytest.FixtureRequest) -> Callable[[str, bytes], httpx.Response]:
+    ask = request.getfixturevalue(request.param)
+    return lambda path, body: ask(
+        {"method": "POST", "path": f"/v1/models/{path}", "req": repr(body), "req_headers": {}}
+    )
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_sloppy_bodies_are_accepted(case: str, post: Callable[[str, bytes], httpx.Response]) -> None:
+    answer, clean = post("bytes:predict", ACCEPTED[case]), post("bytes:predict", _CLEAN)
+    assert (answer.status_code, answer.json()) == (200, clean.json()), answer.text
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_other_sloppy_requests_are_rejected(case: str, post: Callable[[str, bytes], httpx.Response]) -> None:
+    answer = post(*REJECTED[case])
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]
 
 
 def test_differences_are_few_and_known() -> None:

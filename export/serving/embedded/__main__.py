@@ -4,13 +4,14 @@ import argparse
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
 
+from emotion_ai.addresses import bind, host_port
 from emotion_ai.terminal import escaped
 from emotion_ai_export.serving.embedded import NAME
+from emotion_ai_export.serving.embedded.limits import Limits
 
 log = logging.getLogger("emotion_ai_export.serving.embedded")
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--rest-port", type=int, default=8501)
     parser.add_argument("--grpc-port", type=int, default=8500)
+    parser.add_argument("--grpc-max-threads", type=int, default=Limits().pending, help="calls at once, by gRPC")
     parser.add_argument("--poll-seconds", type=float, default=1.0)
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process ends")
     options = parser.parse_args()
@@ -39,15 +41,11 @@ def main() -> None:
     if options.until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     # bound before TensorFlow is imported, so a taken port fails at once; nobody can connect until it listens
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    # with the protocol given, asyncio disables Nagle's algorithm, which would delay each response by 40 ms
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((options.host, options.rest_port))
+        listener = bind(options.host, options.rest_port)
     except OSError as error:
-        sys.exit(f"{NAME}: cannot listen on {options.host}:{options.rest_port}: {error.strerror}")
+        place = host_port(options.host, options.rest_port)
+        sys.exit(f"{NAME}: cannot listen on {place}: {error.strerror}")
     import uvicorn
 
     from emotion_ai_export.serving.embedded.app import create_app
@@ -57,11 +55,13 @@ def main() -> None:
 
     store = ModelStore(options.base, options.poll_seconds)
     try:
-        rpc, grpc_port = start_rpc(store, f"{host}:{options.grpc_port}")
+        rpc, grpc_port = start_rpc(
+            store, host_port(options.host, options.grpc_port), Limits(pending=options.grpc_max_threads)
+        )
     except OSError as error:
         sys.exit(f"{NAME}: {error}")
-    places = (*listener.getsockname()[:2], grpc_port)
-    log.info("stand-in for TensorFlow Serving, REST on http://%s:%d, gRPC on port %d", *places)
+    place = host_port(*listener.getsockname()[:2])
+    log.info("stand-in for TensorFlow Serving, REST on http://%s, gRPC on port %d", place, grpc_port)
     app = create_app(store, stop=lambda: rpc.stop(_RPC_GRACE).wait())
     # open requests are finished before the process ends
     config = uvicorn.Config(

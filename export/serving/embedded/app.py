@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -20,12 +21,12 @@ from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
 from emotion_ai_export.serving.embedded.loaded_model import LoadedModel
 from emotion_ai_export.serving.embedded.store import ModelStore
-from emotion_ai_export.serving.embedded.wire import parse_body, parse_predict, render_predict
+from emotion_ai_export.serving.embedded.wire import parse_predict, render_predict
 
-_MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
-_POST = re.compile(_MODEL + r":(predict|classify|regress)", re.IGNORECASE)
-_GET = re.compile(_MODEL + r"(/metadata)?", re.IGNORECASE)
-_NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+_PATH = re.compile(
+    r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?(?P<verb>:predict|/metadata)?"
+)
+_METHODS = {("POST", ":predict"), ("GET", None), ("GET", "/metadata")}
 
 
 def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[], None] = lambda: None) -> Router:
@@ -57,7 +58,7 @@ def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[
             work = pool.submit(_respond, store, request.method, _path(request), body, latest)
             response = await asyncio.wrap_future(work)
         except ServingError as error:
-            response = _error(error)
+            response = _json({"error": str(error)}, error.status)
             if ambiguous or error.status == 413:  # the rest of the body may be on its way
                 response.headers["connection"] = "close"
         except ClientDisconnect:
@@ -73,9 +74,9 @@ def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[
 
 
 def _path(request: Request) -> str:
-    """The path with its query, which the server reads as a part of the model's name."""
-    query = request.scope["query_string"].decode("latin-1")
-    return request.scope["path"] + (f"?{query}" if query else "")
+    """The path as it was sent, with its query, which the server reads as a part of the model's name."""
+    query = request.scope["query_string"]
+    return (request.scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -104,33 +105,25 @@ async def _body(request: Request, limit: int) -> bytes:
 def _respond(store: ModelStore, method: str, path: str, body: bytes, latest: float) -> Response:
     if time.monotonic() > latest:
         raise ServingError("No worker was free in time; try again later", "DEADLINE_EXCEEDED")
-    folded = path.lower()
-    if method == "OPTIONS":
-        return Response(status_code=400)
-    if folded == "/v1/models" and method == "GET":
-        raise ServingError("Missing model name in request.")
-    if not folded.startswith("/v1/"):
-        return Response(_NOT_FOUND, 404, media_type="text/html")
-    match = (_POST if method == "POST" else _GET).fullmatch(path)
-    if match is None or method not in ("GET", "POST"):
+    match = _PATH.fullmatch(path)
+    if not path.startswith("/v1/"):
+        raise ServingError(f"Not found: {path}", "NOT_FOUND")
+    if match is None or (method, match["verb"]) not in _METHODS:
         raise ServingError(f"Malformed request: {method} {path}")
-    model, digits, label, action = match.groups()
-    version = int(digits) if digits and len(digits) < 20 else None
-    if digits and (version is None or version >= 2**63):
-        return Response(status_code=400, media_type="application/json")
-    if method == "POST":
-        return _predict(store, (model, version, label), action.lower(), body)
-    if not action:
+    model, digits, label = (group and unquote(group) for group in match.group("model", "version", "label"))
+    version = int(digits[:20]) if digits else None
+    if version is not None and version >= 2**63:
+        raise ServingError(f"Version {digits[:20]} is not a 64-bit integer")
+    if match["verb"] == ":predict":
+        return _predict(store, (model, version, label), body)
+    if match["verb"] is None:
         return _json({"model_version_status": store.status(model, version)})
     loaded = store.find(model, version, label)
     spec = {"name": model, "version": str(loaded.version), "signature_name": ""}
     return _json({"model_spec": spec, "metadata": loaded.metadata()})
 
 
-def _predict(store: ModelStore, choice: tuple[str, int | None, str | None], verb: str, body: bytes) -> Response:
-    if verb != "predict":
-        parse_body(body)
-        raise ServingError(f"The embedded server does not {verb}; start TensorFlow Serving for that", "UNIMPLEMENTED")
+def _predict(store: ModelStore, choice: tuple[str, int | None, str | None], body: bytes) -> Response:
     found: list[LoadedModel] = []
 
     def dtypes(signature: str) -> Any:
@@ -144,7 +137,3 @@ def _predict(store: ModelStore, choice: tuple[str, int | None, str | None], verb
 
 def _json(content: Any, status: int = 200) -> Response:
     return Response(json.dumps(content, indent=1) + "\n", status, media_type="application/json")
-
-
-def _error(error: ServingError) -> Response:
-    return _json({"error": str(error)}, error.status)

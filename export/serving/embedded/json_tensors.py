@@ -1,10 +1,6 @@
-"""JSON values to tensors and back, by TensorFlow Serving's rules and with its error texts."""
+"""JSON values to tensors and back, by TensorFlow Serving's rules."""
 
 import base64
-import binascii
-import json
-import math
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -13,15 +9,14 @@ from numpy.typing import NDArray
 
 from emotion_ai_export.serving.embedded.errors import TYPE_NAMES, ServingError
 
-_ECHO = 512  # characters of a value in an error
 _MAX_RANK = 64  # of NumPy
 _INT32 = (-(2**31), 2**31 - 1)
 _RANGES = {"int64": (-(2**63), 2**63 - 1), "uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1)}
-_KINDS = {dict: "Object", list: "Array", str: "String", int: "Number", float: "Number", type(None): "Null"}
+_BLANKS = dict.fromkeys(map(ord, " \t\n\v\f\r"))
 
 
-def flatten(value: Any, dtype: np.dtype[Any]) -> tuple[list[Any], tuple[int, ...]]:
-    """The values of a nested list, and its shape.
+def to_tensor(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A nested list as an array.
 
     Flattens level by level in C loops: a batch of images has half a million numbers.
 
@@ -33,27 +28,25 @@ def flatten(value: Any, dtype: np.dtype[Any]) -> tuple[list[Any], tuple[int, ...
     while isinstance(first, list):
         shape.append(len(first))
         first = first[0] if first else None
+    if len(shape) > _MAX_RANK:
+        raise ServingError(f"Tensors of more than {_MAX_RANK} dimensions are not supported, got {len(shape)}")
     level = [value]
     for depth, size in enumerate(shape):
         for item in level:
-            if not isinstance(item, list):
-                raise ServingError(
-                    f"JSON Value: {echo(item)} found at incorrect level: {depth + 1} in the JSON DOM. "
-                    f"Expected at level: {len(shape)}"
-                )
-            if len(item) != size:
-                raise ServingError(
-                    f"Encountered list at unexpected size: {len(item)} at level: {depth} expected size: {size}"
-                )
+            if not isinstance(item, list) or len(item) != size:
+                got = len(item) if isinstance(item, list) else "none"
+                raise ServingError(f"Expecting a list of size: {size} at level: {depth} but got: {got}")
         level = list(chain.from_iterable(level))
     if list in set(map(type, level)):
         raise ServingError(f"Encountered list at unexpected level: {len(shape)} expected < {len(shape)}")
-    return _checked(level, dtype), tuple(shape)
+    values = [_bytes(item) for item in level] if dtype.kind == "O" else _checked(level, dtype)
+    if dtype.kind in "iu" and dtype.itemsize < 4:
+        return np.array(values, np.int32).astype(dtype).reshape(shape)  # the server wraps values out of range
+    with np.errstate(over="ignore"):  # 1e39 is infinite in float32
+        return np.array(values, dtype).reshape(shape)
 
 
 def _checked(values: list[Any], dtype: np.dtype[Any]) -> list[Any]:
-    if dtype.kind == "O":
-        return [_bytes(value) for value in values]
     kinds: dict[str, set[type]] = {"f": {int, float}, "b": {bool}}
     allowed = kinds.get(dtype.kind, {int})  # exact types, because a bool is an instance of int
     ranged = dtype.kind in "iu"
@@ -61,12 +54,12 @@ def _checked(values: list[Any], dtype: np.dtype[Any]) -> list[Any]:
     if set(map(type, values)) <= allowed and (not ranged or all(low <= value <= high for value in values)):
         return values
     wrong = next(v for v in values if type(v) not in allowed or (ranged and not low <= v <= high))
-    raise _wrong_type(wrong, TYPE_NAMES.get(dtype.name, dtype.name))
+    raise _wrong_type(wrong, dtype)
 
 
-def _wrong_type(value: Any, expected: str) -> ServingError:
-    kind = str(value) if isinstance(value, bool) else _KINDS[type(value)]
-    return ServingError(f"JSON Value: {echo(value)} Type: {kind} is not of expected type: {expected}")
+def _wrong_type(value: Any, dtype: np.dtype[Any]) -> ServingError:
+    shown = str(value)[:100] if isinstance(value, int | float | str | None) else f"a JSON {type(value).__name__}"
+    return ServingError(f"JSON Value: {shown} is not of expected type: {TYPE_NAMES.get(dtype.name, dtype.name)}")
 
 
 def _bytes(value: Any) -> bytes:
@@ -75,31 +68,17 @@ def _bytes(value: Any) -> bytes:
             return value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
             raise ServingError("JSON Parse error: The surrogate pair in string is invalid.") from error
-    if is_base64(value):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ServingError("Unable to base64 decode") from error
-    if isinstance(value, dict):
-        raise ServingError(f"JSON Value: {echo(value)} not formatted correctly for base64 data")
-    raise _wrong_type(value, "string")
-
-
-def to_array(leaves: list[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if len(shape) > _MAX_RANK:
-        raise ServingError(f"Tensors of more than {_MAX_RANK} dimensions are not supported, got {len(shape)}")
-    if dtype.kind in "iu" and dtype.itemsize < 4:
-        return np.array(leaves, np.int32).astype(dtype).reshape(shape)  # the server wraps values out of range
-    with np.errstate(over="ignore"):  # 1e39 is infinite in float32
-        return np.array(leaves, dtype).reshape(shape)
-
-
-def check_same_shape(expected: tuple[int, ...], got: tuple[int, ...]) -> None:
-    if math.prod(expected) != math.prod(got):
-        raise ServingError(f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(got)}")
-    if expected != got:
-        texts = ["[" + ",".join(map(str, shape)) + "]" for shape in (expected, got)]
-        raise ServingError(f"Expecting shape {texts[0]} but got: {texts[1]}")
+    if not is_base64(value):
+        raise _wrong_type(value, np.dtype(object))
+    text = value["b64"].translate(_BLANKS)
+    digits = text.rstrip("=")
+    padding = -len(digits) % 4
+    try:
+        if len(text) - len(digits) not in (0, padding):  # all of it or none
+            raise ValueError
+        return base64.b64decode(digits + "=" * padding, validate=True)
+    except ValueError as error:
+        raise ServingError("Unable to base64 decode") from error
 
 
 def is_base64(value: Any) -> bool:
@@ -111,14 +90,13 @@ def is_named(value: Any) -> bool:
 
 
 def to_json(value: NDArray[Any], as_bytes: bool) -> Any:
+    """Nested lists; strings as text, or in base64 if `as_bytes`."""
+    flat: Any = value.ravel()
     if value.dtype == np.float32:  # the shortest digits of the float32, not those of its double
-        flat = np.array([float(str(number)) for number in value.ravel()], float)
-        return flat.reshape(value.shape).tolist()
-    if value.dtype != object:
-        return value.tolist()
-    encode = _base64 if as_bytes else _string
-    flat = np.empty(value.size, object)
-    flat[:] = [encode(item) for item in value.ravel()]
+        flat = np.array([float(str(number)) for number in flat], float)
+    elif value.dtype == object:
+        encode = _base64 if as_bytes else _string
+        flat = np.array([None, *map(encode, flat)], object)[1:]
     return flat.reshape(value.shape).tolist()
 
 
@@ -128,34 +106,3 @@ def _base64(value: bytes) -> dict[str, str]:
 
 def _string(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
-
-
-def echo(value: Any) -> str:
-    """A value as the server prints it: objects over several lines, lists on one; long ones are cut."""
-    text = ""
-    for part in _parts(value, 0):  # no more than are shown: indents alone make gigabytes of a small request
-        text += part
-        if len(text) > _ECHO:
-            return text[:_ECHO] + "..."
-    return text
-
-
-def _parts(value: Any, depth: int) -> Iterator[str]:
-    if isinstance(value, list):
-        yield "["
-        for position, item in enumerate(value):
-            yield ", " if position else ""
-            yield from _parts(item, depth + 1)
-        yield "]"
-    elif isinstance(value, dict) and value:
-        indent = "\n" + "    " * depth
-        for position, (key, item) in enumerate(value.items()):
-            yield f"{',' if position else '{'}{indent}    {_literal(key)}: "
-            yield from _parts(item, depth + 1)
-        yield indent + "}"
-    else:
-        yield _literal(value)
-
-
-def _literal(value: Any) -> str:
-    return json.dumps(value[: _ECHO + 1] if isinstance(value, str) else value, ensure_ascii=False)

@@ -98,31 +98,16 @@ class LoadedModel:
         signature = signature or "serving_default"
         if signature not in set(self.signatures):
             raise ServingError(f'Serving signature key "{signature}" not found.', "FAILED_PRECONDITION")
-        definition = self.signatures[signature]
-        names = ",".join(sorted(tensors))
-        for alias, info in sorted(definition.inputs.items()):
-            if alias not in tensors:
-                raise ServingError(
-                    f"Signature input alias: {alias}(feed name: {info.name}) not found in request and no default value "
-                    f"provided. Inputs expected to be in the request {{{names}}}, or default input alias set: "
-                )
-        if len(tensors) != len(definition.inputs):
-            known = ",".join(sorted(definition.inputs))
-            raise ServingError(
-                f"input size does not match signature: {len(tensors)}!={len(definition.inputs)} "
-                f"len({{{names}}})!=len({{{known}}})"
-            )
-        for position, (alias, dtype) in enumerate(self.dtypes(signature).items()):
+        dtypes = self.dtypes(signature)
+        if tensors.keys() != dtypes.keys():
+            raise ServingError(f"Inputs expected: {','.join(dtypes)}; found in request {{{','.join(sorted(tensors))}}}")
+        for alias, dtype in dtypes.items():
             if tensors[alias].dtype != dtype:
                 expected, got = (TYPE_NAMES.get(kind.name, kind.name) for kind in (dtype, tensors[alias].dtype))
-                raise ServingError(f"Expects arg[{position}] to be {expected} but {got} is provided")
+                raise ServingError(f"Expects {alias} to be {expected} but {got} is provided")
         for alias in output_names:
-            if alias not in set(definition.outputs):
-                known = ",".join(sorted(definition.outputs))
-                raise ServingError(
-                    f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
-                    f"{{{known}}}."
-                )
+            if alias not in set(self.signatures[signature].outputs):
+                raise ServingError(f"output tensor alias not found in signature: {alias}")
         outputs = self.run(signature, tensors)
         return {alias: outputs[alias] for alias in output_names or sorted(outputs)}
 

@@ -39,6 +39,7 @@ def web(
     ] = None,
 ) -> None:
     """Open a web page that reads pictures and the webcam with a served model."""
+    from emotion_ai.addresses import host_port, without_brackets
     from emotion_ai.client.transport import without_login
     from emotion_ai.web.backend import private_folder
 
@@ -48,10 +49,11 @@ def web(
         folder = stack.enter_context(private_folder())
         from emotion_ai.web import application  # imports Gradio, which needs the folder
 
+        host = without_brackets(host)
         listener = stack.enter_context(application.listening(host, port))
         source = stack.enter_context(model_source(models, server, console))
         console.print(
-            f"the page is at http://{host}:{listener.getsockname()[1]}; it uses the models of "
+            f"the page is at http://{host_port(host, listener.getsockname()[1])}; it uses the models of "
             f"{without_login(source.url)}"
         )
         try:

@@ -14,6 +14,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
+from emotion_ai.addresses import bind
 from emotion_ai.errors import ConfigError
 from emotion_ai.web import origins
 from emotion_ai.web.backend import ModelSource
@@ -44,11 +45,12 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         ConfigError: the address cannot be used.
     """
     try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = bind(host, port)
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise ConfigError(f"{host}, port {port}: {reason}; choose another --port or --host") from error
     with listener:
+        listener.listen()
         yield listener
 
 
