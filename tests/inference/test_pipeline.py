@@ -70,7 +70,8 @@ def test_crops_are_squares_of_the_gray_photo_at_the_detection_then_at_the_keypoi
     detected = detect_faces(photo)[0].box
     np.testing.assert_array_equal(reader.requests[0][0], crop(photo.gray, detected))
     left, top, size = int(face.box.left), int(face.box.top), int(face.box.size)
-    np.testing.assert_array_equal(reader.requests[1][0], photo.gray[top : top + size, left : left + size])
+    np.testing.assert_array_equal(reader.requests[1][0], crop(photo.gray, face.box))
+    assert face.box.roll == detected.roll, "the second crop keeps the roll"
     assert size == detected.size, "points as far apart as the mean face's"
     moved = (left - detected.left, top - detected.top)
     np.testing.assert_allclose(moved, 4 * size / 96, atol=0.51)

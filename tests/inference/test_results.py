@@ -51,6 +51,6 @@ def test_a_model_without_emotions_says_none() -> None:
 
 def test_a_reading_is_short_in_print_and_comparable() -> None:
     face, same = reading([0.1, 0.1, 0.1, 0.6, 0.1]), reading([0.1, 0.1, 0.1, 0.6, 0.1])
-    assert repr(face) == "FaceReading('Happy 60%', box=Box(left=10, top=20, size=192), score=0.90)"
+    assert repr(face) == "FaceReading('Happy 60%', box=Box(left=10, top=20, size=192, roll=0.0), score=0.90)"
     assert face in {face}
     assert face != same, "by identity: arrays have no single truth value"

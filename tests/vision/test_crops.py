@@ -13,11 +13,21 @@ from numpy.typing import NDArray
 
 from emotion_ai.contract import CROP_SIZE, KEYPOINTS, MEAN_FACE
 from emotion_ai.errors import ImageError
-from emotion_ai.vision.crops import Box, box_from_detection, box_from_points, crop, resize_to_crop
+from emotion_ai.vision.crops import (
+    Box,
+    box_from_detection,
+    box_from_points,
+    crop,
+    outside,
+    resize_to_crop,
+    share_outside,
+    turned,
+)
 
 MEAN = np.array(MEAN_FACE, np.float32)
 coordinates = st.floats(-500, 5000, allow_nan=False, width=32)
 sizes = st.floats(8, 4000, allow_nan=False, width=32)
+rolls = st.one_of(st.just(0.0), st.floats(-180, 180))
 
 
 def anchors(points: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -69,9 +79,11 @@ def test_resize_refuses_what_is_no_gray_image(shape: tuple[int, ...]) -> None:
 
 
 @settings(max_examples=100)
-@given(coordinates, coordinates, sizes, st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=15))
-def test_maps_are_each_others_inverse(left: float, top: float, size: float, points: list[tuple[float, float]]) -> None:
-    box, face = Box(left, top, size), np.array(points, np.float32)
+@given(coordinates, coordinates, sizes, rolls, st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=15))
+def test_maps_are_each_others_inverse(
+    left: float, top: float, size: float, roll: float, points: list[tuple[float, float]]
+) -> None:
+    box, face = Box(left, top, size, roll), np.array(points, np.float32)
     photo = box.to_photo(face)
     back = box.to_crop(photo)
     # float32 holds the photo's pixels to about 1e-7 of the largest number on the way
@@ -79,10 +91,11 @@ def test_maps_are_each_others_inverse(left: float, top: float, size: float, poin
     assert np.abs(back - face).max() <= 4e-7 * (largest * CROP_SIZE / size + np.abs(face).max() + 1)
 
 
-def test_a_bright_pixel_lies_where_the_map_says() -> None:
+@pytest.mark.parametrize("roll", [0, 1e-6, 7, 90, -90, 133, 180])
+def test_a_bright_pixel_lies_where_the_map_says(roll: float) -> None:
     gray = np.zeros((240, 320), np.uint8)
     gray[100, 150] = 255
-    box = Box(60.3, 10.2, 192.4).rounded()
+    box = Box(60.3, 10.2, 192.4, roll).rounded()
     pixels = crop(gray, box)
     resized = resize_to_crop(pixels)
     rows, columns = np.mgrid[:CROP_SIZE, :CROP_SIZE]
@@ -151,3 +164,48 @@ def test_degenerate_points_still_make_a_box(box_from: Callable[[NDArray[np.float
     box = box_from(np.full((15, 2), 7, np.float32))
     assert box.size > 0
     assert np.isfinite([box.left, box.top, box.size]).all()
+
+
+def test_a_crop_is_what_the_turned_box_holds_upright() -> None:
+    photo = np.random.default_rng(2).integers(0, 256, (120, 150), dtype=np.uint8)
+    upright = crop(photo, Box(20, 30, 61))
+    for quarters, roll in ((0, 1e-9), (1, -90.0), (2, 180.0), (3, 90.0)):
+        # the same square, from a side that is now on top; bicubic sampling at pixel centres changes nothing
+        turned_one = crop(photo, Box(20, 30, 61, roll)).astype(int)
+        assert np.abs(turned_one - np.rot90(upright, -quarters)).max() <= 1, roll
+
+
+def test_a_turned_crop_repeats_the_border_and_takes_colour() -> None:
+    rgb = np.random.default_rng(3).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    colour = crop(rgb, Box(-30, -20, 80, 45))
+    assert colour.shape == (80, 80, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(colour[..., channel], crop(rgb[..., channel], Box(-30, -20, 80, 45)))
+    assert (crop(np.full((40, 50), 77, np.uint8), Box(-30, -20, 80, 45)) == 77).all()
+
+
+@settings(max_examples=60)
+@given(st.floats(-180, 180), st.floats(0.2, 20), st.floats(-200, 3000))
+def test_both_boxes_turn_with_the_face(roll: float, scale: float, dx: float) -> None:
+    """In the crop of a turned face the points lie as in that of the upright one."""
+    face, whole = anchors(MEAN) * scale, MEAN * np.float32(scale)
+    detected = box_from_detection(turned(face, roll) + [dx, 7])
+    upright = box_from_detection(face)
+    assert (detected.roll - roll + 180) % 360 - 180 == pytest.approx(0, abs=0.01)
+    assert detected.size == pytest.approx(upright.size, rel=1e-4)
+    inside = detected.to_crop((turned(face, roll) + [dx, 7]).astype(np.float32))
+    np.testing.assert_allclose(inside, upright.to_crop(face.astype(np.float32)), atol=0.05)
+    own = box_from_points(turned(whole, roll) + [dx, 7], roll)
+    np.testing.assert_allclose(own.to_crop((turned(whole, roll) + [dx, 7]).astype(np.float32)), MEAN, atol=0.05)
+
+
+def test_the_corners_and_the_share_outside() -> None:
+    np.testing.assert_allclose(Box(10, 20, 5).corners(), [(9.5, 19.5), (14.5, 19.5), (14.5, 24.5), (9.5, 24.5)])
+    assert Box(10, 20, 5).bounds() == pytest.approx((10, 20, 15, 25))
+    assert Box(10, 20, 10, 45).bounds() == pytest.approx((15 - 50**0.5, 25 - 50**0.5, 15 + 50**0.5, 25 + 50**0.5))
+    for box, share in ((Box(0, 0, 50), 0), (Box(-25, 0, 50), 0.5), (Box(-50, 9, 50), 1), (Box(0, 0, 100), 0.5)):
+        assert share_outside(box, 50, 100) == pytest.approx(share, abs=0.01)
+        assert share_outside(Box(box.left, box.top, box.size, 90), 50, 100) == pytest.approx(share, abs=0.01)
+    assert share_outside(Box(-25, -25, 50, 45), 500, 500) == pytest.approx(0.75, abs=0.01)
+    points = np.array([(-0.5, 0), (-0.6, 0), (99.4, 49.4), (99.6, 3), (3, 49.6)], np.float32)
+    assert outside(points, 50, 100).tolist() == [False, True, False, True, True]

@@ -66,10 +66,14 @@ class TerminalTable:
         table.add_column("emotion", style="bold")
         for name in EMOTIONS:
             table.add_column(name, justify="right")
+        flagged = any(face.flags for _, faces in self._read for face in faces)
+        if flagged:
+            table.add_column("quality")
         for name, faces in self._read:
             for number, face in enumerate(faces, 1):
                 probabilities = (f"{p:.1%}" for p in face.probabilities)
-                table.add_row(Text(printable(name)), str(number), face.verdict or "-", *probabilities)
+                flags = (", ".join(face.flags),) if flagged else ()
+                table.add_row(Text(printable(name)), str(number), face.verdict or "-", *probabilities, *flags)
         return table
 
 

@@ -92,8 +92,7 @@ def annotate(
 
 
 def _face_area(reading: FaceReading, scale: float) -> Area:
-    box = reading.box
-    return Area(box.left * scale, box.top * scale, (box.left + box.size) * scale, (box.top + box.size) * scale)
+    return Area(*(edge * scale for edge in reading.box.bounds()))
 
 
 def _captions(
@@ -135,9 +134,9 @@ def _colour(reading: FaceReading) -> Colour:
 
 
 def _draw_face(picture: Image.Image, reading: FaceReading, face: Area, scale: float, ellipses: bool) -> None:
-    side = face.right - face.left
+    side = reading.box.size * scale
     layer = Layer(_visible(face.grown(side / 24 + 2), picture.size))
-    _draw_corners(layer, face, _colour(reading))
+    _draw_corners(layer, (reading.box.corners() + 0.5) * scale, _colour(reading))
     deviations = reading.deviations * scale if ellipses and reading.deviations is not None else None
     _draw_points(layer, (reading.points + 0.5) * scale, side, deviations)
     layer.paste_onto(picture)
@@ -183,18 +182,13 @@ def _visible(area: Area, size: tuple[int, int]) -> Area:
     return Area(max(area.left, 0), max(area.top, 0), min(area.right, size[0] - 1), min(area.bottom, size[1] - 1))
 
 
-def _draw_corners(layer: Layer, face: Area, colour: Colour) -> None:
-    """The crop's four corners, on a dark shadow that shows on any background."""
-    side = face.right - face.left
-    arm, thick = side * 0.16, max(side / 90, 1.5)
+def _draw_corners(layer: Layer, corners: NDArray[np.float64], colour: Colour) -> None:
+    """The crop's four corners, (4, 2), turned like the face, on a dark shadow that shows on any background."""
+    thick = max(float(np.linalg.norm(corners[1] - corners[0])) / 90, 1.5)
     for ink, alpha, width in ((_INK, 110, thick * 2), (colour, 255, thick)):
-        half = width / 2
-        for x, dx in ((face.left, arm), (face.right, -arm)):
-            for y, dy in ((face.top, arm), (face.bottom, -arm)):
-                across = sorted((x, x + dx)), (y, y)
-                along = (x, x), sorted((y, y + dy))
-                for (left, right), (top, bottom) in (across, along):
-                    layer.plate(Area(left - half, top - half, right + half, bottom + half), half, ink, alpha)
+        for before, corner, after in zip(np.roll(corners, 1, 0), corners, np.roll(corners, -1, 0), strict=True):
+            arms = (corner + 0.16 * (before - corner), corner, corner + 0.16 * (after - corner))
+            layer.line([(float(x), float(y)) for x, y in arms], ink, alpha, width)
 
 
 def _draw_points(

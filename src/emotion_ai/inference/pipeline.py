@@ -1,7 +1,8 @@
 """From a photo to its faces: detect, crop, read, and crop again where the keypoints lie.
 
-Each face is read twice: keypoints from the first pass re-crop it for the second. A third pass runs only if the crop is
-still off. Keypoints shift with their crop and detections scatter; the last pass hardly depends on the first box.
+Each face is cropped upright by the detector's eye line. It is read twice: keypoints from the first pass re-crop it for
+the second, at the same roll. A third pass runs only if the crop is still off. Keypoints shift with their crop and
+detections scatter; the last pass hardly depends on the first box.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,19 @@ from numpy.typing import NDArray
 from emotion_ai.contract import CROP_SIZE
 from emotion_ai.errors import NoFaceError
 from emotion_ai.inference.results import CropReader, CropReadings, FaceReading
-from emotion_ai.vision.crops import Box, box_from_detection, box_from_points, crop
+from emotion_ai.vision.crops import (
+    Box,
+    box_from_detection,
+    box_from_points,
+    crop,
+    outside,
+    share_outside,
+    turned,
+)
 from emotion_ai.vision.detector import find_faces
 from emotion_ai.vision.photo import Photo, Source, load_photo
+from emotion_ai.vision.pose import fit_pose
+from emotion_ai.vision.quality import measure_quality
 
 MIN_FACE_PX = 20
 """Side of the smallest box that is read, in pixels of the photo; smaller faces show no readable expression."""
@@ -24,13 +35,16 @@ REREAD_TOLERANCE = 0.05
 """How far the box of the keypoints may differ from their crop, in place or size and as a share of its side, before a
 face is read a third time."""
 
+CUT_SHARE = 0.2
+"""A face with more of its box outside the photo is cut by its edge."""
+
 
 @dataclass(frozen=True)
 class DetectedFace:
     """A face that the detector found.
 
     Attributes:
-        box: where to crop it, in whole pixels of the photo.
+        box: where to crop it, in whole pixels of the photo, upright by the eye line.
         score: the detector's, 0 to 1.
     """
 
@@ -46,7 +60,7 @@ def detect_faces(photo: Photo) -> list[DetectedFace]:
     """
     found = [(box_from_detection(face.points), face.score) for face in find_faces(photo.rgb)]
     if not found:
-        raise NoFaceError(f"{photo.name}: no face found; use a photo with a clear, upright face")
+        raise NoFaceError(f"{photo.name}: no face found; use a photo with a clear face")
     if (largest := max(box.size for box, _ in found)) < MIN_FACE_PX:
         raise NoFaceError(
             f"{photo.name}: the largest face is {largest:.0f} pixels wide; it must be at least {MIN_FACE_PX}"
@@ -79,16 +93,20 @@ def read_faces(
     boxes, crops = read_boxes(gray, [face.box for face in faces], reader)
     readings = []
     for i, (box, face) in enumerate(zip(boxes, faces, strict=True)):
-        deviations = None if crops.deviations is None else crops.deviations[i] * np.float32(box.size / CROP_SIZE)
+        deviations = None if crops.deviations is None else _deviations(crops.deviations[i], box)
+        points = box.to_photo(crops.keypoints[i])
         readings.append(
             FaceReading(
                 keypoints=crops.keypoints[i],
                 probabilities=crops.probabilities[i],
                 box=box,
-                points=box.to_photo(crops.keypoints[i]),
+                points=points,
                 score=face.score,
                 deviations=deviations,
                 uncertain_below=crops.threshold(i) if uncertain_below is None else uncertain_below,
+                pose=fit_pose(points),
+                quality=measure_quality(crop(gray, box)),
+                cut=is_cut(box, points, *gray.shape),
             )
         )
     return readings
@@ -121,11 +139,29 @@ def read_boxes(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader
 
 def boxes_from_points(boxes: Sequence[Box], readings: CropReadings, detected: Sequence[Box]) -> list[Box]:
     """The boxes that the keypoints read in `boxes` give; the detected one where they lie on another face or on none."""
-    found = [box_from_points(box.to_photo(points)) for box, points in zip(boxes, readings.keypoints, strict=True)]
+    found = [
+        box_from_points(box.to_photo(points), box.roll) for box, points in zip(boxes, readings.keypoints, strict=True)
+    ]
     return [
         box if center_distance(box, first) < 1 / 3 and 0.6 < box.size / first.size < 1.6 else first
         for box, first in zip(found, detected, strict=True)
     ]
+
+
+def is_cut(box: Box, points: NDArray[np.float32], height: int, width: int) -> bool:
+    """Whether the edge of a photo of that many pixels cuts a face: a point beyond it, or much of the box."""
+    return bool(outside(points, height, width).any()) or share_outside(box, height, width) > CUT_SHARE
+
+
+def _deviations(deviations: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
+    """Standard deviations along the crop's axes as those along the photo's, in its pixels; errors in x and y are taken
+    as independent."""
+    scaled = deviations * np.float32(box.size / CROP_SIZE)
+    if not box.roll:
+        return scaled
+    shares = np.square(turned(np.eye(2), box.roll)).astype(np.float32)
+    mixed: NDArray[np.float32] = np.sqrt(np.square(scaled) @ shares)
+    return mixed
 
 
 def center_distance(box: Box, other: Box) -> float:

@@ -1,5 +1,6 @@
 """What both readers return: keypoints and probabilities of crops, and of the faces in a photo."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,8 @@ from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import ConfigError, ImageError
 from emotion_ai.vision.crops import Box, check_gray, describe
 from emotion_ai.vision.photo import Photo, Source
+from emotion_ai.vision.pose import TURNED, UNKNOWN_POSE, Pose
+from emotion_ai.vision.quality import FLAGS, UNKNOWN_QUALITY, FaceQuality, Flag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +26,13 @@ COLUMNS = (
     *EMOTIONS,
     *("box_left", "box_top", "box_size"),
     *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"),
+    *("box_roll", "roll", "yaw", "sharpness", "brightness", "contrast", "quality"),
 )
-"""Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo."""
+"""Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo; `quality` has the
+flags, joined by semicolons."""
+
+DOUBTFUL: frozenset[Flag] = frozenset({"blurred", "dark", "turned"})
+"""Flags that make a verdict uncertain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +90,11 @@ class FaceReading:
         points: float32 (15, 2), the keypoints in pixels of the photo.
         score: the detector's, 0 to 1.
         deviations: float32 (15, 2), standard deviations of the points' coordinates in pixels of the photo, or None.
-        uncertain_below: confidence below which the emotion counts as uncertain, 0 to 1.
+        uncertain_below: confidence below which the emotion counts as uncertain, 0 to 1; with 0 every emotion is named,
+            whatever its flags.
+        pose: how the head is turned, from the points.
+        quality: of the crop.
+        cut: whether the photo's edge cuts the face, or points lie beyond it.
     """
 
     keypoints: NDArray[np.float32]
@@ -92,6 +104,9 @@ class FaceReading:
     score: float
     deviations: NDArray[np.float32] | None = None
     uncertain_below: float = 0.0
+    pose: Pose = UNKNOWN_POSE
+    quality: FaceQuality | None = None
+    cut: bool = False
 
     def __repr__(self) -> str:
         return f"FaceReading({self.caption!r}, box={self.box}, score={self.score:.2f})"
@@ -108,8 +123,36 @@ class FaceReading:
 
     @property
     def uncertain(self) -> bool:
-        """Whether the confidence is below the threshold."""
-        return bool(self.probabilities.max() < self.uncertain_below)  # in float32, as the threshold was chosen
+        """Whether the confidence is below the threshold, or a flag says that the emotion cannot be trusted."""
+        if self.emotion is None:
+            return False
+        below = bool(self.probabilities.max() < self.uncertain_below)  # in float32, as the threshold was chosen
+        return below or bool(self.doubts)
+
+    @property
+    def roll(self) -> float:
+        """Degrees by which the face is turned clockwise in the photo, -180 to 180, by its points or else its box."""
+        return self.box.roll if math.isnan(self.pose.roll) else self.pose.roll
+
+    @property
+    def yaw(self) -> float:
+        """Degrees by which the head looks to the right of the upright picture, -90 to 90; NaN without points."""
+        return self.pose.yaw
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What is wrong with the face, in the order of `FLAGS`: small, blurred, dark, turned, cut."""
+        found = set(self.quality.flags if self.quality else ())
+        if abs(self.yaw) > TURNED:
+            found.add("turned")
+        if self.cut:
+            found.add("cut")
+        return tuple(flag for flag in FLAGS if flag in found)
+
+    @property
+    def doubts(self) -> tuple[Flag, ...]:
+        """The flags that make the verdict uncertain; none with a threshold of 0."""
+        return tuple(flag for flag in self.flags if flag in DOUBTFUL) if self.uncertain_below > 0 else ()
 
     @property
     def verdict(self) -> str | None:
@@ -127,9 +170,10 @@ class FaceReading:
         """The face in a photo `factor` times as large, pixel centres at integers."""
         return replace(
             self,
-            box=Box(self.box.left * factor, self.box.top * factor, self.box.size * factor),
+            box=self.box.scaled(factor),
             points=((self.points + 0.5) * factor - 0.5).astype(np.float32),
             deviations=None if self.deviations is None else self.deviations * np.float32(factor),
+            quality=None if self.quality is None else replace(self.quality, size=self.quality.size * factor),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,7 +186,12 @@ class FaceReading:
             "box": {name: round(value, 2) for name, value in asdict(self.box).items()},
             "points": {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in zip(KEYPOINTS, self.points, strict=True)},
             "score": _plain(self.score, 4),
+            "roll": _plain(self.roll, 1),
+            "yaw": _plain(self.yaw, 1),
+            "flags": list(self.flags),
         }
+        if self.quality is not None:
+            record["quality"] = {name: _plain(value, 3) for name, value in asdict(self.quality).items()}
         if self.deviations is not None:
             pairs = zip(KEYPOINTS, self.deviations, strict=True)
             record["deviations"] = {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in pairs}
@@ -151,9 +200,12 @@ class FaceReading:
     def as_row(self) -> dict[str, Any]:
         """One flat record with the columns of `COLUMNS`."""
         box = (self.box.left, self.box.top, self.box.size)
-        numbers = (self.score, *self.probabilities, *box, *self.points.ravel())
+        quality = self.quality or UNKNOWN_QUALITY
+        measured = (quality.sharpness, quality.brightness, quality.contrast)
+        numbers = (self.score, *self.probabilities, *box, *self.points.ravel(), self.box.roll, self.roll, self.yaw)
         verdict = (self.emotion, self.confidence, self.uncertain)
-        return dict(zip(COLUMNS, (*verdict, *(float(number) for number in numbers)), strict=True))
+        cells = (*verdict, *(float(number) for number in (*numbers, *measured)), ";".join(self.flags))
+        return dict(zip(COLUMNS, cells, strict=True))
 
     def to_row(self) -> "pd.Series[Any]":
         """`as_row` as a pandas Series; needs pandas."""

@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.inference.results import FaceReading
-from emotion_ai.vision.crops import Box
+from emotion_ai.vision.crops import Box, turned
 from emotion_ai.vision.overlap import iou
+from emotion_ai.vision.pose import fit_pose
 
 Floats = NDArray[np.float64]
 
@@ -131,12 +132,21 @@ class Smoother:
 
 
 def _smoothed(face: FaceReading, track: _Track, seconds: float) -> FaceReading:
-    numbers = np.concatenate([[face.box.left, face.box.top, face.box.size], face.points.ravel()])
+    edge = face.box.size * turned(np.array([1.0, 0.0]), face.box.roll)  # from 179 to -179 degrees it is a small step
+    numbers = np.concatenate([[face.box.left, face.box.top], edge, face.points.ravel()])
     numbers = track.places(numbers, seconds, unit=face.box.size)
-    box, points = Box(*(float(number) for number in numbers[:3])), numbers[3:].reshape(-1, 2).astype(np.float32)
+    size, roll = np.hypot(*numbers[2:4]), np.degrees(np.arctan2(numbers[3], numbers[2]))
+    box, points = Box(*map(float, (*numbers[:2], size, roll))), numbers[4:].reshape(-1, 2).astype(np.float32)
     probabilities = track.probabilities(face.probabilities, seconds)
     probabilities = (probabilities / probabilities.sum()).astype(np.float32)
-    return replace(face, keypoints=box.to_crop(points), probabilities=probabilities, box=box, points=points)
+    return replace(
+        face,
+        keypoints=box.to_crop(points),
+        probabilities=probabilities,
+        box=box,
+        points=points,
+        pose=fit_pose(points),
+    )
 
 
 def _step(before: float, seconds: float) -> float:

@@ -2,6 +2,9 @@
 
 One pass of the network finds faces from about a twelfth of the photo's longer side upwards. Group photos have smaller
 ones: halves and quarters of the photo are searched too, and small faces once more, enlarged, for exact points.
+
+The network was trained on nearly upright faces. Beyond 45 degrees of roll it misses them or mistakes a mouth for eyes,
+so the photo is searched in all four orientations, and a face that leans once more, turned upright.
 """
 
 from collections.abc import Iterator
@@ -15,11 +18,16 @@ from PIL import Image
 
 from emotion_ai.vision import blazeface
 from emotion_ai.vision.blazeface import CANVAS
-from emotion_ai.vision.crops import check_rgb
+from emotion_ai.vision.crops import check_rgb, eye_roll, turned
 from emotion_ai.vision.overlap import overlaps
 
 _SMALL = 48  # pixels of the canvas; the points of smaller faces are coarse
 _EXTRA_SCORE = 0.15  # measured on composed photos: real faces pass, enlarged knees and blurs do not
+_TURNS = (90.0, 180.0, 270.0)
+_LEAD = 0.1  # by which a turned face must score above an upright one in its place
+_LEANING = 20.0  # degrees, up to which the points need no second, upright pass
+_SIDEWAYS = 45.0
+_SURE = 0.85  # a small face with this score is not looked at turned
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,11 @@ class _Detections:
     scores: NDArray[np.float32]
     coarseness: NDArray[np.float32]
 
+    @property
+    def rolls(self) -> NDArray[np.float64]:
+        """Of the eye lines, float64 (N,), in degrees."""
+        return np.array([eye_roll(points) for points in self.points], np.float64)
+
     def __len__(self) -> int:
         return len(self.scores)
 
@@ -73,20 +86,54 @@ def find_faces(rgb: NDArray[np.uint8], min_score: float = 0.5) -> list[Detection
     """
     photo = Image.fromarray(check_rgb(rgb, "the photo"))
     longer = max(photo.size)
-    found = _search(photo, 0, 0, longer, min_score)
-    for side in (longer / 2, longer / 4):
-        if side >= CANVAS:
-            tiles = (_search_tile(photo, left, top, side, min_score) for left, top in _grid(photo, side))
-            found = _without_repeats(found, *tiles)
-    found = _without_repeats(*(_refined(photo, found[i : i + 1], min_score) for i in range(len(found))))
+    upright = _without_repeats(_search(photo, 0, 0, longer, min_score), _search_tiles(photo, min_score))
+    strict = _strict(min_score)
+    turned_ones = (_search(photo, 0, 0, longer, strict, roll) for roll in _TURNS)
+    found = _all_refined(photo, _by_score(upright, *turned_ones), min_score)
     if not len(found):  # a face that fills the picture, as in the training sets, is found with some room around it
         left, top = photo.width / 2 - longer, photo.height / 2 - longer
-        found = _search(photo, left, top, 2 * longer, min(min_score + 0.1, 0.9))
+        roomy = min(min_score + 0.1, 0.9)
+        passes = [_search(photo, left, top, 2 * longer, roomy, roll) for roll in (0.0, *_TURNS)]
+        found = passes[0]
+        if best := [one for one in passes[1:] if len(one) and one.scores.max() > max([*found.scores, strict])]:
+            turned_one = max(best, key=lambda one: float(one.scores.max()))
+            found = _all_refined(photo, turned_one, min_score)
+    if not (np.abs(found.rolls) < _SIDEWAYS).any():  # perhaps the whole picture lies on its side
+        turns = [roll for roll in _TURNS if not len(found) or (abs(_angle(found.rolls - roll)) < _SIDEWAYS).any()]
+        tiles = (_search_tiles(photo, strict, roll) for roll in turns)
+        found = _without_repeats(found, _all_refined(photo, _by_score(*tiles), min_score))
     found = found[np.argsort(found.boxes[:, 0] + found.boxes[:, 2], kind="stable")]
     return [
         Detection((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score), points)
         for box, score, points in zip(found.boxes, found.scores, found.points, strict=True)
     ]
+
+
+def _strict(min_score: float) -> float:
+    """The score that a face must reach which was found enlarged or turned."""
+    return min(min_score + _EXTRA_SCORE, 0.9)
+
+
+def _search_tiles(photo: Image.Image, min_score: float, roll: float = 0.0) -> _Detections:
+    """The faces in halves and quarters of the photo."""
+    found = _without_repeats()
+    for side in (max(photo.size) / 2, max(photo.size) / 4):
+        if side >= CANVAS:
+            tiles = (_search_tile(photo, left, top, side, min_score, roll) for left, top in _grid(photo, side))
+            found = _without_repeats(found, *tiles)
+    return found
+
+
+def _by_score(upright: _Detections, *turned_ones: _Detections) -> _Detections:
+    """Each face once, as the pass with the best score found it; upright, unless another is clearly better."""
+    passes = (upright, *turned_ones)
+    every = _Detections(*(np.concatenate([getattr(p, field.name) for p in passes]) for field in fields(_Detections)))
+    lead = np.where(np.arange(len(every)) < len(upright), _LEAD, 0.0)
+    return _without_repeats(every[np.argsort(-(every.scores + lead), kind="stable")])
+
+
+def _all_refined(photo: Image.Image, found: _Detections, min_score: float) -> _Detections:
+    return _without_repeats(*(_refined(photo, found[i : i + 1], min_score) for i in range(len(found))))
 
 
 def _grid(photo: Image.Image, side: float) -> Iterator[tuple[float, float]]:
@@ -101,9 +148,11 @@ def _starts(length: int, side: float) -> list[float]:
     return [(length - side) * i / steps for i in range(steps + 1)] if steps else [min(0.0, (length - side) / 2)]
 
 
-def _search_tile(photo: Image.Image, left: float, top: float, side: float, min_score: float) -> _Detections:
+def _search_tile(
+    photo: Image.Image, left: float, top: float, side: float, min_score: float, roll: float
+) -> _Detections:
     """The faces in a tile, without those that its inner edges cut."""
-    found = _search(photo, left, top, side, min_score)
+    found = _search(photo, left, top, side, min_score, roll)
     margin = 0.02 * side
     low = np.array([left + margin if left > 0 else -np.inf, top + margin if top > 0 else -np.inf])
     right, bottom = left + side, top + side
@@ -115,42 +164,87 @@ def _search_tile(photo: Image.Image, left: float, top: float, side: float, min_s
 
 
 def _refined(photo: Image.Image, face: _Detections, min_score: float) -> _Detections:
-    """A face that is small or from a tile, averaged over two enlarged passes; nothing if either misses it.
+    """A face that is small, from a tile or turned, averaged over two enlarged passes; nothing if either misses it.
 
-    Enlarged backgrounds often resemble a face at one scale, so it must score higher, and at both scales.
+    Enlarged backgrounds often resemble a face at one scale, so it must score higher, and at both scales. A small face
+    with a low score may be one that is turned much farther, with mouth and eyes mistaken for each other.
     """
-    box = face.boxes[0]
-    width = float(box[2] - box[0])
-    from_tile = face.coarseness[0] * CANVAS < 0.99 * max(photo.size)
-    if width / face.coarseness[0] >= _SMALL and not from_tile:
-        return face
-    passes = []
-    for side in (3 * width, 4 * width):
-        found = _search(photo, (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2, side, 0.1)
-        passes.append(found[np.flatnonzero(overlaps(box, found.boxes)[0] > 0.3)[:1]])
+    width = float(face.boxes[0, 2] - face.boxes[0, 0])
+    enlarged = width / face.coarseness[0] < _SMALL or face.coarseness[0] * CANVAS < 0.99 * max(photo.size)
+    if abs(face.rolls[0]) <= _LEANING:
+        if not enlarged:
+            return face
+        refined = _enlarged(photo, face, 0.0)
+        if not len(refined) or refined.scores[0] < _SURE:
+            turns = [_near(photo, face, 3 * width, roll) for roll in _TURNS]
+            rivals = [one for one in turns if len(one) and one.scores[0] > max([*refined.scores, 0.0]) + _LEAD]
+            if rivals:
+                face = max(rivals, key=lambda one: float(one.scores[0]))
+                refined = _enlarged(photo, face, float(face.rolls[0]))
+    else:
+        refined = _enlarged(photo, face, float(face.rolls[0]))
+        if (
+            len(refined) and abs(_angle(refined.rolls[0] - face.rolls[0])) > _LEANING / 2
+        ):  # eye lines come out too level
+            refined = _enlarged(photo, refined, float(refined.rolls[0]))
+    return refined[np.flatnonzero(refined.scores >= _strict(min_score))]
+
+
+def _enlarged(photo: Image.Image, face: _Detections, roll: float) -> _Detections:
+    """A face averaged over two enlarged passes turned by its roll; nothing if either misses it."""
+    width = float(face.boxes[0, 2] - face.boxes[0, 0])
+    passes = [_near(photo, face, side, roll) for side in (3 * width, 4 * width)]
     if not all(len(found) for found in passes):
         return face[:0]
-    mean = _Detections(*(np.mean([getattr(p, field.name) for p in passes], 0) for field in fields(_Detections)))
-    return mean[np.flatnonzero(mean.scores >= min(min_score + _EXTRA_SCORE, 0.9))]
+    return _Detections(*(np.mean([getattr(p, field.name) for p in passes], 0) for field in fields(_Detections)))
 
 
-def _search(photo: Image.Image, left: float, top: float, side: float, min_score: float) -> _Detections:
-    """The faces that one pass finds in a square of the photo; what lies outside the photo is black."""
+def _near(photo: Image.Image, face: _Detections, side: float, roll: float) -> _Detections:
+    """The face that a pass over a square around another finds in its place, if any."""
+    box = face.boxes[0]
+    found = _search(photo, (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2, side, 0.1, roll)
+    return found[np.flatnonzero(overlaps(box, found.boxes)[0] > 0.3)[:1]]
+
+
+def _angle(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same angles from -180 to 180."""
+    return (degrees + 180) % 360 - 180
+
+
+def _search(
+    photo: Image.Image, left: float, top: float, side: float, min_score: float, roll: float = 0.0
+) -> _Detections:
+    """The faces that one pass finds in a square of the photo; what lies outside the photo is black.
+
+    With a roll, degrees clockwise, the network sees the square's middle turned back by it, so that faces of that roll
+    are upright.
+    """
+    canvas_side = CANVAS if roll % 90 == 0 else ceil(CANVAS * 2**0.5 / 2) * 2  # room for the corners
     scale = CANVAS / side
+    wider = (canvas_side / CANVAS - 1) * side / 2
+    left, top, side = left - wider, top - wider, side + 2 * wider
     region = (max(left, 0.0), max(top, 0.0), min(left + side, photo.width), min(top + side, photo.height))
     size = (max(round((region[2] - region[0]) * scale), 1), max(round((region[3] - region[1]) * scale), 1))
-    canvas = Image.new("RGB", (CANVAS, CANVAS))
+    canvas = Image.new("RGB", (canvas_side, canvas_side))
     offset = (round((region[0] - left) * scale), round((region[1] - top) * scale))
     canvas.paste(photo.resize(size, Image.Resampling.BILINEAR, box=region, reducing_gap=3.0), offset)
+    if roll:
+        edge = (canvas_side - CANVAS) // 2
+        canvas = canvas.rotate(roll, Image.Resampling.BILINEAR).crop((edge, edge, edge + CANVAS, edge + CANVAS))
     boxes, points, scores = blazeface.detect(np.asarray(canvas), min_score)
+    corners = boxes.reshape(-1, 2, 2)
+    if roll:
+        middle = canvas_side / 2
+        points = turned(points - CANVAS / 2, roll) + middle
+        centres = turned(corners.mean(1, keepdims=True) - CANVAS / 2, roll) + middle
+        corners = centres + corners - corners.mean(1, keepdims=True)
     factor = np.array([(region[2] - region[0]) / size[0], (region[3] - region[1]) / size[1]])
     origin = np.array(region[:2]) - offset * factor - 0.5  # the canvas has pixel edges at integers, photos centres
-    boxes = (boxes.reshape(-1, 2, 2) * factor + origin).reshape(-1, 4)
     return _Detections(
-        boxes.astype(np.float32),
+        (corners * factor + origin).reshape(-1, 4).astype(np.float32),
         (points * factor + origin).astype(np.float32),
         scores,
-        np.full(len(scores), side / CANVAS, np.float32),
+        np.full(len(scores), 1 / scale, np.float32),
     )
 
 

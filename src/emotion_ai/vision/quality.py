@@ -54,6 +54,9 @@ class FaceQuality:
         return tuple(flag for flag in FLAGS if found.get(flag))
 
 
+UNKNOWN_QUALITY = FaceQuality(*[float("nan")] * 4)
+
+
 def measure_quality(crop: NDArray[np.uint8], size: float | None = None) -> FaceQuality:
     """The quality of a crop, uint8 (H, W).
 

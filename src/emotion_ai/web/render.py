@@ -22,6 +22,7 @@ from emotion_ai.errors import (
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.inference.results import COLUMNS, FaceReading
 from emotion_ai.inference.tables import csv_text, deviation_row, face_rows
+from emotion_ai.vision.crops import crop
 from emotion_ai.web.session import DetectedFaces, Difference, VersionReadings, in_shown_pixels
 from emotion_ai.web.version_info import VersionInfo
 
@@ -184,18 +185,14 @@ def _parity(info: VersionInfo, version: int) -> str:
 
 def _card(detected: DetectedFaces, face: FaceReading, number: int, face_map: NDArray[np.float32] | None) -> str:
     (shown,) = in_shown_pixels([face], detected.scale)
-    box = shown.box
-    region = (round(box.left), round(box.top), round(box.left + box.size), round(box.top + box.size))
-    thumbnail = Image.fromarray(detected.rgb).crop(region).resize((_THUMBNAIL, _THUMBNAIL))
+    thumbnail = Image.fromarray(crop(detected.rgb, shown.box)).resize((_THUMBNAIL, _THUMBNAIL))
     bars = "".join(
         f'<li class="ea-{name.lower()}"><span>{name}</span><i aria-hidden="true"><b style="width:{value:.1%}"></b></i>'
         f"<span>{value:.0%}</span></li>"
         for name, value in zip(EMOTIONS, face.probabilities, strict=True)
         if not np.isnan(value)
     )
-    uncertain = ""
-    if face.uncertain:
-        uncertain = f'<p class="ea-uncertain">{face.emotion} {face.confidence:.0%} is below the threshold.</p>'
+    uncertain = f'<p class="ea-uncertain">{escape(why_uncertain(face))}</p>' if face.uncertain else ""
     columns: Columns = [("keypoint", False), ("x", True), ("y", True)]
     named = enumerate(zip(KEYPOINTS, face.points, strict=True), 1)
     rows = [[f"{i} {_words(name)}", f"{x:.1f}", f"{y:.1f}"] for i, (name, (x, y)) in named]
@@ -207,8 +204,36 @@ def _card(detected: DetectedFaces, face: FaceReading, number: int, face_map: NDA
         f'<article class="ea-card"><header><img src="{_picture(np.asarray(thumbnail), 85)}" alt="" '
         f'width="56" height="56"><h3>Face {number}: {face.caption}</h3></header>{uncertain}<ul>{bars}</ul>'
         f"{_activation_map(detected, face, face_map)}"
-        f"<details><summary>15 keypoints</summary>{keypoints}</details></article>"
+        f"<details><summary>15 keypoints</summary>{keypoints}</details>"
+        f"<details><summary>{_quality_summary(face)}</summary>{_quality_table(face)}</details></article>"
     )
+
+
+def why_uncertain(face: FaceReading) -> str:
+    """Why an emotion is not named, as a sentence."""
+    if face.doubts:
+        return f"{face.emotion} {face.confidence:.0%} is not reliable: the face is {' and '.join(face.doubts)}."
+    return f"{face.emotion} {face.confidence:.0%} is below the threshold."
+
+
+def _quality_summary(face: FaceReading) -> str:
+    return f"pose and quality: {', '.join(face.flags)}" if face.flags else "pose and quality"
+
+
+def _quality_table(face: FaceReading) -> str:
+    rows = [["roll", _number(face.roll, "°")], ["yaw", _number(face.yaw, "°")]]
+    if face.quality is not None:
+        rows += [
+            ["size", _number(face.quality.size, " px")],
+            ["sharpness", f"{face.quality.sharpness:.2f}"],
+            ["brightness", _number(face.quality.brightness)],
+            ["contrast", _number(face.quality.contrast)],
+        ]
+    return _html_table("How the face is seen", [("measure", False), ("value", True)], rows)
+
+
+def _number(value: float, unit: str = "") -> str:
+    return "–" if np.isnan(value) else f"{value:.0f}{unit}"
 
 
 def _activation_map(detected: DetectedFaces, face: FaceReading, face_map: NDArray[np.float32] | None) -> str:

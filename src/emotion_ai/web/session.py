@@ -18,7 +18,7 @@ from emotion_ai.extras import optional_imports
 from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_faces
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.published import checkpoint_file
-from emotion_ai.vision.crops import Box, crop
+from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import Photo, load_photo
 from emotion_ai.web.version_info import read_version_info
 
@@ -285,17 +285,7 @@ def with_threshold(readings: VersionReadings, uncertain_below: float) -> Version
 
 def in_shown_pixels(faces: list[FaceReading], scale: float) -> list[FaceReading]:
     """The same readings in pixels of the shown picture, to draw them on it."""
-    if scale == 1:
-        return faces
-    return [
-        replace(
-            face,
-            box=Box(face.box.left * scale, face.box.top * scale, face.box.size * scale),
-            points=((face.points + 0.5) * scale - 0.5).astype(np.float32),
-            deviations=None if face.deviations is None else face.deviations * np.float32(scale),
-        )
-        for face in faces
-    ]
+    return faces if scale == 1 else [face.scaled(scale) for face in faces]
 
 
 @dataclass(frozen=True)
