@@ -13,7 +13,7 @@ from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
 from emotion_ai.errors import ImageError, NoFaceError
 from emotion_ai.inference.pipeline import detect_faces, read_photo
 from emotion_ai.inference.results import CropReadings, Crops
-from emotion_ai.vision.crops import crop
+from emotion_ai.vision.crops import crop, turned
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 
 MEAN = np.array(MEAN_FACE, np.float32)
@@ -96,8 +96,10 @@ def test_only_faces_whose_box_still_moves_are_read_a_third_time() -> None:
     np.testing.assert_allclose(first.deviations, 2 * first.box.size / 96)
     np.testing.assert_allclose(second.deviations, 3 * second.box.size / 96)
     detected = [face.box for face in detect_faces(load_photo(photo))]
-    moved = [face.box.left - box.left for face, box in zip((first, second), detected, strict=True)]
-    np.testing.assert_allclose(moved, [0, 2 * 8 * second.box.size / 96], atol=1.01)
+    pairs = zip((first, second), detected, strict=True)
+    moved = [(face.box.left - box.left, face.box.top - box.top) for face, box in pairs]
+    along = turned(np.array([8.0, 8.0]), second.box.roll)  # the crop's axes, which lie as the face does
+    np.testing.assert_allclose(moved, [(0, 0), 2 * along * second.box.size / 96], atol=1.01)
 
 
 @pytest.mark.parametrize("rubbish", ["far away", "one place", "huge"])

@@ -27,6 +27,7 @@ _TURNS = (90.0, 180.0, 270.0)
 _LEAD = 0.1  # by which a turned face must score above an upright one in its place
 _LEANING = 20.0  # degrees, up to which the points need no second, upright pass
 _SIDEWAYS = 45.0
+_ODD = 60.0  # degrees between two faces of one picture
 _SURE = 0.85  # a small face with this score is not looked at turned
 
 
@@ -102,6 +103,7 @@ def find_faces(rgb: NDArray[np.uint8], min_score: float = 0.5) -> list[Detection
         turns = [roll for roll in _TURNS if not len(found) or (abs(_angle(found.rolls - roll)) < _SIDEWAYS).any()]
         tiles = (_search_tiles(photo, strict, roll) for roll in turns)
         found = _without_repeats(found, _all_refined(photo, _by_score(*tiles), min_score))
+    found = _without_odd_ones(found)
     found = found[np.argsort(found.boxes[:, 0] + found.boxes[:, 2], kind="stable")]
     return [
         Detection((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score), points)
@@ -188,6 +190,16 @@ def _refined(photo: Image.Image, face: _Detections, min_score: float) -> _Detect
         ):  # eye lines come out too level
             refined = _enlarged(photo, refined, float(refined.rolls[0]))
     return refined[np.flatnonzero(refined.scores >= _strict(min_score))]
+
+
+def _without_odd_ones(found: _Detections) -> _Detections:
+    """The faces without small, doubtful ones turned another way than a much larger one: patterns on its clothes."""
+    if len(found) < 2:
+        return found
+    widths = found.boxes[:, 2] - found.boxes[:, 0]
+    best = int((found.scores * widths).argmax())
+    odd = (np.abs(_angle(found.rolls - found.rolls[best])) > _ODD) & (widths < widths[best] / 2)
+    return found[np.flatnonzero(~odd | (found.scores >= _SURE))]
 
 
 def _enlarged(photo: Image.Image, face: _Detections, roll: float) -> _Detections:

@@ -20,7 +20,7 @@ MEAN_FACE_3D = (
     (0.0, 11.8, -18.2),
     (14.7, 29.6, 4.0),
     (-14.7, 29.6, 4.0),
-    (0.0, 25.4, -8.0),
+    (0.0, 25.4, -7.9),
     (0.0, 36.9, -3.3),
 )
 """The points of a mean face, in pixels of the 96x96 crop, x right, y down, z away from the camera, centred.
