@@ -1,8 +1,9 @@
 """`emotion-ai export`: checkpoints to one published version of the three servables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from rich.text import Text
 
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.data.loaders import load
-from emotion_ai.errors import ConfigError, ExportError, ParityError
+from emotion_ai.errors import ConfigError, ExportError, MissingExtraError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.provenance import environment
+from emotion_ai.published import REFERENCE_FILE
 from emotion_ai.terminal import Console
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
@@ -56,6 +58,7 @@ def export(cfg: DictConfig) -> Export:
     sources = {task: SourceNetwork.load(checkpoint, task) for task, checkpoint in _checkpoints(cfg).items()}
     networks = {task: source.network for task, source in sources.items()}
     faces = parity_faces(_real_faces(cfg.data))
+    reference = _reference(sources, faces, cfg)
     threshold = sources["emotion"].record.uncertain_below
     pixels, files = pixel_cases(networks, faces, threshold), file_cases(networks, threshold)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -88,6 +91,8 @@ def export(cfg: DictConfig) -> Export:
         version = next_version(base)
         proof = {"version": version, "environment": environment(), **report.as_dict()}
         for servable in SERVABLES:
+            if reference is not None:
+                reference(staging / servable / REFERENCE_FILE, version)
             write_version_files(staging / servable, servable, sources, proof)
         paths = put_in_place(staging, base, version)
         with withdrawn_on_error(base, version):
@@ -126,6 +131,19 @@ def _checkpoints(cfg: DictConfig) -> dict[Task, str]:
     if cfg.checkpoint is None and (cfg.keypoints is None or cfg.emotion is None):
         raise ConfigError("both networks are needed: give checkpoint=bundled, or keypoints=FILE and emotion=FILE")
     return {"keypoints": cfg.keypoints or "bundled", "emotion": cfg.emotion or "bundled"}
+
+
+def _reference(
+    sources: dict[Task, SourceNetwork], faces: dict[str, NDArray[np.uint8]], cfg: DictConfig
+) -> Callable[[Path, int], None] | None:
+    """Writes the reference of a version to a path; None where pyarrow is not installed and nothing is given."""
+    try:
+        from emotion_ai_export.convert.reference import version_reference, write_reference
+    except MissingExtraError:
+        if cfg.reference is None:
+            return None
+        raise
+    return partial(write_reference, version_reference(sources, faces, cfg.reference, cfg.reference_part))
 
 
 @contextmanager

@@ -20,6 +20,9 @@ with optional_imports():
 MEASURES = ("confidence", "brightness", "contrast", "sharpness", "size")
 """Numbers of a face whose distributions are compared."""
 
+DESCRIPTION = b"emotion_ai_reference"
+"""Key of a file's metadata that says what the faces of a reference are."""
+
 _REQUIRED = ("face", "emotion", *MEASURES)
 _PERIODS = ("minute", "hour", "day")
 
@@ -30,6 +33,7 @@ class AnsweredFaces:
 
     Attributes:
         path: the file or folder.
+        description: of a reference, what its faces are.
         emotions: (N,), the most probable class; None from a model without emotions.
         measures: (N,) each, float, NaN where unknown, by the names of `MEASURES`.
         groups: int64 (N,), the number of each face's group; faces of different groups are independent.
@@ -38,6 +42,7 @@ class AnsweredFaces:
     """
 
     path: Path
+    description: str
     emotions: NDArray[np.object_]
     measures: dict[str, NDArray[np.float64]]
     groups: NDArray[np.int64]
@@ -84,20 +89,31 @@ def read_answers(path: Path, version: int | None = None, group: str = "source") 
     Raises:
         DataError: no such files, or they hold no answers.
     """
-    table = pa.concat_tables([_read(file) for file in _files(path)], promote_options="default")
+    table = read_rows(path)
     if version is not None:
         versions = table["version"]
         table = table.filter(pc.or_kleene(pc.is_null(versions), pc.equal(versions, version)))
-    failed = len(table) - pc.sum(pc.is_null(table["error"])).as_py() if len(table) else 0
+    failed = len(table) - table["error"].null_count
     table = table.filter(pc.is_valid(table["face"]))
     return AnsweredFaces(
         path,
+        (table.schema.metadata or {}).get(DESCRIPTION, b"").decode(),
         table["emotion"].to_numpy(zero_copy_only=False).astype(object),
         {name: table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in MEASURES},
         _groups(table, group, path),
         tuple(sorted(number for number in table["version"].unique().to_pylist() if number is not None)),
         failed,
     )
+
+
+def read_rows(path: Path) -> pa.Table:
+    """All rows of a log's folder, or of one of its files, without the large columns that are not compared.
+
+    Raises:
+        DataError: no such files, or they are no logs.
+    """
+    tables = [_read(file) for file in _files(path)]
+    return pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
 
 
 def _files(path: Path) -> list[Path]:
@@ -116,8 +132,8 @@ def _read(file: Path) -> pa.Table:
             names = pq.ParquetFile(opened).schema_arrow.names
             if missing := [name for name in (*_REQUIRED, "version", "error", "source") if name not in names]:
                 raise DataError(f"{file}: has no column {missing[0]}; it is not a log of answers")
-            left_out = ("probabilities", "expressions", "deviations", "crop")  # large, and not compared
-            return pq.read_table(file, columns=[name for name in names if name not in left_out])
+            columns = [name for name in names if name not in ("deviations", "crop")]
+            return pq.read_table(file, columns=columns)
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise DataError(f"{file}: not a readable Parquet file ({reason}); remove it, or give another") from error

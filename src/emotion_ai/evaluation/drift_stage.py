@@ -67,6 +67,7 @@ def _record(reference: AnsweredFaces, log: AnsweredFaces, drift: Drift, test: Dr
     ):
         samples[name] = {
             "path": str(sample.path),
+            "description": sample.description,
             "versions": list(sample.versions),
             "faces": faces,
             "groups": groups,
@@ -95,7 +96,8 @@ def _show(reference: AnsweredFaces, log: AnsweredFaces, drift: Drift, test: Drif
     for sample, faces, groups in zip((reference, log), drift.faces, drift.groups, strict=True):
         failed = f", {sample.failed} failed requests" if sample.failed else ""
         independent = "" if groups == faces else f" in {groups:,} groups"
-        console.print(f"{sample.path}: {faces:,} faces{independent}{failed}", soft_wrap=True)
+        of = f" ({sample.description})" if sample.description else ""
+        console.print(f"{sample.path}{of}: {faces:,} faces{independent}{failed}", soft_wrap=True)
     console.print(
         f"drifted: a difference of {test.min_difference:g} or more, with false alarms in at most "
         f"{test.false_alarms:.1%} of comparisons",
