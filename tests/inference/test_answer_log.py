@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from emotion_ai.errors import ConfigError
+from emotion_ai.errors import ConfigError, NoFaceError
 from emotion_ai.inference import answer_log
 from emotion_ai.inference.answer_log import AnswerLog
 from emotion_ai.inference.answer_rows import SCHEMA, Answer, FaceAnswers, Origin, to_table
-from emotion_ai.inference.results import CropReadings
+from emotion_ai.inference.results import CropReadings, FaceReading
+from emotion_ai.vision.crops import Box
+from emotion_ai.vision.photo import UNNAMED, Photo, encode_png
 
 FACE = Origin("face", 3, "stable", "a.jpg")
 
@@ -372,3 +374,36 @@ print(log.dropped)
     assert err.count("\n") == 1
     assert "File too large" in err
     assert not list(tmp_path.iterdir())
+
+
+class Reader:
+    """Finds one face in a photo, or none in a black one."""
+
+    def read(self, photo: Any) -> list[FaceReading]:
+        if not photo.gray.any():
+            raise NoFaceError("no face found")
+        points = np.zeros((15, 2), np.float32)
+        return [FaceReading(points, np.eye(5, dtype=np.float32)[3], Box(1, 2, 30), points, 0.9)]
+
+    def read_crops(self, images: Any) -> CropReadings:
+        return CropReadings(np.zeros((len(images), 15, 2), np.float32), np.eye(5, dtype=np.float32)[: len(images)])
+
+
+def test_any_reader_can_be_logged(tmp_path: Path) -> None:
+    gray = np.arange(6400, dtype=np.uint8).reshape(80, 80)
+    with AnswerLog(tmp_path / "log", crops=True) as log:
+        reader = log.of(Reader())
+        reader.read(Photo(np.stack([gray] * 3, -1), gray, "a.jpg"))
+        with pytest.raises(NoFaceError):
+            reader.read(Photo(np.stack([0 * gray] * 3, -1), 0 * gray, UNNAMED))
+        reader.read_crops([gray, gray])
+    found = rows(tmp_path / "log")
+    assert [(row["source"], row["face"], row["emotion"], row["error"]) for row in found] == [
+        ("a.jpg", 1, "Happy", None),
+        (None, None, None, None),
+        (None, 1, "Angry", None),
+        (None, 2, "Disgust", None),
+    ]
+    assert found[0]["crop"] == encode_png(gray[2:32, 1:31])
+    assert (found[0]["left"], found[0]["top"], found[0]["size"]) == (1, 2, 30)
+    assert found[2]["crop"] == encode_png(gray)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE, TASKS
 from emotion_ai.errors import (
@@ -25,6 +26,7 @@ from emotion_ai.errors import (
     NoFaceError,
     ServerUnreachableError,
 )
+from emotion_ai.inference.answer_log import AnswerLog
 from emotion_ai.models import bundled, load_network, save_network
 from emotion_ai.provenance import RunRecord
 from emotion_ai.published import checkpoint_file
@@ -394,3 +396,19 @@ def _png(rgb: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "PNG")
     return file.getvalue()
+
+
+def test_answers_are_logged_once_with_their_version(stub: StubServer, tmp_path: Path) -> None:
+    detected = detect(examples()["A group"])
+    with AnswerLog(tmp_path) as log:
+        session = ModelSession(f"http://127.0.0.1:{stub.server_port}", log=log)
+        for choice in ("newest", "stable", "1"):
+            session.read(detected, choice)
+        with pytest.raises(ModelNotFoundError):
+            session.read(detected, "7")
+        session.close()
+    rows = [row for file in tmp_path.iterdir() for row in parquet.read_table(file).to_pylist()]
+    assert [(row["version"], row["label"], row["face"]) for row in rows] == [
+        (version, label, face) for version, label in ((2, None), (1, "stable"), (1, None)) for face in (1, 2, 3, 4)
+    ]
+    assert {(row["source"], row["crop"]) for row in rows} == {(None, None)}

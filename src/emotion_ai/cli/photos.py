@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,8 @@ class PredictOptions:
             bundled weights, or of the served version.
         out: folder for the annotated photos.
         csv: table with one row per face; photos that it has already are not read again.
+        answer_log: folder to which the answers are appended, as Parquet files.
+        answer_log_crops: keeps the pixels of every crop there.
         timeout: seconds to wait for a server that is away; by default `patience.WAIT` once it has answered, before that
             not at all.
         json: prints JSON instead of a table.
@@ -73,6 +75,8 @@ class PredictOptions:
     uncertain_below: float | None = None
     out: Path | None = None
     csv: Path | None = None
+    answer_log: Path | None = None
+    answer_log_crops: bool = False
     timeout: float | None = None
     json: bool = False
 
@@ -118,23 +122,37 @@ def _check(options: PredictOptions) -> None:
     if options.timeout is not None and not 0 <= options.timeout < math.inf:
         raise ConfigError(f"--timeout must be seconds, 0 or more, got {options.timeout:g}")
     served = (options.model, options.signature, options.version, options.label)
+    if options.answer_log_crops and options.answer_log is None:
+        raise ConfigError("--answer-log-crops keeps crops in the answer log; give --answer-log FOLDER as well")
     if options.server is None and served != ("face", None, None, None):
         raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
 
 
-def _open_reader(options: PredictOptions) -> contextlib.AbstractContextManager[PhotoReader]:
-    if options.server is not None:
-        return FaceClient(
-            options.server,
-            model=options.model,
-            version=options.version,
-            label=options.label,
-            signature=options.signature,
-            uncertain_below=options.uncertain_below,
-        )
-    from emotion_ai.inference.reader import FaceReader  # imports PyTorch
+@contextlib.contextmanager
+def _open_reader(options: PredictOptions) -> Iterator[PhotoReader]:
+    with contextlib.ExitStack() as stack:
+        log = None
+        if options.answer_log:
+            from emotion_ai.inference.answer_log import AnswerLog  # imports pyarrow
 
-    return contextlib.nullcontext(FaceReader.bundled(options.uncertain_below))
+            log = stack.enter_context(AnswerLog(options.answer_log, crops=options.answer_log_crops))
+        if options.server is not None:
+            yield stack.enter_context(
+                FaceClient(
+                    options.server,
+                    model=options.model,
+                    version=options.version,
+                    label=options.label,
+                    signature=options.signature,
+                    uncertain_below=options.uncertain_below,
+                    log=log,
+                )
+            )
+            return
+        from emotion_ai.inference.reader import FaceReader  # imports PyTorch
+
+        reader = FaceReader.bundled(options.uncertain_below)
+        yield log.of(reader) if log else reader
 
 
 def follow(options: PredictOptions, reader: PhotoReader, poll: float = watch.POLL) -> int:

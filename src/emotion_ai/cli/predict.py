@@ -43,6 +43,12 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated photos.")] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file with one row per face; a second run completes it.")] = None,
+    answer_log: Annotated[
+        Path | None, typer.Option(help="Folder of Parquet files to which the answers are appended, a row per face.")
+    ] = None,
+    answer_log_crops: Annotated[
+        bool, typer.Option("--answer-log-crops", help="Keep the pixels of every crop in the answer log.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -67,6 +73,8 @@ def predict(
         uncertain_below=uncertain_below,
         out=out,
         csv=csv,
+        answer_log=answer_log,
+        answer_log_crops=answer_log_crops,
         timeout=timeout,
         json=json,
     )

@@ -16,6 +16,7 @@ from emotion_ai.published import list_versions
 from emotion_ai.terminal import Console
 
 if TYPE_CHECKING:
+    from emotion_ai.inference.answer_log import AnswerLog
     from emotion_ai.web.backend import ModelSource
 
 
@@ -37,6 +38,10 @@ def web(
         list[str] | None,
         typer.Option(help="Address or network of a proxy whose X-Forwarded-For is believed; repeatable."),
     ] = None,
+    answer_log: Annotated[
+        Path | None,
+        typer.Option(help="Folder of Parquet files to which the answers are appended, without pixels or names."),
+    ] = None,
 ) -> None:
     """Open a web page that reads pictures and the webcam with a served model."""
     from emotion_ai.addresses import host_port, without_brackets
@@ -46,6 +51,7 @@ def web(
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server is stopped as well
     with ExitStack() as stack:
+        log = stack.enter_context(_open_log(answer_log)) if answer_log else None
         folder = stack.enter_context(private_folder())
         from emotion_ai.web import application  # imports Gradio, which needs the folder
 
@@ -57,9 +63,15 @@ def web(
             f"{without_login(source.url)}"
         )
         try:
-            application.run(source, folder, listener, allowed_host or (), trusted_proxy or (), stack.close)
+            application.run(source, folder, listener, allowed_host or (), trusted_proxy or (), stack.close, log)
         except KeyboardInterrupt:
             console.print("stopped")
+
+
+def _open_log(folder: Path) -> "AnswerLog":
+    from emotion_ai.inference.answer_log import AnswerLog  # imports pyarrow
+
+    return AnswerLog(folder)
 
 
 @contextmanager

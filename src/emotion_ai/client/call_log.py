@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from emotion_ai.client.calls import FinishedCall
 from emotion_ai.client.transport import Connection, Transport
 from emotion_ai.contract import DEVIATIONS, EMOTIONS, EXPRESSIONS, KEYPOINTS, UNCERTAIN_BELOW
-from emotion_ai.errors import NoFaceError
 from emotion_ai.inference.answer_log import AnswerLog
-from emotion_ai.inference.answer_rows import Answer, FaceAnswers, Origin
+from emotion_ai.inference.answer_rows import Answer, FaceAnswers, Origin, crop_files, failure, source_name
 from emotion_ai.inference.results import CropReadings, check_crops
-from emotion_ai.vision.photo import UNNAMED, Photo, encode_png, load_photo
+from emotion_ai.vision.photo import encode_png
 
 LOOKUP_SECONDS = 2.0
 """Time-out of the request for the version behind a label, or the newest."""
@@ -70,15 +69,14 @@ class CallLog:
             return  # an interrupt
         versions = {request.version for request in call.requests if request.error is None}
         version = min(versions, default=None) if len(versions) == 1 else None
-        origin = Origin(call.connection.model, version, call.connection.label, _name(call.source))
-        failed = call.error is not None and not isinstance(call.error, NoFaceError)
+        origin = Origin(call.connection.model, version, call.connection.label, source_name(call.source))
         answer = Answer(
             origin,
             call.started,
             call.seconds,
             requests=sum(request.seconds for request in call.requests) if call.requests else None,
             faces=None if call.error is not None else _faces(call, self.log.crops),
-            error=(str(call.error) or type(call.error).__name__) if failed else None,
+            error=failure(call.error),
         )
         self.log.add(answer, self._version if versions == {None} else None)
 
@@ -90,7 +88,7 @@ class CallLog:
 
 def _faces(call: FinishedCall, keep: bool) -> FaceAnswers | None:
     if call.method == "read":
-        return FaceAnswers.of_photo(call.result, _photo(call.source).gray if keep and call.result else None)
+        return FaceAnswers.of_photo(call.result, crop_files(call.result, call.source) if keep else None)
     if call.method == "read_crops":
         images = check_crops(call.source)
         return FaceAnswers.of_crops(call.result, images, [encode_png(image) for image in images] if keep else None)
@@ -111,17 +109,6 @@ def _predicted(found: Mapping[str, NDArray[np.float32]], inputs: Any, keep: bool
         images = list(np.rint(inputs[..., 0]).clip(0, 255).astype(np.uint8))
         return FaceAnswers.of_crops(readings, images, [encode_png(image) for image in images] if keep else None)
     return FaceAnswers.of_crops(readings, None, list(inputs) if keep else None)
-
-
-def _photo(source: Any) -> Photo:
-    return source if isinstance(source, Photo) else load_photo(source)
-
-
-def _name(source: Any) -> str | None:
-    """The path of a photo that was given as a file."""
-    if isinstance(source, Photo):
-        return source.name if source.name != UNNAMED else None
-    return str(source) if isinstance(source, str | os.PathLike) else None
 
 
 def _impatient(connection: Connection) -> Connection:

@@ -20,7 +20,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from emotion_ai.errors import ConfigError
-from emotion_ai.inference.answer_rows import SCHEMA, Answer, FaceAnswers, Origin, pa, to_table, write_rows
+from emotion_ai.inference.answer_rows import (
+    SCHEMA,
+    Answer,
+    FaceAnswers,
+    Origin,
+    crop_files,
+    failure,
+    pa,
+    source_name,
+    to_table,
+    write_rows,
+)
+from emotion_ai.inference.results import CropReadings, Crops, FaceReading, PhotoReader
+from emotion_ai.vision.photo import Photo, Source, encode_png
 
 CAPACITY = 10_000
 """Faces that wait to be written; more are dropped and counted."""
@@ -83,6 +96,25 @@ class AnswerLog:
         """Times a request, as a context manager; see there."""
         return LoggedRequest(self, origin, lookup)
 
+    def of(self, reader: PhotoReader) -> "LoggedReader":
+        """A reader whose answers are logged here; `FaceClient` takes the log itself."""
+        return LoggedReader(reader, self)
+
+    def read(
+        self,
+        read: Callable[[], list[FaceReading]],
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        photo: Source | Photo | None = None,
+    ) -> list[FaceReading]:
+        """The faces that `read` returns for a photo, logged; crops are kept of a photo that is given."""
+        with self.request(Origin("face", version, label, source_name(photo))) as request:
+            faces = read()
+            kept = crop_files(faces, photo) if self.crops and photo is not None else None
+            request.faces = FaceAnswers.of_photo(faces, kept)
+        return faces
+
     def add(self, answer: Answer, lookup: VersionLookup | None = None) -> None:
         """Queues an answer; `lookup` finds out the version if its origin names none."""
         self._writer.add(answer, lookup)
@@ -117,11 +149,30 @@ class LoggedRequest:
         if error is None:
             answer = Answer(self._origin, self._started, latency, faces=self.faces)
         elif isinstance(error, Exception):  # not an interrupt
-            text = str(error) or type(error).__name__
-            answer = Answer(self._origin, self._started, latency, error=text)
+            answer = Answer(self._origin, self._started, latency, error=failure(error))
         else:
             return
         self._log.add(answer, self._lookup)
+
+
+@dataclass(frozen=True)
+class LoggedReader:
+    """A `PhotoReader` that logs what another one returns."""
+
+    reader: PhotoReader
+    log: AnswerLog
+
+    def read(self, photo: Source | Photo) -> list[FaceReading]:
+        """The faces of a photo, from left to right."""
+        return self.log.read(lambda: self.reader.read(photo), photo=photo)
+
+    def read_crops(self, images: Crops) -> CropReadings:
+        """Keypoints and probabilities of crops, in their order."""
+        with self.log.request(Origin("face")) as request:
+            readings = self.reader.read_crops(images)
+            files = [encode_png(image) for image in images] if self.log.crops else None
+            request.faces = FaceAnswers.of_crops(readings, images, files)
+        return readings
 
 
 @dataclass

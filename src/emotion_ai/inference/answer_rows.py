@@ -3,6 +3,7 @@
 The same rows are the log of a reader and the reference that a published version carries. Needs the extra [record].
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.contract import CROP_SIZE, EMOTIONS
+from emotion_ai.errors import NoFaceError
 from emotion_ai.extras import optional_imports
 from emotion_ai.files import atomic_path
 from emotion_ai.inference.results import CropReadings, FaceReading
 from emotion_ai.vision.crops import crop
-from emotion_ai.vision.photo import encode_png
+from emotion_ai.vision.photo import UNNAMED, Photo, Source, encode_png, load_photo
 from emotion_ai.vision.quality import measure_quality
 
 with optional_imports():
@@ -93,8 +95,8 @@ class FaceAnswers:
         return len(self.probabilities)
 
     @classmethod
-    def of_photo(cls, faces: Sequence[FaceReading], gray: NDArray[np.uint8] | None = None) -> Self | None:
-        """The faces of a photo; None without faces. Their crops are kept if the photo, uint8 (H, W), is given."""
+    def of_photo(cls, faces: Sequence[FaceReading], crops: Sequence[bytes] | None = None) -> Self | None:
+        """The faces of a photo; None without faces."""
         if not faces:
             return None
         boxes = np.array([(face.box.left, face.box.top, face.box.size) for face in faces], np.float32)
@@ -105,7 +107,7 @@ class FaceAnswers:
             probabilities=np.stack([face.probabilities for face in faces]),
             uncertain_below=np.array([face.uncertain_below for face in faces], np.float32),
             deviations=np.stack(deviations) * (CROP_SIZE / boxes[:, 2, None, None]) if deviations else None,
-            crops=None if gray is None else [encode_png(crop(gray, face.box)) for face in faces],
+            crops=crops,
         )
 
     @classmethod
@@ -161,6 +163,25 @@ class Answer:
     def by_version(self, version: int | None) -> "Answer":
         """The same answer, given by a version."""
         return replace(self, origin=replace(self.origin, version=version))
+
+
+def source_name(source: Source | Photo | None) -> str | None:
+    """The path of a photo that is a file."""
+    if isinstance(source, Photo):
+        return None if source.name == UNNAMED else source.name
+    return str(source) if isinstance(source, str | os.PathLike) else None
+
+
+def crop_files(faces: Sequence[FaceReading], source: Source | Photo) -> list[bytes]:
+    """The crops of a photo's faces as PNG files."""
+    photo = source if isinstance(source, Photo) else load_photo(source)
+    factor = 1.0 if photo is source else 1 / photo.scale
+    return [encode_png(crop(photo.gray, face.scaled(factor).box)) for face in faces]
+
+
+def failure(error: BaseException | None) -> str | None:
+    """Why a request failed; None if it did not, as for a photo without a face."""
+    return None if error is None or isinstance(error, NoFaceError) else str(error) or type(error).__name__
 
 
 def to_table(answers: Sequence[Answer]) -> pa.Table:

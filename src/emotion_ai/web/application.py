@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import gradio as gr
 import uvicorn
@@ -26,6 +27,9 @@ from emotion_ai.web.page import build, handlers
 from emotion_ai.web.render import data_uri
 from emotion_ai.web.session import ModelSession
 from emotion_ai.web.uploads import MAX_BYTES, Uploads
+
+if TYPE_CHECKING:
+    from emotion_ai.inference.answer_log import AnswerLog
 
 EXPIRE_SECONDS = 2.0
 """Time between two checks for pictures that have been kept for long enough."""
@@ -90,6 +94,7 @@ def run(
     allowed_hosts: Collection[str] = (),
     trusted_proxies: Collection[str] = (),
     end: Callable[[], None] = lambda: None,
+    log: "AnswerLog | None" = None,
 ) -> None:
     """Serves the page on a socket until it is interrupted.
 
@@ -100,13 +105,14 @@ def run(
         allowed_hosts: names under which proxies serve the page.
         trusted_proxies: addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are used.
         end: called before the process is ended if requests keep it from stopping within `STOP_SECONDS`.
+        log: gets the answers.
 
     Raises:
         ConfigError: a value is not valid.
     """
     hosts = Hosts(listener.getsockname()[0], origins.allowed_hosts(allowed_hosts))
     proxies = origins.trusted_proxies(trusted_proxies)
-    session = ModelSession(source.url)
+    session = ModelSession(source.url, log=log)
     try:
         config = uvicorn.Config(
             create_app(source, session, folder, hosts),

@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from emotion_ai.vision.photo import Photo, load_photo
 from emotion_ai.web.version_info import read_version_info
 
 if TYPE_CHECKING:
+    from emotion_ai.inference.answer_log import AnswerLog
     from emotion_ai.models import FaceNetwork
 
 MAX_SHOWN_PX = 1280
@@ -139,6 +140,7 @@ class ModelSession:
     Args:
         url: http://HOST:PORT or grpc://HOST:PORT.
         timeout: seconds to connect, and for a response.
+        log: gets the answers for the faces of each picture.
 
     Attributes:
         shown_url: the address without its password, for messages.
@@ -147,8 +149,8 @@ class ModelSession:
         ConfigError: the address is not valid.
     """
 
-    def __init__(self, url: str, timeout: tuple[float, float] = (3.05, 30.0)) -> None:
-        self.url, self._timeout = url, timeout
+    def __init__(self, url: str, timeout: tuple[float, float] = (3.05, 30.0), log: "AnswerLog | None" = None) -> None:
+        self.url, self._timeout, self._log = url, timeout, log
         self._clients: dict[tuple[int | None, str | None, str], FaceClient] = {}
         self._versions: dict[str, _ServedVersion] = {}
         self.shown_url = self._client().connection.url  # without a password
@@ -188,18 +190,22 @@ class ModelSession:
         served = self._cached(choice)
         if served is None:
             served = self._resolve(choice)
-            faces = self._read(detected, served)
+            faces = self._read(detected, served, choice)
         else:
             try:
-                faces = self._read(detected, served)
+                faces = self._read(detected, served, choice)
             except ModelNotFoundError:  # unloaded since
                 served = self._resolve(choice)
-                faces = self._read(detected, served)
+                faces = self._read(detected, served, choice)
         return VersionReadings(faces, served.number, time.perf_counter() - started)
 
-    def _read(self, detected: DetectedFaces, served: _ServedVersion) -> list[FaceReading]:
+    def _read(self, detected: DetectedFaces, served: _ServedVersion, choice: str) -> list[FaceReading]:
         client = self._client(version=served.number, signature=served.signature)
-        faces = read_faces(detected.gray, detected.faces, client)
+        read = partial(read_faces, detected.gray, detected.faces, client)
+        if self._log is None:
+            faces = read()
+        else:
+            faces = self._log.read(read, version=served.number, label=choice if choice in LABELS else None)
         return in_shown_pixels(faces, 1 / detected.gray_scale)
 
     def _cached(self, choice: str) -> _ServedVersion | None:
