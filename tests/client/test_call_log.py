@@ -16,7 +16,7 @@ from emotion_ai.client.transport import Connection, Prediction
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.errors import ConfigError, NoFaceError, ServerFailureError
 from emotion_ai.inference.answer_log import AnswerLog
-from emotion_ai.vision.crops import Box, crop
+from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import PORTRAITS, encode_png, load_photo
 
 CROPS = np.full((3, 48, 60), 77, np.uint8)
@@ -87,7 +87,10 @@ def test_a_photo_is_logged_once_with_its_name_and_boxes(client: FaceClient) -> N
     (row,) = logged(client)
     assert row["source"] == str(PORTRAITS[0])
     assert (row["left"], row["top"], row["size"]) == (face.box.left, face.box.top, face.box.size)
-    assert row["deviations"] == pytest.approx([1] * 30)  # pixels of the crop
+    assert (row["roll"], row["yaw"]) == pytest.approx((face.box.roll, face.yaw))
+    assert row["deviations"] == pytest.approx([1] * 30, rel=1e-3)  # pixels of the crop
+    assert face.quality
+    assert (row["brightness"], row["sharpness"]) == pytest.approx((face.quality.brightness, face.quality.sharpness))
 
 
 def test_predict_is_logged(client: FaceClient) -> None:
@@ -145,5 +148,5 @@ def test_pixels_are_kept_when_asked_for(tmp_path: Path, transport: Transport) ->
                 client.read_crops(CROPS[:1])
                 (face,) = client.read(PORTRAITS[0])
     rows = [row for file in tmp_path.iterdir() for row in pq.read_table(file).to_pylist()]
-    photo = crop(load_photo(PORTRAITS[0]).gray, Box(face.box.left, face.box.top, face.box.size))
+    photo = crop(load_photo(PORTRAITS[0]).gray, face.box)
     assert sorted(row["crop"] for row in rows) == sorted([encode_png(CROPS[0]), encode_png(photo)] * 2)

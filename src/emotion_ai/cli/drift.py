@@ -32,7 +32,7 @@ def drift(
     ] = 0.01,
     min_difference: Annotated[
         float, typer.Option(help="Smallest difference that counts: the share of the faces that would have to change.")
-    ] = 0.1,
+    ] = 0.08,
     out: Annotated[Path, typer.Option(help="Picture of both distributions.")] = Path("drift.png"),
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -44,7 +44,7 @@ class DriftTest:
     """
 
     false_alarms: float = 0.01
-    min_difference: float = 0.1
+    min_difference: float = 0.08
     measures: Sequence[str] = (ANSWERS, *MEASURES)
     seed: int = 0
 

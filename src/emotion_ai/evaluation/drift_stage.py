@@ -24,7 +24,7 @@ class DriftOptions:
     group: str = "source"
     measures: tuple[str, ...] = ()
     false_alarms: float = 0.01
-    min_difference: float = 0.1
+    min_difference: float = 0.08
     out: Path = Path("drift.png")
 
 

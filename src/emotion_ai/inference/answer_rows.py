@@ -19,11 +19,14 @@ from emotion_ai.files import atomic_path
 from emotion_ai.inference.results import CropReadings, FaceReading
 from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import UNNAMED, Photo, Source, encode_png, load_photo
-from emotion_ai.vision.quality import measure_quality
+from emotion_ai.vision.quality import UNKNOWN_QUALITY, measure_quality
 
 with optional_imports():
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+PLACE = ("left", "top", "size", "roll", "yaw")
+"""Of a crop in the photo, in pixels and degrees, and the yaw of the head."""
 
 QUALITY = ("brightness", "contrast", "sharpness")
 """Measures of a crop's pixels."""
@@ -39,7 +42,7 @@ SCHEMA = pa.schema(
         ("version", pa.int64()),
         ("label", pa.string()),
         ("face", pa.int32()),
-        *((name, pa.float32()) for name in ("left", "top", "size", *QUALITY)),
+        *((name, pa.float32()) for name in (*PLACE, *QUALITY)),
         ("emotion", pa.string()),
         ("confidence", pa.float32()),
         ("uncertain_below", pa.float32()),
@@ -70,7 +73,7 @@ class FaceAnswers:
     """What a model returned for N faces; float32 arrays, NaN or None for what it does not have.
 
     Attributes:
-        boxes: (N, 3), left, top and side of each crop in pixels of the photo; left and top NaN without a photo.
+        places: (N, 5), as `PLACE`; NaN, but for the size, without a photo.
         quality: (N, 3), as `QUALITY`; None if it is yet to be measured, or cannot be.
         probabilities: (N, 5).
         uncertain_below: (N,), the thresholds of confidence; 0 for none.
@@ -81,7 +84,7 @@ class FaceAnswers:
         crops: PNG files, where they are kept.
     """
 
-    boxes: NDArray[np.float32]
+    places: NDArray[np.float32]
     quality: NDArray[np.float32] | None
     probabilities: NDArray[np.float32]
     uncertain_below: NDArray[np.float32]
@@ -99,14 +102,16 @@ class FaceAnswers:
         """The faces of a photo; None without faces."""
         if not faces:
             return None
-        boxes = np.array([(face.box.left, face.box.top, face.box.size) for face in faces], np.float32)
+        places = [(face.box.left, face.box.top, face.box.size, face.box.roll, face.yaw) for face in faces]
+        sizes = np.array([face.box.size for face in faces], np.float32)
+        qualities = [face.quality or UNKNOWN_QUALITY for face in faces]
         deviations = [face.deviations for face in faces if face.deviations is not None]
         return cls(
-            boxes=boxes,
-            quality=np.full((len(faces), len(QUALITY)), np.nan, np.float32),
+            places=np.array(places, np.float32),
+            quality=np.array([[getattr(quality, name) for name in QUALITY] for quality in qualities], np.float32),
             probabilities=np.stack([face.probabilities for face in faces]),
             uncertain_below=np.array([face.uncertain_below for face in faces], np.float32),
-            deviations=np.stack(deviations) * (CROP_SIZE / boxes[:, 2, None, None]) if deviations else None,
+            deviations=np.stack(deviations) * (CROP_SIZE / sizes[:, None, None]) if deviations else None,
             crops=crops,
         )
 
@@ -125,7 +130,7 @@ class FaceAnswers:
         sizes = nowhere if images is None else [min(image.shape) for image in images]
         thresholds = readings.uncertain_below
         return cls(
-            boxes=np.stack([nowhere, nowhere, sizes], -1).astype(np.float32),
+            places=np.stack([nowhere, nowhere, sizes, nowhere, nowhere], -1).astype(np.float32),
             quality=None,
             images=None if images is None else [image.copy() for image in images],
             probabilities=readings.probabilities.copy(),  # whoever gets the readings may change them
@@ -240,7 +245,7 @@ def _face_columns(faces: Sequence[FaceAnswers]) -> dict[str, Any]:
     def joined(name: str) -> NDArray[np.float32]:
         return np.concatenate([getattr(found, name) for found in faces])
 
-    columns: dict[str, Any] = dict(zip(("left", "top", "size"), joined("boxes").T, strict=True))
+    columns: dict[str, Any] = dict(zip(PLACE, joined("places").T, strict=True))
     columns |= dict(zip(QUALITY, np.concatenate([_quality(found) for found in faces]).T, strict=True))
     for name in _LISTS:
         if getattr(faces[0], name) is not None and not np.isnan(values := joined(name)).any():
