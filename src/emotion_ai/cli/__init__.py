@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from emotion_ai import __version__
-from emotion_ai.cli import ablations, data, demo, drift, hydra, predict, serve, verify, versions, web
+from emotion_ai.cli import ablations, canary, data, demo, drift, hydra, predict, serve, verify, versions, web
 from emotion_ai.cli.console import fail, safe_output
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.extras import optional_imports
@@ -28,6 +28,7 @@ app.command()(versions.versions)
 app.command()(versions.promote)
 app.command()(versions.rollback)
 app.command()(versions.prune)
+app.command()(canary.canary)
 app.command()(verify.verify)
 app.command()(predict.predict)
 app.command()(drift.drift)

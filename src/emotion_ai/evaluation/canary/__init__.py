@@ -1,0 +1,1 @@
+"""A canary version against the stable one: the same faces, answers side by side, and whether the canary is worse."""
