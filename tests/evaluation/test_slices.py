@@ -160,9 +160,10 @@ def test_slices_files_that_do_not_fit_are_errors(text: str, message: str, tmp_pa
         read_groupings(tmp_path, ROWS)
 
 
-def test_keypoints_are_grouped_by_blur_and_size() -> None:
+def test_keypoints_are_grouped_by_yaw_blur_and_size() -> None:
     found = default_groupings(synthetic_faces(30, 0).faces("keypoints"))
     names = [grouping.column for grouping in found]
+    assert names[0].startswith("yaw")
     assert {"sharpness", "brightness", "distance of the outer eye corners, pixels"} <= set(names)
     for grouping in found:
         assert sum(grouping.sizes()) == 30

@@ -12,12 +12,14 @@ from emotion_ai.contract import KEYPOINTS
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.errors import DataError
 from emotion_ai.evaluation.side_tables import FaceRows, Texts, read_side_table
+from emotion_ai.vision.pose import fit_pose
 from emotion_ai.vision.quality import measure_quality
 
 MAX_GROUPS = 50
 """Groups that a column may have; a column of numbers with more values is cut into three groups of similar size."""
 
 _SHARES = (1 / 3, 2 / 3)
+_YAWS = (15.0, 30.0, 45.0)  # degrees
 _LEFT, _RIGHT = "left_eye_outer_corner", "right_eye_outer_corner"
 
 
@@ -72,9 +74,9 @@ class Grouping:
 
 
 def default_groupings(faces: FaceDataset) -> list[Grouping]:
-    """How faces are grouped without a slices file: by sharpness and brightness; for keypoints also by size.
+    """How faces are grouped without a slices file: by sharpness and brightness; for keypoints also by yaw and size.
 
-    Size is the distance of the outer eye corners in the crop.
+    Yaw and size are those of fully annotated points; size is the distance of the outer eye corners in the crop.
     """
     qualities = [measure_quality(image) for image in faces.images]
     found = [
@@ -83,8 +85,10 @@ def default_groupings(faces: FaceDataset) -> list[Grouping]:
     ]
     if faces.task == "emotion":
         return found
+    yaw = np.array([abs(fit_pose(points).yaw) for points in faces.points])
     apart = np.hypot(*(faces.points[:, KEYPOINTS.index(_LEFT)] - faces.points[:, KEYPOINTS.index(_RIGHT)]).T)
-    return [*found, Grouping.of_numbers("distance of the outer eye corners, pixels", apart)]
+    by_yaw = Grouping.of_numbers("yaw to either side, degrees", yaw, _YAWS)
+    return [by_yaw, *found, Grouping.of_numbers("distance of the outer eye corners, pixels", apart)]
 
 
 def read_groupings(path: Path, faces: FaceRows) -> list[Grouping]:

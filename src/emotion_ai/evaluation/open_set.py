@@ -196,17 +196,15 @@ def _trade_table(found: OpenSet) -> ReportTable:
             rows.append((f"{kept:.0%}, by the {score}", *(cell for each in shares for cell in _cells(each))))
     rest_columns = [column for name in found.rest for column in (Column(name, ".3f"), Column(INTERVAL.name, ".3f"))]
     columns = (Column("share of the five named"), *rest_columns)
-    return ReportTable(
-        "Share of the rest that is named, where this share of the five's own faces is", columns, tuple(rows)
-    )
+    return ReportTable("Share of the rest that is named, where this share of the five is", columns, tuple(rows))
 
 
 def _mixed_table(found: OpenSet) -> ReportTable:
     rows: list[tuple[Cell, ...]] = []
     for name, rest in found.rest.items():
-        for mixed in MIXED:
+        for mixed in MIXED[bool(rows) :]:  # without any they are all alike
             kept, right = found.right_where(rest, mixed)
-            rows.append((f"{mixed:.0%} {name}", kept, *_cells(right)))
+            rows.append((f"{mixed:.0%} {name}" if mixed else "only the five", kept, *_cells(right)))
     columns = (Column("faces in the stream"), Column("named"), Column("right among these"), INTERVAL)
     return ReportTable("Verdicts with the rest mixed in, at the network's thresholds", columns, tuple(rows))
 
