@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.contract import Task
 
 Targets = NDArray[np.float32] | NDArray[np.int64]
@@ -19,13 +20,14 @@ class FaceDataset:
         task: which targets these are.
         images: uint8 (N, H, W), 0-255; 96x96 for keypoints, 48x48 for emotion as in FER2013.
         targets: keypoints float32 (N, 15, 2) in pixels of the 96x96 crop, NaN where not annotated; or class indices
-            int64 (N,), -1 for a face outside the five classes; or soft targets float32 (N, 5), class distributions.
+            int64 (N,), -1 for a face outside the classes; or soft targets float32 (N, K), class distributions.
         part: str (N,), "Training", "PublicTest" or "PrivateTest" where the source has a Usage column, otherwise "".
         source: file, folder or "synthetic", for messages and records.
         fingerprint: SHA-256 of the source's bytes, or of the generator's arguments.
-        votes: float32 (N, 5), the share of FER+ annotators who chose each of the five; None without a vote file.
         ids: str (N,), a row's number in the CSV file, from 1, or a picture's path in the folder; None if it has none.
+        votes: float32 (N, K), the share of FER+ annotators who chose each class; None without a vote file.
         class_ids: what class ids the source has: "five", "fer7", or "" if it has names or none.
+        classes: what the class indices mean; for emotion.
     """
 
     task: Task
@@ -37,6 +39,7 @@ class FaceDataset:
     votes: NDArray[np.float32] | None = None
     class_ids: str = ""
     ids: NDArray[np.str_] | None = None
+    classes: ClassSet = FIVE
 
     def __len__(self) -> int:
         return len(self.images)

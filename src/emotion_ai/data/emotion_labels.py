@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.class_set import ClassSet
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.cache import Arrays
-from emotion_ai.data.class_names import FIVE_OF_FER7, class_id
+from emotion_ai.data.class_names import FER7, class_id
 from emotion_ai.data.csv_files import open_table, parse_integer
 from emotion_ai.errors import ConfigError, DataError
 
 LABELS = ("auto", "five", "fer7")
-_FERPLUS = (
-    *("anger", "disgust", "sadness", "happiness", "surprise"),
-    *("neutral", "fear", "contempt", "unknown", "NF"),
-)
-"""FER+'s columns, our five first, in our order."""
+_FERPLUS = (*("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"),)
+"""FER+'s columns."""
 
 _CHOICE: dict[str, str] = {
     "five": "five classes, ids 0-4",
@@ -50,8 +48,8 @@ def parse_label(path: Path, row: int, text: str) -> tuple[int, bool]:
     return label, False
 
 
-def load_votes(path: Path, faces: Path, parts: NDArray[np.str_]) -> NDArray[np.float32]:
-    """Shares of FER+'s annotators, float32 (N, 5), for the rows of FER2013.
+def load_votes(path: Path, faces: Path, parts: NDArray[np.str_], classes: ClassSet) -> NDArray[np.float32]:
+    """Shares of FER+'s annotators who chose each of K classes, float32 (N, K), for the rows of FER2013.
 
     Joined by position within each Usage, because some image names are missing (Barsoum et al. 2016, arXiv:1608.01041).
 
@@ -68,12 +66,15 @@ def load_votes(path: Path, faces: Path, parts: NDArray[np.str_]) -> NDArray[np.f
             if min(counts) < 0 or sum(counts) == 0:
                 raise DataError(f"{path}, row {line}: its votes are {counts}, expected counts; correct the row")
             found.setdefault(cells[columns["Usage"]].strip(), []).append(counts)
-    shares = np.zeros((len(parts), len(EMOTIONS)), np.float32)
+    chosen = [(place, classes.index(name)) for place, name in enumerate(_FERPLUS[:8])]
+    shares = np.zeros((len(parts), len(classes)), np.float32)
     for part in np.unique(parts):
         rows, table = parts == part, np.array(found.get(str(part), []), np.float32).reshape(-1, len(_FERPLUS))
         if rows.sum() != len(table):
             raise DataError(f"{path}: votes on {len(table)} faces of {part or 'no Usage'}, {faces} has {rows.sum()}")
-        shares[rows] = table[:, : len(EMOTIONS)] / table.sum(1, keepdims=True)
+        for place, index in chosen:
+            if index is not None:
+                shares[rows, index] = table[:, place] / table.sum(1)
     return shares
 
 
@@ -128,20 +129,26 @@ def _guessed_scheme(path: Path, arrays: Arrays, present: set[int], beside: str |
     raise ConfigError(f"{path}: has {found}, so its classes are unclear; give data.labels=five or data.labels=fer7")
 
 
-def five_classes(path: Path, arrays: Arrays, scheme: str, votes: NDArray[np.float32] | None) -> Arrays:
-    """The faces of the five emotions, with indices in `EMOTIONS`; with votes also those that half saw as one of them.
+def in_class_set(
+    path: Path, arrays: Arrays, scheme: str, votes: NDArray[np.float32] | None, classes: ClassSet
+) -> Arrays:
+    """The faces of a class set, with its indices; with votes also those that half saw as one of its classes, as -1.
 
     Raises:
         DataError: there are none.
     """
     if votes is not None:
         arrays = arrays | {"votes": votes}
-    if scheme == "five":
-        return arrays
-    targets = np.array(FIVE_OF_FER7)[arrays["targets"]]
+    names = EMOTIONS if scheme == "five" else (*FER7, "contempt")
+    indices = [classes.index(name) for name in names]
+    targets = np.array([-1 if index is None else index for index in indices])[arrays["targets"]]
     keep = targets >= 0
     if not keep.any():
-        raise DataError(f"{path}: has only faces of fear and neutral, which are left out; give a file with the others")
+        present = sorted({names[index] for index in np.unique(arrays["targets"])})
+        raise DataError(
+            f"{path}: has only faces of {' and '.join(present)}, which are left out; the classes are "
+            f"{', '.join(classes.names)}: give a file with these, or other classes"
+        )
     if votes is not None:
         keep |= votes.sum(1) >= 0.5
     return {name: values[keep] for name, values in (arrays | {"targets": targets}).items()}

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.contract import CROP_SIZE, KEYPOINTS, TASKS, Task
 from emotion_ai.data.cache import Arrays, cached, check_regular, fingerprint
 from emotion_ai.data.csv_files import open_table, parse_coordinate, parse_integer, parse_pixels
 from emotion_ai.data.dataset import FaceDataset
-from emotion_ai.data.emotion_labels import LABELS, class_scheme, five_classes, load_votes, parse_label
+from emotion_ai.data.emotion_labels import LABELS, class_scheme, in_class_set, load_votes, parse_label
 from emotion_ai.data.folders import list_folder, parse_folder
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.terminal import Console, printable
@@ -36,6 +37,7 @@ def load(
     labels: str = "auto",
     vote_file: str | Path | None = None,
     beside: str | None = None,
+    classes: ClassSet = FIVE,
 ) -> FaceDataset:
     """The faces of a CSV file, an archive with one, or a folder of images `[split/]class/**/*`.
 
@@ -47,6 +49,7 @@ def load(
             its annotators saw as one of the five are then kept, with the target -1.
         beside: for a file of a run's val or test split, the `class_ids` of its training data, which decide what
             labels=auto leaves open.
+        classes: faces of other classes are left out.
 
     Raises:
         DataError: missing, damaged or wrong content; names file, row, column and remedy.
@@ -87,9 +90,9 @@ def load(
         raise DataError(f"{path}: holds faces for {found}, expected {task}; give another file or task={found}")
     scheme = ""
     if found == "emotion" and not path.is_dir():
-        votes = None if vote_file is None else load_votes(Path(vote_file), path, arrays["part"])
+        votes = None if vote_file is None else load_votes(Path(vote_file), path, arrays["part"], classes)
         scheme = class_scheme(path, arrays, labels, beside, lambda text: _notice(path, text))
-        arrays = five_classes(path, arrays, scheme, votes)
+        arrays = in_class_set(path, arrays, scheme, votes, classes)
     elif vote_file is not None:
         raise ConfigError(f"data.vote_file={vote_file}: FER+ votes belong to the rows of FER2013's CSV, not to {path}")
     return FaceDataset(
@@ -102,6 +105,7 @@ def load(
         votes=arrays.get("votes"),
         class_ids=scheme,
         ids=arrays["ids"],
+        classes=classes,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
+from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.contract import Task
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.duplicates import Rows, common_groups, duplicate_groups, folds, grouped_split
@@ -84,13 +85,14 @@ class DataSplits:
         return DataRecord(self.how, train, val, test, self.duplicates_removed)
 
 
-def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
+def build_splits(task: Task, data: DataConfig, seed: int, classes: ClassSet = FIVE) -> DataSplits:
     """Loads and splits; identical pixels never stand on both sides.
 
     The test split is the file `data.test`; else PublicTest, where the source has a Usage column; else a fold, or the
     last share of `data.split`. `val` is a share of the training rows, duplicates kept together, or the file `data.val`.
     A folder with train, val and test is used as it is.
-    Training faces with the pixels of a test face are left out.
+    Training faces with the pixels of a test face are left out. The five emotions are split as if alone, so that a
+    network of more classes can start from one of the five.
 
     Raises:
         DataError: a file that cannot be used.
@@ -103,7 +105,7 @@ def build_splits(task: Task, data: DataConfig, seed: int) -> DataSplits:
     if data.train == SYNTHETIC:
         faces = synthetic_faces(data.count, seed).faces(task)
     else:
-        faces = load(data.train, task, data.labels, data.vote_file)
+        faces = load(data.train, task, data.labels, data.vote_file, classes=classes)
     faces = _annotated(faces, "data.train")
     if data.test is not None:
         test = _separate("data.test", data.test, data, seed + 1, faces)
@@ -139,7 +141,7 @@ def _separate(setting: str, source: str, data: DataConfig, seed: int, train: Fac
     """The faces of a validation or test file; synthetic ones come from another seed than the training faces."""
     if source == SYNTHETIC:
         return _annotated(synthetic_faces(max(data.count // 10, 1), seed).faces(train.task), setting)
-    faces = load(source, train.task, data.labels, beside=train.class_ids)
+    faces = load(source, train.task, data.labels, beside=train.class_ids, classes=train.classes)
     if faces.fingerprint == train.fingerprint:
         raise ConfigError(f"{setting}={source}: is the training data itself; leave it out to split {data.train}")
     if Path(source).is_dir() and "Training" in faces.part:
@@ -170,31 +172,51 @@ def _annotated(faces: FaceDataset, setting: str) -> FaceDataset:
 
 
 def _labelled(faces: FaceDataset) -> FaceDataset:
-    """Emotion faces whose label is one of the five."""
+    """Emotion faces whose label is one of the classes."""
     return faces[faces.targets >= 0] if faces.task == "emotion" else faces
 
 
 def _split(faces: FaceDataset, groups: Rows, shares: list[float], seed: int) -> list[Rows]:
-    """Labelled faces are split as if alone; the others join the first part unless they have a duplicate elsewhere."""
-    labelled = faces.targets >= 0 if faces.task == "emotion" else np.ones(len(faces), bool)
-    rows = np.flatnonzero(labelled)
-    first, *others = (rows[part] for part in grouped_split(groups[rows], shares, seed))
-    rest = np.flatnonzero(~labelled)
-    rest = rest[~np.isin(groups[rest], groups[np.concatenate(others)])]
-    return [np.sort(np.concatenate([first, rest])), *others]
+    """The five emotions are split as if alone, then faces of other classes; those without a label join the first part.
+
+    A face whose duplicate is in a part already joins that part.
+    """
+    if faces.task != "emotion":
+        return grouped_split(groups, shares, seed)
+    emotions = (faces.targets >= 0) & (faces.targets < faces.classes.emotions)
+    parts = _grouped(np.flatnonzero(emotions), groups, shares, seed)
+    if (others := np.flatnonzero(faces.targets >= faces.classes.emotions)).size:
+        placed = [np.isin(groups[others], groups[part]) for part in parts]
+        new = _grouped(others[~np.any(placed, axis=0)], groups, shares, seed)
+        parts = [
+            np.concatenate([part, others[twin], rows]) for part, twin, rows in zip(parts, placed, new, strict=True)
+        ]
+    rest = np.flatnonzero(faces.targets < 0)
+    rest = rest[~np.isin(groups[rest], groups[np.concatenate(parts[1:])])]
+    return [np.sort(part) for part in (np.concatenate([parts[0], rest]), *parts[1:])]
+
+
+def _grouped(rows: Rows, groups: Rows, shares: list[float], seed: int) -> list[Rows]:
+    return [rows[part] for part in grouped_split(groups[rows], shares, seed)]
 
 
 def _with_test(
     faces: FaceDataset, test: FaceDataset, groups: list[Rows], val: float, seed: int, how: str
 ) -> DataSplits:
-    """Splits `faces` without those that have a duplicate in `test`; `groups` are the common groups of the two."""
+    """Splits `faces` without those that have a duplicate in `test`; `groups` are the common groups of the two.
+
+    Duplicates of the five emotions' test faces leave before the split, those of other classes after it, so that the
+    five are split in the same way with and without other classes.
+    """
     labelled = test.targets >= 0 if test.task == "emotion" else np.ones(len(test), bool)
+    first = labelled & (test.targets < test.classes.emotions) if test.task == "emotion" else labelled
     duplicates = np.isin(groups[0], groups[1][labelled])
-    rest = faces[~duplicates]
-    if not len(rest):
+    if duplicates.all():
         raise ConfigError(f"all {len(faces):,} training faces are in the test split, too; give other test data")
-    train_rows, val_rows = _split(rest, groups[0][~duplicates], [1 - val, val], seed)
-    return DataSplits(rest[train_rows], rest[val_rows], test[labelled], how, int(duplicates.sum()))
+    rest = np.flatnonzero(~np.isin(groups[0], groups[1][first]))
+    parts = (rest[part] for part in _split(faces[rest], groups[0][rest], [1 - val, val], seed))
+    train_rows, val_rows = (part[~duplicates[part]] for part in parts)
+    return DataSplits(faces[train_rows], faces[val_rows], test[labelled], how, int(duplicates.sum()))
 
 
 def _from_files(train: FaceDataset, val: FaceDataset, test: FaceDataset) -> DataSplits:

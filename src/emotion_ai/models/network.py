@@ -4,13 +4,14 @@ Both take gray faces float32 or uint8 (N, 1, 96, 96), 0-255; normalisation is pa
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from emotion_ai.contract import CROP_SIZE, EMOTIONS, FLIP, KEYPOINTS, MEAN_FACE, Task
+from emotion_ai.contract import CROP_SIZE, FLIP, KEYPOINTS, MEAN_FACE, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder
 from emotion_ai.models.spec import ModelSpec
@@ -95,10 +96,10 @@ class DeviationHead(nn.Module):
 class EmotionHead(nn.Module):
     """Logits by the map's mean, dropout and a linear layer."""
 
-    def __init__(self, features: int, dropout: float) -> None:
+    def __init__(self, features: int, dropout: float, classes: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(features, len(EMOTIONS))
+        self.linear = nn.Linear(features, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.dropout(x.mean((2, 3))))
@@ -114,10 +115,10 @@ class FaceNetwork(nn.Module):
     """An encoder with the head of one task.
 
     `scores` returns what the loss takes, `forward` what is served: keypoints float32 (N, 15, 2) in pixels of the crop,
-    or probabilities float32 (N, 5) in the order of `contract.EMOTIONS`. `uncertainty` adds standard deviations.
+    or probabilities float32 (N, K) in the order of `classes`. `uncertainty` adds standard deviations.
 
     Args:
-        task, encoder, head, dropout, mean, std: as in `ModelSpec`; the default head is regression.
+        task, encoder, head, dropout, mean, std, classes: as in `ModelSpec`; the default head is regression.
 
     Raises:
         ConfigError: unknown task, encoder or head, or settings that do not fit together.
@@ -131,9 +132,12 @@ class FaceNetwork(nn.Module):
         dropout: float = 0.0,
         mean: float = 128.0,
         std: float = 64.0,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.spec = ModelSpec(task, dict(encoder), dict(head or {"name": "regression"}), dropout, mean, std)
+        self.spec = ModelSpec(
+            task, dict(encoder), dict(head or {"name": "regression"}), dropout, mean, std, classes and tuple(classes)
+        )
         self.encoder = build_encoder(**encoder)
         features = self.encoder.num_features
         for module in self.encoder.modules():
@@ -146,7 +150,7 @@ class FaceNetwork(nn.Module):
             self.head = build_head(**self.spec.head, features=features, map_size=self.encoder.map_size)
             self.deviations = DeviationHead(features)
         else:
-            self.head = EmotionHead(features, dropout)
+            self.head = EmotionHead(features, dropout, len(self.spec.class_set))
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> Self:

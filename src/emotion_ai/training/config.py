@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from omegaconf import DictConfig, OmegaConf
 
+from emotion_ai.class_set import ClassSet
 from emotion_ai.contract import CROP_SIZE
 from emotion_ai.data.augment import Augmentation
 from emotion_ai.data.splits import VAL_SHARE, DataConfig
@@ -107,6 +108,17 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class ClassesConfig:
+    """The classes of an emotion network, in the order of its outputs."""
+
+    names: tuple[str, ...]
+
+    @property
+    def class_set(self) -> ClassSet:
+        return ClassSet(self.names)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
@@ -138,6 +150,7 @@ class TrainConfig:
     resume: bool
     task: KeypointTask | EmotionTask
     data: DataConfig
+    classes: ClassesConfig
     model: ModelConfig
     optimizer: dict[str, Any]
     scheduler: Scheduler

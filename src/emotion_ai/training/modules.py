@@ -12,7 +12,7 @@ from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchmetrics.utilities import dim_zero_cat
 
-from emotion_ai.contract import CROP_SIZE, EMOTIONS
+from emotion_ai.contract import CROP_SIZE
 from emotion_ai.data.augment import Augmentation
 from emotion_ai.data.batches import Batch
 from emotion_ai.data.keyed_random import mix, sample_keys
@@ -79,8 +79,8 @@ class FaceModule(pl.LightningModule):
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def teacher_loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Distance to the teachers' predictions."""
+    def teacher_loss(self, outputs: Any, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Distance to a teacher's predictions."""
         raise NotImplementedError
 
     def update_metrics(self, outputs: Any, targets: Tensor, split: str) -> dict[str, Metric]:
@@ -101,7 +101,7 @@ class FaceModule(pl.LightningModule):
         loss = self.loss(outputs, targets)
         if self.teachers.networks:
             teacher_targets = self.teacher_targets(images, int(mix(keys[-1])))
-            loss = torch.lerp(loss, self.teacher_loss(outputs, teacher_targets), self.teachers.weight)
+            loss = torch.lerp(loss, self.teacher_loss(outputs, teacher_targets, targets), self.teachers.weight)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
         return loss
 
@@ -196,8 +196,8 @@ class KeypointModule(FaceModule):
         nll = F.gaussian_nll_loss(points.detach(), targets, deviations.square(), reduction="none")
         return ((errors + nll) * known).sum() / count
 
-    def teacher_loss(self, outputs: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
-        return F.smooth_l1_loss(outputs[0], targets, beta=self.smooth_l1_beta)
+    def teacher_loss(self, outputs: tuple[Tensor, Tensor], predictions: Tensor, targets: Tensor) -> Tensor:
+        return F.smooth_l1_loss(outputs[0], predictions, beta=self.smooth_l1_beta)
 
     def update_metrics(self, outputs: tuple[Tensor, Tensor], targets: Tensor, split: str) -> dict[str, Metric]:
         known = ~targets.isnan()
@@ -218,7 +218,7 @@ class CalibratedLoss(Metric):
         self.add_state("labels", [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Takes logits float (N, 5) and classes int64 (N,)."""
+        """Takes logits float (N, K) and classes int64 (N,)."""
         self.logits.append(logits.detach().float())  # type: ignore[operator, union-attr]
         self.labels.append(labels)  # type: ignore[operator, union-attr]
 
@@ -230,7 +230,7 @@ class CalibratedLoss(Metric):
 
 
 class EmotionModule(FaceModule):
-    """Cross-entropy with label smoothing and class weights. Targets are classes, or distributions (N, 5).
+    """Cross-entropy with label smoothing and class weights. Targets are classes, or distributions (N, K).
 
     Args:
         class_counts: training faces of each class.
@@ -254,16 +254,17 @@ class EmotionModule(FaceModule):
         counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)
         weights = counts**-class_weight_power
         self.register_buffer("class_weights", weights * counts.sum() / (weights * counts).sum(), persistent=False)
-        self.accuracy = MulticlassAccuracy(len(EMOTIONS), average="micro")
-        self.f1 = MulticlassF1Score(len(EMOTIONS), average="macro")
+        self.classes = self.network.spec.class_set
+        self.accuracy = MulticlassAccuracy(len(self.classes), average="micro")
+        self.f1 = MulticlassF1Score(len(self.classes), average="macro")
+        self.emotion_accuracy = MulticlassAccuracy(self.classes.emotions, average="micro")
         self.calibrated_loss = CalibratedLoss()
 
     def augmented(self, images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         images = self.augment(images, None, keys)[0]
         if not self.mixup:
             return images, targets
-        if targets.ndim == 1:
-            targets = F.one_hot(targets, len(EMOTIONS)).float()
+        targets = self.distributions(targets)
         shares = torch.distributions.Beta(self.mixup, self.mixup).sample((len(images), 1)).to(images.device)
         images = torch.lerp(images.roll(1, 0), images, shares[:, :, None, None])
         return images, torch.lerp(targets.roll(1, 0), targets, shares)
@@ -274,13 +275,26 @@ class EmotionModule(FaceModule):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
 
-    def teacher_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
+    def teacher_loss(self, outputs: Tensor, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy. A teacher of the five emotions divides the targets' share of these among them."""
+        if predictions.shape[1] < len(self.classes):
+            targets = self.distributions(targets)
+            emotions, others = targets.split([self.classes.emotions, len(self.classes) - self.classes.emotions], 1)
+            predictions = torch.cat([predictions * emotions.sum(1, keepdim=True), others], 1)
+        return F.cross_entropy(outputs, predictions)
+
+    def distributions(self, targets: Tensor) -> Tensor:
+        """Targets as distributions, float32 (N, K)."""
+        return F.one_hot(targets, len(self.classes)).float() if targets.ndim == 1 else targets
 
     def update_metrics(self, outputs: Tensor, targets: Tensor, split: str) -> dict[str, Metric]:
         self.accuracy.update(outputs, targets)
         self.f1.update(outputs, targets)
         metrics: dict[str, Metric] = {"accuracy": self.accuracy, "macro_f1": self.f1}
+        count = self.classes.emotions
+        if count < len(self.classes) and (rows := targets < count).any():
+            self.emotion_accuracy.update(outputs[rows, :count], targets[rows])
+            metrics["emotion_accuracy"] = self.emotion_accuracy
         if split == "val":
             self.calibrated_loss.update(outputs, targets)
             metrics["calibrated_loss"] = self.calibrated_loss

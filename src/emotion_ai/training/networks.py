@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.splits import DataSplits
 from emotion_ai.errors import ConfigError
 from emotion_ai.models import FaceNetwork, load_network
@@ -31,6 +30,7 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
         "dropout": 0.0 if isinstance(task, KeypointTask) else task.dropout,
         "mean": round(float(splits.train.images.mean()), 2),
         "std": round(float(splits.train.images.std()), 2),
+        "classes": None if isinstance(task, KeypointTask) else splits.train.classes.names,
     }
     if config.init_from is None:
         network = FaceNetwork(**arguments)
@@ -39,6 +39,8 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
         network = init_from_checkpoint(config.init_from, start, arguments)
     network.to(memory_format=torch.channels_last)
     teachers = tuple(_load_unseen(path, "teacher", config, splits) for path in config.teachers)
+    for path, teacher in zip(config.teachers, teachers, strict=True):
+        _check_teacher_classes(path, teacher, network)
     shared: dict[str, Any] = {
         "network": network,
         "augment": task.augment,
@@ -52,11 +54,18 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
     labels = splits.train.targets
     return EmotionModule(
         **shared,
-        class_counts=np.bincount(labels[labels >= 0], minlength=len(EMOTIONS)).tolist(),
+        class_counts=np.bincount(labels[labels >= 0], minlength=len(splits.train.classes)).tolist(),
         class_weight_power=task.class_weight_power,
         label_smoothing=task.label_smoothing,
         mixup=task.mixup,
     )
+
+
+def _check_teacher_classes(path: str, teacher: FaceNetwork, network: FaceNetwork) -> None:
+    """Checks that a teacher has the network's classes, or the five emotions of a network with more."""
+    known, wanted = teacher.spec.classes, network.spec.classes
+    if known != wanted and not (known and wanted and known == wanted[: network.spec.class_set.emotions]):
+        raise ConfigError(f"teacher={path}: has other classes ({', '.join(known or ())}) than classes.names")
 
 
 def _load_unseen(path: str, which: str, config: TrainConfig, splits: DataSplits) -> FaceNetwork:
@@ -92,10 +101,25 @@ def init_from_checkpoint(path: str, start: FaceNetwork, arguments: dict[str, Any
     """A network with these arguments, and a checkpoint's weights and normalisation.
 
     Raises:
-        ConfigError: the checkpoint has another encoder or head.
+        ConfigError: the checkpoint has another encoder or head, or none of the classes.
     """
     network = FaceNetwork(**(arguments | {"mean": start.mean, "std": start.std}))
     if any(network.config[key] != start.config[key] for key in ("encoder", "head")):
         raise ConfigError(f"init_from={path}: holds another network than model=; give the same model")
-    network.load_state_dict(start.state_dict())
+    state = start.state_dict()
+    if network.spec.classes != start.spec.classes:
+        state |= _head_of_classes(path, start, network)
+    network.load_state_dict(state)
     return network
+
+
+def _head_of_classes(path: str, start: FaceNetwork, network: FaceNetwork) -> dict[str, torch.Tensor]:
+    """The head's tensors for the network's classes: rows of the classes that `start` has, zeros for the others."""
+    known = start.spec.class_set
+    places = [known.index(name) for name in network.spec.class_set.names]
+    if all(place is None for place in places):
+        raise ConfigError(f"init_from={path}: has the classes {', '.join(known.names)}, none of them wanted")
+    tensors = {}
+    for name, tensor in start.head.state_dict(prefix="head.").items():
+        tensors[name] = torch.stack([torch.zeros_like(tensor[0]) if p is None else tensor[p] for p in places])
+    return tensors

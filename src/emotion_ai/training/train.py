@@ -19,7 +19,6 @@ from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.batches import Batches
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.splits import DataSplits, build_splits
@@ -108,20 +107,20 @@ def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun)
 
 def load_splits(config: TrainConfig) -> DataSplits:
     """The train, val and test splits of a run."""
-    return build_splits(config.task.name, config.data, config.seed)
+    return build_splits(config.task.name, config.data, config.seed, config.classes.class_set)
 
 
 def soft_targets(faces: FaceDataset, vote_weight: float) -> FaceDataset:
-    """Faces whose targets are distributions, float32 (N, 5), if there are votes; else unchanged.
+    """Faces whose targets are distributions, float32 (N, K), if there are votes; else unchanged.
 
-    A labelled face has its label and the votes for the five classes, mixed by `vote_weight`, or its label alone if
-    nobody voted for any of the five. A face with another label has its votes; they add up to less than 1, so it weighs
+    A labelled face has its label and the votes for the classes, mixed by `vote_weight`, or its label alone if
+    nobody voted for any of them. A face with another label has its votes; they add up to less than 1, so it weighs
     less in the loss.
     """
     if faces.votes is None:
         return faces
     labelled, total = faces.targets >= 0, faces.votes.sum(1, keepdims=True)
-    labels = np.eye(len(EMOTIONS), dtype=np.float32)[faces.targets]
+    labels = np.eye(len(faces.classes), dtype=np.float32)[faces.targets]
     votes = np.where(total > 0, faces.votes / np.maximum(total, 1e-9), labels)
     mixed = np.where(labelled[:, None], (1 - vote_weight) * labels + vote_weight * votes, faces.votes)
     return replace(faces, targets=mixed.astype(np.float32))
