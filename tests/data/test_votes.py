@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotion_ai.class_set import FIVE, SEVEN
 from emotion_ai.data.loaders import load
 from emotion_ai.data.splits import DataConfig, build_splits
 from emotion_ai.errors import ConfigError, DataError
@@ -75,6 +76,29 @@ def test_val_and_test_faces_are_the_same_with_and_without_votes(tmp_path: Path) 
     labelled = voted.train.targets >= 0
     np.testing.assert_array_equal(plain.train.images, voted.train.images[labelled])
     assert (~labelled).sum() > 10
+
+
+def test_votes_over_seven_classes(tmp_path: Path) -> None:
+    rows = [(2, "Training", "0,0,0,0,2,0,6,2,0,0"), (6, "Training", NEUTRAL), (3, "Training", HAPPY)]
+    path, votes = write(tmp_path, rows)
+    faces = load(path, vote_file=votes, classes=SEVEN)
+    assert faces.targets.tolist() == [5, 6, 3]
+    assert faces.votes is not None
+    expected = [[0.2, 0, 0, 0, 0, 0.6, 0], [0.2, 0, 0, 0, 0, 0, 0.8], [0, 0, 0, 1, 0, 0, 0]]
+    np.testing.assert_allclose(faces.votes, np.array(expected))
+
+
+def test_the_five_emotions_are_split_alike_with_and_without_other_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    parts = ["Training"] * 120 + ["PublicTest"] * 30
+    path, _ = write(tmp_path, [(int(rng.integers(0, 7)), part, HAPPY) for part in parts])
+    five, seven = (build_splits("emotion", DataConfig(str(path), val=0.2), 3, each) for each in (FIVE, SEVEN))
+    for part in ("train", "val", "test"):
+        of_five, of_seven = getattr(five, part), getattr(seven, part)
+        emotions = of_seven.targets < 5
+        np.testing.assert_array_equal(of_five.images, of_seven.images[emotions])
+        np.testing.assert_array_equal(of_five.targets, of_seven.targets[emotions])
+        assert (~emotions).any()
 
 
 @pytest.mark.parametrize(

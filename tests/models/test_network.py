@@ -193,3 +193,11 @@ def test_a_pickle_with_code_is_not_loaded(tmp_path: Path) -> None:
     torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         load_network(tmp_path / "evil.ckpt", "emotion")
+
+
+def test_a_network_of_other_classes_survives_a_round_trip(tmp_path: Path) -> None:
+    network = FaceNetwork("emotion", SMALL, classes=("cat", "dog", "Happy")).eval()
+    save_network(network, tmp_path / "a.safetensors", RunRecord())
+    loaded = load_network(tmp_path / "a.safetensors", "emotion").network
+    assert loaded.spec.classes == ("cat", "dog", "Happy")
+    assert loaded(torch.rand(2, 1, 96, 96)).shape == (2, 3)

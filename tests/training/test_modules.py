@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+from emotion_ai.class_set import SEVEN
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.data.augment import Augmentation
 from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.errors import ConfigError
 from emotion_ai.models import FaceNetwork
 from emotion_ai.training.modules import CalibratedLoss, EmotionModule, FaceModule, KeypointModule, Teachers
+from emotion_ai.training.networks import init_from_checkpoint
 
 TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 
@@ -139,7 +142,7 @@ def test_epochs_are_chosen_by_the_loss_that_calibration_would_leave() -> None:
 
 
 def test_mixup_blends_faces_and_their_targets_by_the_same_shares() -> None:
-    settings: dict[str, Any] = {"augment": Augmentation(), "seed": 0, "network": None}
+    settings: dict[str, Any] = {"augment": Augmentation(), "seed": 0, "network": FaceNetwork("emotion", TINY)}
     settings |= {"class_counts": [1] * 5, "class_weight_power": 0.0, "label_smoothing": 0.0}
     gray = torch.tensor([0.0, 50.0, 100.0, 150.0, 200.0])
     images, keys = gray[:, None, None, None].expand(5, 1, 96, 96).contiguous(), torch.arange(5)
@@ -151,3 +154,35 @@ def test_mixup_blends_faces_and_their_targets_by_the_same_shares() -> None:
     same, classes = EmotionModule(**settings, mixup=0.0).augmented(images, torch.arange(5), keys)
     torch.testing.assert_close(same, images)
     assert torch.equal(classes, torch.arange(5))
+
+
+def test_a_teacher_of_five_emotions_divides_their_share_in_a_network_of_seven() -> None:
+    settings: dict[str, Any] = {"augment": Augmentation(), "seed": 0, "class_weight_power": 0.0}
+    network = FaceNetwork("emotion", TINY, classes=SEVEN.names)
+    module = EmotionModule(network=network, **settings, class_counts=[1] * 7, label_smoothing=0.0, mixup=0.0)
+    outputs = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+    five = torch.tensor([[0.6, 0.1, 0.1, 0.1, 0.1]]).expand(3, 5)
+    soft = torch.tensor([[0.2, 0.0, 0.2, 0.0, 0.0, 0.1, 0.5]])
+    targets = torch.cat([torch.eye(7)[[3, 6]], soft])
+    expected = torch.zeros(3, 7)
+    expected[0, :5], expected[1, 6] = five[0], 1  # a happy face is the teacher's, a neutral one its label's
+    expected[2, :5], expected[2, 5:] = 0.4 * five[0], torch.tensor([0.1, 0.5])
+    loss = module.teacher_loss(outputs, five, targets)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(outputs, expected))
+    seven = torch.softmax(torch.randn(3, 7), 1)  # a teacher of seven is taken as it is
+    torch.testing.assert_close(
+        module.teacher_loss(outputs, seven, targets), torch.nn.functional.cross_entropy(outputs, seven)
+    )
+
+
+def test_a_network_of_seven_starts_with_the_rows_of_a_network_of_five() -> None:
+    start = FaceNetwork("emotion", TINY, mean=100.0)
+    arguments: dict[str, Any] = {"task": "emotion", "encoder": TINY, "classes": ("Sad", "calm-ish", "Angry")}
+    network = init_from_checkpoint("a.ckpt", start, arguments)
+    old, new = start.head.linear, network.head.linear  # type: ignore[union-attr]
+    assert torch.equal(new.weight[0], old.weight[2])  # type: ignore[index]
+    assert torch.equal(new.weight[2], old.weight[0])  # type: ignore[index]
+    assert not new.weight[1].any()  # type: ignore[index, union-attr]
+    assert network.mean == 100.0
+    with pytest.raises(ConfigError, match=r"init_from=a.ckpt: has the classes Angry, .*, none of them wanted"):
+        init_from_checkpoint("a.ckpt", start, arguments | {"classes": ("cat", "dog")})

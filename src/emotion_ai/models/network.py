@@ -135,9 +135,8 @@ class FaceNetwork(nn.Module):
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.spec = ModelSpec(
-            task, dict(encoder), dict(head or {"name": "regression"}), dropout, mean, std, classes and tuple(classes)
-        )
+        names = None if classes is None else tuple(classes)
+        self.spec = ModelSpec(task, dict(encoder), dict(head or {"name": "regression"}), dropout, mean, std, names)
         self.encoder = build_encoder(**encoder)
         features = self.encoder.num_features
         for module in self.encoder.modules():

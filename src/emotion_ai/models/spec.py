@@ -52,5 +52,8 @@ class ModelSpec:
         return ClassSet.of(self.classes or EMOTIONS)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; keys in a fixed order."""
-        return asdict(self)
+        """For JSON; keys in a fixed order. The five emotions are left out, as in checkpoints of older versions."""
+        content = asdict(self)
+        if self.classes in (None, EMOTIONS):
+            del content["classes"]
+        return content
