@@ -72,21 +72,27 @@ DEVIATIONS = "deviations"
 """Standard deviations of the keypoints' coordinates, float32 (N, 15, 2), pixels of the crop."""
 
 EXPRESSIONS = "expressions"
-"""Probabilities of all K classes that the network knows, float32 (N, K); with five classes the `probabilities`."""
+"""Probabilities of all K classes that the network knows, float32 (N, K); of the five emotions alone, or of classes that
+are others, they are the `probabilities`."""
 
 UNCERTAIN_BELOW = "uncertain_below"
-"""The version's own abstention threshold, float32 (N,), the same for every face: a confidence below it is uncertain."""
+"""The version's own threshold for each class, float32 (N, K), the same for every face: if the most probable class has a
+lower probability, the face is uncertain."""
+
+CLASSES = "classes"
+"""Names of the K classes in the order of `expressions`, UTF-8 strings (N, K), the same for every face."""
 
 IMAGES_SIGNATURE, BYTES_SIGNATURE, UNCERTAINTY_SIGNATURE = "serving_default", "serving_bytes", "serving_uncertainty"
-FULL_SIGNATURE = "serving_full"
-IMAGES_INPUT, BYTES_INPUT = "images", "image_bytes"
+FULL_SIGNATURE, CLASSES_SIGNATURE = "serving_full", "serving_classes"
+IMAGES_INPUT, BYTES_INPUT, REQUEST_INPUT = "images", "image_bytes", "request"
 INPUTS = {
     IMAGES_SIGNATURE: IMAGES_INPUT,
     BYTES_SIGNATURE: BYTES_INPUT,
     UNCERTAINTY_SIGNATURE: BYTES_INPUT,
     FULL_SIGNATURE: BYTES_INPUT,
+    CLASSES_SIGNATURE: REQUEST_INPUT,
 }
-"""Signatures, and the input that each takes."""
+"""Signatures, and the input that each takes: crops, files, or any int32 (N,) to ask for the classes."""
 
 MAX_FACES = 128
 """Faces in one request; served graphs reject more."""
@@ -101,9 +107,11 @@ MAX_CROP_SIDE = 65_535
 def outputs(servable: str, signature: str) -> tuple[str, ...]:
     """Names of a servable's outputs in a signature; empty if it has no such signature."""
     names = OUTPUTS[servable]
+    if signature == CLASSES_SIGNATURE:
+        return (CLASSES,) if "probabilities" in names else ()
     points = (DEVIATIONS,) if "keypoints" in names else ()
     if signature == UNCERTAINTY_SIGNATURE:
         return (*names, *points) if points else ()
     if signature == FULL_SIGNATURE:
-        return (*names, *points, *((EXPRESSIONS, UNCERTAIN_BELOW) if "probabilities" in names else ()))
+        return (*names, *points, *((EXPRESSIONS, UNCERTAIN_BELOW, CLASSES) if "probabilities" in names else ()))
     return names
