@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import EMOTIONS, TASKS, Task
+from emotion_ai.contract import TASKS, Task
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.terminal import Console
@@ -77,12 +77,13 @@ def _read_portraits(url: str, version: int) -> dict[Path, FaceReading]:
 def _readings_table(readings: Readings) -> Table:
     caption = "; ".join(f"version {version}: {weights}" for version, weights in _WEIGHTS.items())
     table = Table(title="Predictions of the two versions", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("portrait", "version", "emotion", *EMOTIONS):
+    names = list(dict.fromkeys(name for faces in readings.values() for face in faces.values() for name in face.classes))
+    for name in ("portrait", "version", "emotion", *names):
         table.add_column(name, justify="left" if name in ("portrait", "emotion") else "right", no_wrap=True)
     for path in PORTRAITS:
         for version, faces in readings.items():
             face = faces[path]
-            shares = (f"{p:.0%}" for p in face.probabilities)
+            shares = (f"{face.by_class[name]:.0%}" if name in face.classes else "" for name in names)
             table.add_row(path.stem, str(version), face.verdict, *shares)
         table.add_section()
     return table

@@ -11,6 +11,7 @@ import torchvision  # noqa: F401 - before TensorFlow, see emotion_ai_export.conv
 from filelock import FileLock
 from hypothesis import settings
 
+from emotion_ai.class_set import SEVEN
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.models import FaceNetwork
 
@@ -128,7 +129,8 @@ def random_network(task: Task, encoder: dict[str, Any], seed: int = 0, head: str
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):  # the same in every worker
         torch.manual_seed(seed)
-        network = FaceNetwork(task, encoder, {"name": head}, mean=120.0, std=60.0).eval()
+        more = {"classes": SEVEN.names, "emotion_temperature": 1.7} if task == "emotion" else {}
+        network = FaceNetwork(task, encoder, {"name": head}, mean=120.0, std=60.0, **more).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -177,7 +179,7 @@ def folders(
         models = request.getfixturevalue("onnx_models")
         graphs = {task: to_graph(model) for task, model in models.items()}
         for name in SERVABLES:
-            save_servable(graphs, name, base / name, THRESHOLD)
+            save_servable(graphs, name, base / name, THRESHOLD, SEVEN)
         save_servable(graphs, "face", base / "stricter", STRICTER)
 
     base = built_once("saved", build)

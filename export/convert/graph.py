@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import nn
 
-from emotion_ai.contract import CROP_SIZE, IMAGES_INPUT, OUTPUTS, UNCERTAINTY_SIGNATURE, outputs
+from emotion_ai.contract import CROP_SIZE, EXPRESSIONS, IMAGES_INPUT, OUTPUTS, UNCERTAINTY_SIGNATURE, outputs
 from emotion_ai.errors import ExportError
 from emotion_ai.models import FaceNetwork
 from emotion_ai.models.checkpoint import contract_record
@@ -65,14 +65,16 @@ class NetworkGraph:
 
 
 class _ExportedNetwork(nn.Module):
-    """A network with the outputs that are served: keypoints come with their deviations."""
+    """A network with the outputs that are served: keypoints with deviations, probabilities with expressions."""
 
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor) -> Any:
-        return self.network.uncertainty(images) if self.network.task == "keypoints" else self.network(images)
+        if self.network.task == "keypoints":
+            return self.network.uncertainty(images)
+        return self.network.classified(images) if _has_more_classes(self.network) else self.network(images)
 
 
 def to_onnx(network: FaceNetwork) -> onnx.ModelProto:
@@ -82,6 +84,8 @@ def to_onnx(network: FaceNetwork) -> onnx.ModelProto:
         ExportError: torch cannot trace it, or the result is not valid ONNX.
     """
     names = outputs(network.task, UNCERTAINTY_SIGNATURE) or OUTPUTS[network.task]
+    if _has_more_classes(network):
+        names = (*names, EXPRESSIONS)
     file: Any = io.BytesIO()  # accepted by this exporter, but not in its annotation
     with warnings.catch_warnings():
         # deprecated, but only this exporter writes an opset that onnx-tf supports
@@ -103,6 +107,11 @@ def to_onnx(network: FaceNetwork) -> onnx.ModelProto:
         except (RuntimeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ExportError(f"the {network.task} network cannot be exported to ONNX: {_lines(error)[0]}") from error
     return model
+
+
+def _has_more_classes(network: FaceNetwork) -> bool:
+    """Whether `expressions` differ from `probabilities`."""
+    return network.task == "emotion" and network.spec.class_set.emotions < len(network.spec.class_set)
 
 
 def to_graph(model: onnx.ModelProto) -> NetworkGraph:

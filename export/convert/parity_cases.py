@@ -1,6 +1,7 @@
 """The inputs of the parity gate, with PyTorch's predictions for them."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -10,7 +11,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.contract import CROP_SIZE, DEVIATIONS, EXPRESSIONS, UNCERTAIN_BELOW, Task
+from emotion_ai.client.checks import Outputs
+from emotion_ai.client.transport import Inputs
+from emotion_ai.contract import (
+    BYTES_INPUT,
+    CLASSES,
+    CROP_SIZE,
+    DEVIATIONS,
+    EXPRESSIONS,
+    REQUEST_INPUT,
+    UNCERTAIN_BELOW,
+    Task,
+)
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.crops import resize_to_crop
@@ -18,8 +30,8 @@ from emotion_ai.vision.photo import encode_png
 
 BATCHES = (1, 2, 7, 64)
 
-Outputs = dict[str, NDArray[np.float32]]
-"""A model's outputs by name, the batch first."""
+Thresholds = float | Sequence[float]
+"""One for all classes, or one for each."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,12 @@ class ParityCase:
     files: list[bytes]
     expected: Outputs
 
+    def inputs(self, name: str) -> Inputs | None:
+        """What a signature's input of that name takes; None if the case has no such input."""
+        if name == REQUEST_INPUT:
+            return np.zeros(len(self.files), np.int32)
+        return self.files if name == BYTES_INPUT else self.crops
+
 
 def parity_faces(real: NDArray[np.uint8] | None = None, seed: int = 0) -> dict[str, NDArray[np.uint8]]:
     """Crops by kind, uint8 (N, 96, 96): synthetic, black, white, noise, and real ones if given."""
@@ -52,7 +70,9 @@ def parity_faces(real: NDArray[np.uint8] | None = None, seed: int = 0) -> dict[s
 
 
 def pixel_cases(
-    networks: dict[Task, FaceNetwork], faces: dict[str, NDArray[np.uint8]], uncertain_below: float = 0.0
+    networks: dict[Task, FaceNetwork],
+    faces: dict[str, NDArray[np.uint8]],
+    uncertain_below: Thresholds = 0.0,
 ) -> list[ParityCase]:
     """Every kind of face at every batch size; the files hold the crops without loss."""
     cases = []
@@ -65,7 +85,7 @@ def pixel_cases(
     return cases
 
 
-def file_cases(networks: dict[Task, FaceNetwork], uncertain_below: float = 0.0) -> list[ParityCase]:
+def file_cases(networks: dict[Task, FaceNetwork], uncertain_below: Thresholds = 0.0) -> list[ParityCase]:
     """Every kind of file, decoded and resized for PyTorch as in training."""
     cases = []
     for kind, file in picture_files().items():
@@ -101,13 +121,16 @@ def picture_files(seed: int = 0) -> dict[str, bytes]:
     return files
 
 
-def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any], uncertain_below: float) -> Outputs:
+def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any], uncertain_below: Thresholds) -> Outputs:
     with torch.inference_mode():
         tensor = torch.from_numpy(images.copy())[:, None]  # Pillow's pixels are read-only
         found = {}
+        others: Outputs = {}
         if "keypoints" in networks:
             found["keypoints"], found[DEVIATIONS] = networks["keypoints"].uncertainty(tensor)
         if "emotion" in networks:
-            found["probabilities"] = found[EXPRESSIONS] = networks["emotion"](tensor)
-            found[UNCERTAIN_BELOW] = torch.full((len(images),), uncertain_below)
-        return {name: output.numpy() for name, output in found.items()}
+            found["probabilities"], found[EXPRESSIONS] = networks["emotion"].classified(tensor)
+            names = networks["emotion"].spec.class_set.names
+            others[UNCERTAIN_BELOW] = np.broadcast_to(np.float32(uncertain_below), (len(images), len(names)))
+            others[CLASSES] = np.array([names] * len(images), object)
+        return {name: output.numpy() for name, output in found.items()} | others

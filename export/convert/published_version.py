@@ -44,16 +44,19 @@ class PublishedVersion:
     def load_checkpoint(self) -> None:
         """Loads the networks, which must be the same in all models, and makes the parity cases from them."""
         found: dict[Task, FaceNetwork] = {}
-        threshold = 0.0
+        thresholds: float | tuple[float, ...] = 0.0
         for model, folder in self.folders.items():
             for task in MODEL_TASKS[model]:
                 file = folder / checkpoint_file(task)
                 network, record = load_network(file, task)
-                threshold = record.uncertain_below if task == "emotion" else threshold
-                first = found.setdefault(task, network).state_dict()
-                if not all(torch.equal(first[name], tensor) for name, tensor in network.state_dict().items()):
+                if task == "emotion":
+                    thresholds = record.thresholds(network.spec.class_set.names)
+                first = found.setdefault(task, network)
+                weights = first.state_dict()
+                same = all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+                if first.spec != network.spec or not same:
                     raise ParityError(f"{file}: holds other weights than this version's other models; export again")
-        self.cases = pixel_cases(found, parity_faces(), threshold) + file_cases(found, threshold)
+        self.cases = pixel_cases(found, parity_faces(), thresholds) + file_cases(found, thresholds)
 
     def compare_models(self) -> list[Comparison]:
         """Compares the SavedModels with the checkpoints."""

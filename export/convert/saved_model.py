@@ -1,13 +1,17 @@
 """Writes graphs as SavedModels with the contract's signatures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.contract import (
     BYTES_INPUT,
     BYTES_SIGNATURE,
+    CLASSES,
+    CLASSES_SIGNATURE,
     CROP_SIZE,
     EXPRESSIONS,
     FULL_SIGNATURE,
@@ -16,6 +20,7 @@ from emotion_ai.contract import (
     MAX_CROP_PIXELS,
     MAX_CROP_SIDE,
     MAX_FACES,
+    REQUEST_INPUT,
     UNCERTAIN_BELOW,
     UNCERTAINTY_SIGNATURE,
     Servable,
@@ -36,7 +41,11 @@ _PNG_HEADER = 24  # bytes up to the end of width and height, in IHDR, the first 
 
 
 def save_servable(
-    graphs: dict[Task, NetworkGraph], servable: Servable, folder: Path, uncertain_below: float = 0.0
+    graphs: dict[Task, NetworkGraph],
+    servable: Servable,
+    folder: Path,
+    uncertain_below: float | Sequence[float] = 0.0,
+    classes: ClassSet = FIVE,
 ) -> None:
     """Writes a SavedModel with its signatures.
 
@@ -44,8 +53,16 @@ def save_servable(
         graphs: of the networks that the servable needs, at least.
         servable: which of the three.
         folder: must not exist.
-        uncertain_below: the emotion network's own threshold, which `serving_full` returns.
+        uncertain_below: the emotion network's own threshold, one or one for each class, which `serving_full` returns.
+        classes: of the emotion network, which `serving_full` and `serving_classes` return.
     """
+    thresholds = np.broadcast_to(np.float32(uncertain_below), len(classes))
+    names = tf.constant([name.encode() for name in classes.names])
+
+    def for_each(count: Any, row: Any) -> Any:
+        """One row of a value for each class, repeated for each face."""
+        return tf.tile(tf.expand_dims(row, 0), tf.stack([count, 1]))
+
     parts = [graphs[task] for task in MODEL_TASKS[servable]]
 
     # one inner function, so all signatures share one copy of the weights
@@ -55,8 +72,10 @@ def save_servable(
         checked = _limited(tf.ensure_shape(images, [None, CROP_SIZE, CROP_SIZE, 1]))
         found = {name: tensor for part in parts for name, tensor in part(checked).items()}
         if "probabilities" in found:
-            found[EXPRESSIONS] = tf.identity(found["probabilities"])
-            found[UNCERTAIN_BELOW] = tf.fill(tf.shape(found["probabilities"])[:1], np.float32(uncertain_below))
+            found.setdefault(EXPRESSIONS, tf.identity(found["probabilities"]))
+            count = tf.shape(found["probabilities"])[0]
+            found[UNCERTAIN_BELOW] = for_each(count, tf.constant(thresholds))
+            found[CLASSES] = for_each(count, names)
         return found
 
     @tf_function(tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT))
@@ -72,6 +91,10 @@ def save_servable(
 
         return function
 
+    @tf_function(tf.TensorSpec([None], tf.int32, REQUEST_INPUT))
+    def of_classes(request: Any) -> dict[str, Any]:
+        return {CLASSES: for_each(tf.shape(_limited(tf.ensure_shape(request, [None])))[0], names)}
+
     signatures = {
         IMAGES_SIGNATURE: from_images,
         **{
@@ -79,6 +102,7 @@ def save_servable(
             for name in (BYTES_SIGNATURE, UNCERTAINTY_SIGNATURE, FULL_SIGNATURE)
             if outputs(servable, name)
         },
+        **({CLASSES_SIGNATURE: of_classes} if outputs(servable, CLASSES_SIGNATURE) else {}),
     }
     module = tf.Module(name=servable)
     module.network, module.functions = network, signatures

@@ -59,8 +59,9 @@ def export(cfg: DictConfig) -> Export:
     networks = {task: source.network for task, source in sources.items()}
     faces = parity_faces(_real_faces(cfg.data))
     reference = _reference(sources, faces, cfg)
-    threshold = sources["emotion"].record.uncertain_below
-    pixels, files = pixel_cases(networks, faces, threshold), file_cases(networks, threshold)
+    classes = networks["emotion"].spec.class_set
+    thresholds = sources["emotion"].record.thresholds(classes.names)
+    pixels, files = pixel_cases(networks, faces, thresholds), file_cases(networks, thresholds)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     shown = Progress(*columns, console=Console(stderr=True), transient=True)
     with publisher(base) as staging, _errors_in_one_line(base), shown as progress:
@@ -76,7 +77,7 @@ def export(cfg: DictConfig) -> Export:
         models = {}
         for servable in SERVABLES:
             progress.update(step, description=f"{servable}: SavedModel and warm-up")
-            save_servable(graphs, servable, staging / servable, threshold)
+            save_servable(graphs, servable, staging / servable, thresholds, classes)
             write_warmup(staging / servable, servable, faces["synthetic"])
             models[servable] = tf.saved_model.load(str(staging / servable))
             replay_warmup(staging / servable, models[servable])

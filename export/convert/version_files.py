@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_ai.contract import INPUTS, UNCERTAIN_BELOW, Servable, Task, outputs
+from emotion_ai.contract import CLASSES, INPUTS, UNCERTAIN_BELOW, Servable, Task, outputs
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.models.checkpoint import bundled, contract_record
 from emotion_ai.provenance import RunRecord
@@ -54,7 +54,9 @@ def write_version_files(
     (folder / CARD_FILE).write_text("\n\n".join(cards))
     contract: dict[str, Any] = {**contract_record(), "signatures": _signatures(servable)}
     if "emotion" in MODEL_TASKS[servable]:
-        contract[UNCERTAIN_BELOW] = sources["emotion"].record.uncertain_below
+        emotion = sources["emotion"]
+        contract[CLASSES] = list(emotion.network.spec.class_set.names)
+        contract[UNCERTAIN_BELOW] = emotion.record.uncertain_below
     (folder / CONTRACT_FILE).write_text(json.dumps(contract, indent=2))
     (folder / PARITY_FILE).write_text(json.dumps(proof, indent=1))
     write_checksums(folder)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.client import protos
-from emotion_ai.contract import IMAGES_INPUT, INPUTS, Servable, outputs
+from emotion_ai.contract import BYTES_INPUT, IMAGES_INPUT, INPUTS, REQUEST_INPUT, Servable, outputs
 from emotion_ai.errors import ExportError
 from emotion_ai.published import WARMUP_FILE
 from emotion_ai.vision.photo import encode_png
@@ -30,15 +30,18 @@ def write_warmup(version: Path, servable: Servable, images: NDArray[np.uint8]) -
     with tf.io.TFRecordWriter(str(path)) as writer:
         for batch in BATCHES:
             faces = images[np.arange(batch) % len(images)]
-            pixels = faces[..., np.newaxis].astype(np.float32)
-            files = [encode_png(face) for face in faces]
+            values: dict[str, Any] = {
+                IMAGES_INPUT: faces[..., np.newaxis].astype(np.float32),
+                BYTES_INPUT: [encode_png(face) for face in faces],
+                REQUEST_INPUT: np.zeros(batch, np.int32),
+            }
             for signature, key in INPUTS.items():
                 if not outputs(servable, signature):
                     continue
                 record = protos.PredictionLog()
                 request = record.predict_log.request
                 request.model_spec.name, request.model_spec.signature_name = servable, signature
-                request.inputs[key].CopyFrom(protos.tensor(pixels if key == IMAGES_INPUT else files))
+                request.inputs[key].CopyFrom(protos.tensor(values[key]))
                 writer.write(record.SerializeToString())
 
 

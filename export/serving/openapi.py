@@ -4,6 +4,8 @@ from importlib.metadata import version
 from typing import Any
 
 from emotion_ai.contract import (
+    BYTES_INPUT,
+    CLASSES,
     CROP_SIZE,
     DEVIATIONS,
     EMOTIONS,
@@ -52,14 +54,26 @@ _ONE_FACE: dict[str, Schema] = {
         len(KEYPOINTS),
         description=f"x right, y down, in pixels of the {CROP_SIZE}x{CROP_SIZE} crop: {', '.join(KEYPOINTS)}",
     ),
-    "probabilities": _array(_SHARE, len(EMOTIONS), description=", ".join(EMOTIONS)),
+    "probabilities": _array(
+        _SHARE,
+        minItems=2,
+        description=f"of {', '.join(EMOTIONS)}, given that it is one of these; or of all `classes`, if they are others",
+    ),
     DEVIATIONS: _array(
         _array({"type": "number", "minimum": 0}, 2),
         len(KEYPOINTS),
         description="standard deviations of the keypoints' coordinates, in pixels of the crop",
     ),
-    EXPRESSIONS: _array(_SHARE, minItems=1, description="probabilities of all classes that the network knows"),
-    UNCERTAIN_BELOW: _SHARE | {"description": "a confidence below it is uncertain; the same for every face"},
+    EXPRESSIONS: _array(_SHARE, minItems=2, description="probabilities of all classes, in the order of `classes`"),
+    UNCERTAIN_BELOW: _array(
+        _SHARE,
+        minItems=2,
+        description="if the most probable class has a probability below its number here, the face is uncertain; the "
+        "same for every face",
+    ),
+    CLASSES: _array(
+        {"type": "string"}, minItems=2, description="names of the classes that the version knows; the same for each"
+    ),
 }
 """An output for one face, by name."""
 
@@ -72,6 +86,10 @@ _PIXELS = _array(
     CROP_SIZE,
     description="gray, 0 to 255: rows of columns of one channel",
 )
+
+
+_NUMBER = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1, "description": "any number"}
+_ITEMS = {IMAGES_INPUT: "Pixels", BYTES_INPUT: "File"}
 
 
 def openapi() -> Schema:
@@ -147,7 +165,7 @@ def _request(servable: str) -> Schema:
     for signature, name in INPUTS.items():
         if not outputs(servable, signature):
             continue
-        item = {"$ref": f"#/components/schemas/{'Pixels' if name == IMAGES_INPUT else 'File'}"}
+        item: Schema = {"$ref": f"#/components/schemas/{_ITEMS[name]}"} if name in _ITEMS else _NUMBER
         batch = {"minItems": 1, "maxItems": MAX_FACES}
         rows = [_array(item, **batch), _array(_object({name: item}, additionalProperties=False), **batch)]
         columns = [_array(item, maxItems=MAX_FACES), _object({name: _array(item, maxItems=MAX_FACES)})]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from emotion_ai.contract import EMOTIONS
+from emotion_ai.errors import ConfigError
 
 _ALIASES: dict[str, tuple[str, ...]] = {
     "Angry": ("anger", "AN"),
@@ -20,15 +21,22 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 """Names of known expressions and their other spellings in FER2013, FER+, AffectNet, RAF-DB, CK+ and JAFFE."""
 
 _COLORS = {
-    "Angry": "#d1495b",
-    "Disgust": "#6a994e",
-    "Sad": "#3d6fb6",
-    "Happy": "#edae49",
-    "Surprise": "#8e5ea2",
-    "Fear": "#4f9d9d",
-    "Neutral": "#8d99ae",
-    "Contempt": "#a98467",
+    "Angry": "#f0544f",
+    "Disgust": "#7cbe48",
+    "Sad": "#5c96ff",
+    "Happy": "#ffc83d",
+    "Surprise": "#be87ff",
+    "Fear": "#45c4b0",
+    "Neutral": "#aab3c5",
+    "Contempt": "#c99a6b",
 }
+
+UNCERTAIN = "uncertain"
+"""The verdict on a face that no class fits well enough; no class has this name."""
+
+MAX_NAME = 100
+"""Characters of a class's name."""
+
 _PALETTE = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#666666")
 
 
@@ -37,12 +45,36 @@ def _key(name: str) -> str:
     return re.sub(r"^\d+[\s._-]+", "", name.strip()).casefold()
 
 
+FER7 = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
+"""FER2013's classes, by id."""
+
+_NUMBERED: dict[str, tuple[str, ...]] = {
+    "FER2013": FER7,
+    "RAF-DB": ("", "Surprise", "Fear", "Disgust", "Happy", "Sad", "Angry", "Neutral"),
+    "AffectNet": ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Angry", "Contempt"),
+    "CK+": ("Neutral", "Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise"),
+}
+
 _KNOWN = {_key(spelling): name for name, others in _ALIASES.items() for spelling in (name, *others)}
 
 
 def known_expression(name: str) -> str | None:
     """The usual name of an expression, whatever its spelling: "Happy" for `3_happiness`; None if it is unknown."""
     return _KNOWN.get(_key(name))
+
+
+def known_spellings() -> list[str]:
+    """All spellings of known expressions, in lower case and sorted."""
+    return sorted(_KNOWN)
+
+
+def number_meanings(number: str) -> str:
+    """What a numbered class is in each dataset that has it: "happy in FER2013, disgust in RAF-DB"; maybe empty."""
+    if not re.fullmatch(r"\d{1,3}", number):
+        return ""
+    place = int(number)
+    found = ((classes[place], name) for name, classes in _NUMBERED.items() if place < len(classes))
+    return ", ".join(f"{expression.lower()} in {name}" for expression, name in found if expression)
 
 
 @dataclass(frozen=True)
@@ -53,11 +85,33 @@ class ClassSet:
         names: at least two, each once.
         aliases: other spellings by name, besides those of the known expressions.
         colors: "#rrggbb" by name, for pictures.
+
+    Raises:
+        ConfigError: fewer than two classes, one of them twice, or names, aliases or colours that cannot be used.
     """
 
     names: tuple[str, ...]
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     colors: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise ConfigError(f"classes.names: a network needs at least two classes, got {list(self.names)}")
+        spelled: dict[str, str] = {}
+        for name in self.names:
+            for spelling in (name, *self.aliases.get(name, ())):
+                if not isinstance(spelling, str) or not 0 < len(spelling.strip()) <= MAX_NAME:
+                    raise ConfigError(f"classes: a name must be a text of 1 to {MAX_NAME} characters, got {spelling!r}")
+                if not spelling.isprintable() or spelling == UNCERTAIN:
+                    raise ConfigError(f"classes: {spelling!r} cannot be a class's name; choose another")
+                if (other := spelled.setdefault(_key(spelling), name)) != name or self.names.count(name) > 1:
+                    raise ConfigError(f"classes: {spelling!r} means two classes ({other} and {name}); rename one")
+        for what, by_name in (("aliases", self.aliases), ("colors", self.colors)):
+            if unknown := [name for name in by_name if name not in self.names]:
+                raise ConfigError(f"classes.{what}: {unknown[0]!r} is none of {', '.join(self.names)}")
+        for name, color in self.colors.items():
+            if not re.fullmatch(r"#[0-9a-fA-F]{6}", str(color)):
+                raise ConfigError(f"classes.colors.{name}: {color!r} is no colour such as #d1495b")
 
     @classmethod
     def of(cls, names: tuple[str, ...] | list[str]) -> Self:
@@ -88,3 +142,6 @@ FIVE = ClassSet(EMOTIONS)
 
 SEVEN = ClassSet((*EMOTIONS, "Fear", "Neutral"))
 """The five emotions, Fear and Neutral: the classes of FER2013."""
+
+CLASS_SETS: dict[str, ClassSet | None] = {"five": FIVE, "seven": SEVEN, "folders": None}
+"""By the names of the configs in `conf/classes`; "folders" stands for the names of the data's class folders."""

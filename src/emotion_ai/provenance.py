@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -86,9 +86,21 @@ class RunRecord:
         Raises:
             ValueError: what is stored is not a number from 0 to 1.
         """
-        threshold: Any = self.calibration.get("uncertain_below", 0.0)
+        return self._threshold("uncertain_below", 0.0)
+
+    def thresholds(self, classes: Sequence[str]) -> tuple[float, ...]:
+        """`uncertain_below` for each class: its own, "uncertain_below/NAME" in the calibration, or that of all.
+
+        Raises:
+            ValueError: what is stored is not a number from 0 to 1.
+        """
+        common = self.uncertain_below
+        return tuple(self._threshold(f"uncertain_below/{name}", common) for name in classes)
+
+    def _threshold(self, key: str, default: float) -> float:
+        threshold: Any = self.calibration.get(key, default)
         if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-            raise ValueError(f"uncertain_below must be between 0 and 1, got {threshold!r}")
+            raise ValueError(f"{key} must be between 0 and 1, got {threshold!r}")
         return float(threshold)
 
     @classmethod

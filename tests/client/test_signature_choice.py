@@ -10,24 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotion_ai.class_set import FIVE, SEVEN, ClassSet
 from emotion_ai.client import FaceClient, face_client, request_limits, signatures
 from emotion_ai.client.transport import Prediction
-from emotion_ai.contract import MAX_CROP_PIXELS, MAX_CROP_SIDE, MAX_FACES, Servable, outputs
+from emotion_ai.contract import EMOTIONS, MAX_CROP_PIXELS, MAX_CROP_SIDE, MAX_FACES, Servable, outputs
 from emotion_ai.errors import ImageError, RequestRejectedError, ServerFailureError
+from emotion_ai.inference import pipeline
 from emotion_ai.inference.pipeline import DetectedFace, read_faces
 from emotion_ai.vision.crops import Box, shrink
 from emotion_ai.vision.photo import encode_png
 
 OLD = ("serving_default", "serving_bytes", "serving_uncertainty")
 OLDEST = OLD[:2]
-NEW = (*OLD, "serving_full")
-SHAPES: dict[str, tuple[int, ...]] = {
-    "keypoints": (15, 2),
-    "deviations": (15, 2),
-    "probabilities": (5,),
-    "expressions": (5,),
-    "uncertain_below": (),
-}
+NEW = (*OLD, "serving_full", "serving_classes")
+CATS = ("Cat", "Dog", "Über")
 CROPS = np.full((3, 96, 96), 77, np.uint8)
 REST_TEXT, GRPC_TEXT = (
     'Serving signature name: "{}" not found in signature def',
@@ -42,15 +38,27 @@ class Server:
     signatures: Sequence[str] = NEW
     threshold: float = 0.4
     text: str = REST_TEXT
+    classes: tuple[str, ...] = EMOTIONS
+    later: list[tuple[str, ...]] = field(default_factory=list)
     requested: list[tuple[str, int]] = field(default_factory=list)
 
     def predict(self, signature: str, inputs: Any, names: tuple[str, ...]) -> Prediction:
         self.requested.append((signature, len(inputs)))
         if signature not in self.signatures:
             raise RequestRejectedError(f"http://server: 400, {self.text.format(signature)}")
-        found = {name: np.full((len(inputs), *SHAPES[name]), 0.2, np.float32) for name in names}
+        known = ClassSet.of(self.classes)
+        sizes = {"keypoints": (15, 2), "deviations": (15, 2), "probabilities": (known.emotions,)}
+        found: dict[str, Any] = {}
+        for name in names:
+            shape = (len(inputs), *sizes.get(name, (len(known),)))
+            found[name] = np.full(shape, 1 / shape[-1], np.float32)
         if "uncertain_below" in found:
             found["uncertain_below"][:] = self.threshold
+        if "classes" in found:
+            encoded = [name.encode() for name in self.classes]
+            found["classes"] = np.array([encoded] * len(inputs), object).reshape(len(inputs), len(known))
+        if self.later:  # the label moves
+            self.classes = self.later.pop(0)
         if "keypoints" in found and isinstance(inputs, list):
             found["keypoints"][:, 0, 0] = [min(len(file), 280) for file in inputs]
         return Prediction(found)
@@ -120,7 +128,7 @@ def test_a_reload_to_a_newer_version_and_back(monkeypatch: pytest.MonkeyPatch) -
     assert threshold(client) == 0
     server.signatures = OLDEST
     assert client.read_crops(CROPS).deviations is None
-    server.signatures = NEW[-1:]
+    server.signatures = ("serving_full",)
     assert threshold(client) == 0.7, "nothing but the newest is left"
 
 
@@ -187,7 +195,7 @@ def test_a_large_batch_is_split_and_joined_in_order(monkeypatch: pytest.MonkeyPa
     assert len(pixels["probabilities"]) == sum(count for _, count in server.requested) == 300
     assert max(count for _, count in server.requested) <= MAX_FACES
     server.requested.clear()
-    assert client.predict([])["uncertain_below"].shape == (0,)
+    assert client.predict([])["uncertain_below"].shape[0] == 0
     assert len(server.requested) == 1
 
 
@@ -236,3 +244,92 @@ def test_a_file_that_claims_more_is_not_sent(monkeypatch: pytest.MonkeyPatch) ->
     assert server.requested == []
     client.predict([b"not a picture"])
     assert len(server.requested) == 1, "the server's own error is kept"
+
+
+@pytest.mark.parametrize(("classes", "emotions"), [(FIVE.names, 5), (SEVEN.names, 5), (CATS, 3)])
+def test_the_classes_come_with_the_answer(
+    classes: tuple[str, ...], emotions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(classes=classes)
+    client = client_of(server, monkeypatch, label="stable")
+    readings = client.read_crops(CROPS)
+    assert readings.classes == client.class_names() == classes
+    assert readings.expressions is not None
+    assert readings.probabilities.shape == (3, emotions)
+    assert readings.expressions.shape == (3, len(classes))
+    assert readings.uncertain_below is not None
+    assert readings.uncertain_below.shape == (3, len(classes))
+    (face,) = read_faces(CROPS[0], [DetectedFace(Box(0, 0, 96), 1.0)], client)
+    assert list(face.as_dict()["expressions"]) == list(classes)
+    assert list(face.as_dict()["probabilities"]) == list(classes[:emotions])
+    assert face.emotion == classes[0]
+    assert {name for name, _ in server.requested} == {"serving_full", "serving_classes"}
+
+
+@pytest.mark.parametrize("signature", ["serving_bytes", "serving_uncertainty", "serving_default"])
+def test_a_chosen_older_signature_asks_for_the_classes(signature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(classes=CATS)
+    readings = client_of(server, monkeypatch, signature=signature).read_crops(CROPS)
+    assert (readings.classes, readings.probabilities.shape) == (CATS, (3, 3))
+    old = client_of(Server(OLD), monkeypatch, signature=signature).read_crops(CROPS)
+    assert (old.classes, old.probabilities.shape) == (EMOTIONS, (3, 5))
+    assert client_of(Server(OLD), monkeypatch).class_names() == EMOTIONS
+
+
+def test_names_belong_to_the_version_that_answered_while_a_label_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = np.full((2 * face_client.BATCH, 96, 96), 77, np.uint8)  # two requests
+    moving = Server(classes=SEVEN.names, later=[CATS])
+    readings = client_of(moving, monkeypatch, label="stable").read_crops(crops)
+    assert (readings.classes, len(readings.keypoints), readings.probabilities.shape[1]) == (CATS, 64, 3)
+    # a signature without names: classes before and after differ, so the answer between them is asked again
+    moving = Server(classes=("a", "b", "c"), later=[("a", "b", "c"), CATS])
+    readings = client_of(moving, monkeypatch, label="stable", signature="serving_bytes").read_crops(CROPS)
+    assert readings.classes == CATS
+    restless = Server(classes=CATS, later=[SEVEN.names, CATS] * 9)
+    with pytest.raises(ServerFailureError, match="versions of face with different classes answered in turn"):
+        client_of(restless, monkeypatch, label="stable").read_crops(crops)
+
+
+def test_a_label_that_moves_between_two_passes_over_a_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(classes=SEVEN.names, later=[SEVEN.names, CATS])
+    faces = [DetectedFace(Box(0, 0, 96), 1.0)]
+    monkeypatch.setattr(pipeline, "REREAD_TOLERANCE", -1.0)  # always a third pass
+    (face,) = read_faces(CROPS[0], faces, client_of(server, monkeypatch, label="stable"))
+    assert (face.classes, face.over_classes.shape) == (CATS, (3,))
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [["a", "b"], ["b", "a"], ["a", "b"]],
+        [["a", "b"]] * 2,
+        [["a", "a"]] * 3,
+        [["a"]] * 3,
+        [["a", 7]] * 3,
+        [["a", ""]] * 3,
+        [["a", "uncertain"]] * 3,
+        [[b"\xff", b"b"]] * 3,
+        ["ab"] * 3,
+        "ab",
+        None,
+        7,
+    ],
+    ids=repr,
+)
+def test_unusable_classes_are_one_clear_error(classes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(classes=("a", "b"))
+    plain = server.predict
+
+    def predict(signature: str, inputs: Any, names: tuple[str, ...]) -> Prediction:
+        found = plain(signature, inputs, names)
+        return Prediction(found.outputs | {"classes": classes})
+
+    server.predict = predict  # type: ignore[method-assign]
+    with pytest.raises(ServerFailureError, match="the response of face has no usable classes"):
+        client_of(server, monkeypatch).read_crops(CROPS)
+
+
+def test_as_many_probabilities_as_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(classes=CATS, later=[SEVEN.names, CATS, SEVEN.names, CATS, SEVEN.names, CATS])
+    with pytest.raises(ServerFailureError, match="5 probabilities of a face for 3 classes"):
+        client_of(server, monkeypatch, signature="serving_bytes").read_crops(CROPS)

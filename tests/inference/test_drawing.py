@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from emotion_ai.class_set import FIVE
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE
-from emotion_ai.inference.drawing import _EMOTION_COLOURS, _PAPER, _POINT_COLOURS, _point_colour, annotate
+from emotion_ai.inference.drawing import _PAPER, _POINT_COLOURS, _point_colour, annotate
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import Box
 
 MEAN = np.array(MEAN_FACE, np.float32)
+
+COLOURS = {name: tuple(bytes.fromhex(FIVE.color(name)[1:])) for name in EMOTIONS}
 
 
 def reading(left: float, top: float, size: float, emotion: int | None = 3) -> FaceReading:
@@ -22,7 +25,6 @@ def reading(left: float, top: float, size: float, emotion: int | None = 3) -> Fa
 
 
 def test_every_point_and_emotion_has_a_colour() -> None:
-    assert set(_EMOTION_COLOURS) == set(EMOTIONS)
     assert {_point_colour(name) for name in KEYPOINTS} == set(_POINT_COLOURS.values())
     assert _point_colour("left_eyebrow_inner_end") != _point_colour("left_eye_inner_corner")
 
@@ -49,7 +51,7 @@ def test_small_photos_are_enlarged_and_points_with_them() -> None:
 
 def test_the_caption_has_the_emotions_colour_and_the_rest_stays_untouched() -> None:
     photo = np.full((1000, 1000, 3), 120, np.uint8)
-    for emotion, colour in enumerate(_EMOTION_COLOURS.values()):
+    for emotion, colour in enumerate(COLOURS.values()):
         drawn = np.asarray(annotate(photo, [reading(300, 300, 300, emotion)]))
         assert (drawn[:290] == colour).all(-1).sum() > 1000
     assert (drawn[700:] == 120).all()
@@ -60,7 +62,7 @@ def test_the_caption_has_the_emotions_colour_and_the_rest_stays_untouched() -> N
 def test_an_uncertain_emotion_is_not_coloured_as_one() -> None:
     photo = np.full((1000, 1000, 3), 120, np.uint8)
     drawn = np.asarray(annotate(photo, [replace(reading(300, 300, 300), uncertain_below=0.9)]))
-    assert not (drawn[:290] == _EMOTION_COLOURS["Happy"]).all(-1).any()
+    assert not (drawn[:290] == COLOURS["Happy"]).all(-1).any()
     assert (drawn[:290] == _PAPER).all(-1).sum() > 1000
 
 
@@ -76,7 +78,7 @@ def test_captions_of_neighbours_do_not_cover_each_other() -> None:
     faces = [reading(100 + 140 * i, 200, 130, i % 5) for i in range(10)]
     drawn = np.asarray(annotate(photo, faces))
     for i, face in enumerate(faces):
-        colour = list(_EMOTION_COLOURS.values())[i % 5]
+        colour = list(COLOURS.values())[i % 5]
         middle = slice(int(face.box.left), int(face.box.left + face.box.size))
         assert (drawn[:, middle] == colour).all(-1).sum() > 300, i
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from emotion_ai.contract import EMOTIONS, TASKS, Task
+from emotion_ai.class_set import CLASS_SETS, ClassSet
+from emotion_ai.contract import TASKS, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.files import write_text
 from emotion_ai.terminal import Console, printable
@@ -27,6 +28,9 @@ def data(
         str | None, typer.Option(help=f"{' or '.join(TASKS)}; by default inferred from the columns.")
     ] = None,
     labels: Annotated[str, typer.Option(help="Meaning of the class ids: auto, five or fer7.")] = "auto",
+    classes: Annotated[
+        str, typer.Option(help="five, seven, or folders for whatever the class folders are called.")
+    ] = "five",
     out: Annotated[Path, typer.Option(help="Folder for the figures and description.json.")] = Path("runs/data"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
@@ -37,7 +41,9 @@ def data(
     chosen = next((known for known in TASKS if known == task), None)
     if task is not None and chosen is None:
         raise ConfigError(f"task={task}: choose one of {', '.join(TASKS)}")
-    faces = _faces(source, chosen, labels)
+    if classes not in CLASS_SETS:
+        raise ConfigError(f"classes={classes}: choose one of {', '.join(CLASS_SETS)}")
+    faces = _faces(source, chosen, labels, CLASS_SETS[classes])
     with progress.status(f"describing {len(faces):,} faces"):
         description = describe(faces)
         try:
@@ -55,14 +61,14 @@ def data(
         console.print(f"{out}/: description.json, {', '.join(path.name for path in pictures)}", highlight=False)
 
 
-def _faces(source: str, task: Task | None, labels: str) -> "FaceDataset":
+def _faces(source: str, task: Task | None, labels: str, classes: ClassSet | None) -> "FaceDataset":
     from emotion_ai.data.loaders import load
     from emotion_ai.data.splits import SYNTHETIC
     from emotion_ai.data.synthetic import synthetic_faces
 
     if source == SYNTHETIC:
-        return synthetic_faces(_SYNTHETIC_COUNT, seed=0).faces(task or "keypoints")
-    return load(source, task, labels)
+        return synthetic_faces(_SYNTHETIC_COUNT, 0, classes).faces(task or "keypoints")
+    return load(source, task, labels, classes=classes)
 
 
 def _table(d: "Description") -> Table:
@@ -81,7 +87,7 @@ def _table(d: "Description") -> Table:
         add(f"  {part}", count)
     for name, count in d.classes.items():
         shares = " ".join(f"{part} {counts[name]:,}" for part, counts in d.classes_of_parts.items())
-        add(f"  {EMOTIONS.index(name)} {name}", count, f"{count / d.faces:.1%}  {shares}".rstrip())
+        add(f"  {list(d.classes).index(name)} {printable(name)}", count, f"{count / d.faces:.1%}  {shares}".rstrip())
     if d.missing:
         add("all keypoints known", d.complete)
         add("no keypoint known", d.unannotated)

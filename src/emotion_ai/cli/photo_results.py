@@ -64,14 +64,15 @@ class TerminalTable:
         table.add_column("photo", overflow="fold")
         table.add_column("face", justify="right")
         table.add_column("emotion", style="bold")
-        for name in EMOTIONS:
+        names = list(dict.fromkeys(name for _, faces in self._read for face in faces for name in face.classes))
+        for name in names or EMOTIONS:
             table.add_column(name, justify="right")
         flagged = any(face.flags for _, faces in self._read for face in faces)
         if flagged:
             table.add_column("quality")
         for name, faces in self._read:
             for number, face in enumerate(faces, 1):
-                probabilities = (f"{p:.1%}" for p in face.probabilities)
+                probabilities = (f"{face.by_class[name]:.1%}" if name in face.classes else "" for name in names)
                 flags = (", ".join(face.flags),) if flagged else ()
                 table.add_row(Text(printable(name)), str(number), face.verdict or "-", *probabilities, *flags)
         return table

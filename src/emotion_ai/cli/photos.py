@@ -25,8 +25,9 @@ from emotion_ai.cli.photo_results import (
     write_picture,
 )
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import Servable
+from emotion_ai.contract import EMOTIONS, Servable
 from emotion_ai.errors import (
+    ClientError,
     ConfigError,
     EmotionAIError,
     ImageError,
@@ -176,7 +177,7 @@ def follow(options: PredictOptions, reader: PhotoReader, poll: float = watch.POL
             console.print(f"{printable(path.name)}: {', '.join(face.caption for face in result)}")
 
     with contextlib.ExitStack() as stack:
-        table = _open_table(options.csv, stack)
+        table = _open_table(options.csv, reader, stack)
         if out:
             make_folder(out)
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
@@ -195,7 +196,7 @@ def predict(options: PredictOptions, reader: PhotoReader) -> int:
     for problem in found.problems:
         print_error(printable(problem))
     with contextlib.ExitStack() as stack:
-        table = _open_table(options.csv, stack)
+        table = _open_table(options.csv, reader, stack)
         if options.out:
             make_folder(options.out)
         pending, faceless = _pending(found.photos, table, options)
@@ -304,11 +305,15 @@ def _pending(
     return pending, faceless
 
 
-def _open_table(path: Path | None, stack: contextlib.ExitStack) -> PhotoTable | None:
+def _open_table(path: Path | None, reader: PhotoReader, stack: contextlib.ExitStack) -> PhotoTable | None:
     if path is None:
         return None
     make_folder(path.parent)
-    return stack.enter_context(PhotoTable(path))
+    try:
+        classes = reader.class_names()
+    except (ClientError, ConfigError):  # a server that is away, or a model without classes
+        classes = EMOTIONS
+    return stack.enter_context(PhotoTable(path, classes))
 
 
 def _is_stdout(path: Path) -> bool:

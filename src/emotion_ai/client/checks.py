@@ -1,32 +1,38 @@
 """What a client sends and accepts: inputs within the contract, and outputs that a working model can return."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.class_set import ClassSet
 from emotion_ai.client.transport import Connection, Inputs
 from emotion_ai.contract import (
     BYTES_INPUT,
+    CLASSES,
     CROP_SIZE,
     DEVIATIONS,
     EMOTIONS,
     EXPRESSIONS,
     INPUTS,
     KEYPOINTS,
+    REQUEST_INPUT,
     UNCERTAIN_BELOW,
 )
-from emotion_ai.errors import ImageError, ServerFailureError
+from emotion_ai.errors import ConfigError, ImageError, ServerFailureError
 from emotion_ai.vision.crops import describe
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "keypoints": (len(KEYPOINTS), 2),
     DEVIATIONS: (len(KEYPOINTS), 2),
-    "probabilities": (len(EMOTIONS),),
-    EXPRESSIONS: (len(EMOTIONS),),
-    UNCERTAIN_BELOW: (),
 }
-"""Of each output, for one face; the number of `expressions` is the network's."""
+"""Of each output that has no column for each class, for one face."""
+
+_BY_CLASS = ("probabilities", EXPRESSIONS, UNCERTAIN_BELOW)
+
+Outputs = dict[str, NDArray[Any]]
+"""Outputs by name, one row per input: float32, and `classes` as texts."""
 
 POINT_RANGE = (-2.0 * CROP_SIZE, 3.0 * CROP_SIZE)
 """Pixels of the crop: a keypoint further than two crops outside is an error of the model."""
@@ -46,6 +52,11 @@ def check_inputs(signature: str, inputs: Any) -> Inputs:
         if wrong := [file for file in files if not isinstance(file, bytes) or file is inputs]:
             raise ImageError(f"{signature} takes a list of PNG or JPEG files, each as bytes, got {describe(wrong[0])}")
         return files
+    if INPUTS[signature] == REQUEST_INPUT:
+        numbers = np.asarray(inputs)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise ImageError(f"{signature} takes integers, int32 (N,), got {describe(inputs)}")
+        return numbers.astype(np.int32)
     try:
         pixels = np.asarray(inputs, np.float32)
     except (TypeError, ValueError) as error:
@@ -59,7 +70,56 @@ def check_inputs(signature: str, inputs: Any) -> Inputs:
     return pixels
 
 
-def check_output(name: str, values: Any, count: int, connection: Connection) -> NDArray[np.float32]:
+def check_outputs(
+    names: Sequence[str], response: Mapping[str, Any], count: int, connection: Connection, any_classes: bool = False
+) -> Outputs:
+    """The outputs of a response for `count` faces.
+
+    Args:
+        names: the outputs that the signature has.
+        response: them, as arrays or nested lists.
+        count: faces in the request.
+        connection: for messages.
+        any_classes: whether probabilities without the names of their classes may be of other than the five emotions.
+
+    Raises:
+        ServerFailureError: one is missing, has another shape, or values that no working model returns.
+    """
+    found: Outputs = {}
+    sizes: dict[str, int | None] = {} if any_classes else dict.fromkeys(_BY_CLASS, len(EMOTIONS))
+    if CLASSES in names:
+        found[CLASSES] = _check_classes(response.get(CLASSES), count, connection)
+        if count:
+            classes = ClassSet.of(found[CLASSES][0].tolist())
+            sizes = {"probabilities": classes.emotions} | dict.fromkeys((EXPRESSIONS, UNCERTAIN_BELOW), len(classes))
+    for name in names:
+        if name != CLASSES:
+            found[name] = check_output(name, response.get(name), count, connection, sizes.get(name))
+    return {name: found[name] for name in names}
+
+
+def _check_classes(values: Any, count: int, connection: Connection) -> NDArray[Any]:
+    """The names of the classes, text (N, K), in the same order for every face."""
+    rows = values.tolist() if isinstance(values, np.ndarray) else values
+    try:
+        if not isinstance(rows, list) or len(rows) != count:
+            raise TypeError(f"{len(rows) if isinstance(rows, list) else 'no'} rows for {count} faces")
+        if any(not isinstance(row, list) for row in rows):
+            raise TypeError("a face without a list of names")
+        rows = [[name.decode() if isinstance(name, bytes) else name for name in row] for row in rows]
+        if any(row != rows[0] for row in rows):
+            raise ValueError("not the same for every face")
+        classes = ClassSet.of(rows[0]).names if rows else ()
+    except (TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise ServerFailureError(
+            f"{connection.url}: the response of {connection.model} has no usable {CLASSES} ({error})"
+        ) from error
+    return np.array([classes] * count, object).reshape(count, len(classes))
+
+
+def check_output(
+    name: str, values: Any, count: int, connection: Connection, classes: int | None = None
+) -> NDArray[np.float32]:
     """One output of a response for `count` faces, as float32.
 
     Args:
@@ -67,17 +127,18 @@ def check_output(name: str, values: Any, count: int, connection: Connection) -> 
         values: an array, or nested lists of numbers.
         count: faces in the request.
         connection: for messages.
+        classes: columns of an output with one for each class; None takes any number, as of a version that names none.
 
     Raises:
         ServerFailureError: no numbers, another shape, or values that no working model returns.
     """
-    url, shape = connection.url, (count, *SHAPES[name])
+    url, shape = connection.url, (count, *SHAPES.get(name, (classes,)))
     try:
         found = np.asarray(values)
         if found.dtype.kind not in "fiuO":
             raise TypeError(f"values of type {found.dtype}")
-        if name == EXPRESSIONS and found.ndim == 2:
-            shape = (count, max(found.shape[1], 1))
+        if name in _BY_CLASS and classes is None and found.ndim == 2:
+            shape = (count, max(found.shape[1], 2))
         if found.shape != shape:  # before the copy, since a small message can claim a huge tensor
             raise ServerFailureError(f"{url}: {name} must have the shape {shape}, got {found.shape}")
         with np.errstate(over="ignore"):  # too large for float32 is infinite, reported below

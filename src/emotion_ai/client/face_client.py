@@ -11,25 +11,25 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from emotion_ai.client.answers import class_names, crop_readings, is_mixed, joined
 from emotion_ai.client.calls import Call, CallObserver, observed
-from emotion_ai.client.checks import SHAPES, check_inputs, check_metadata, check_output, check_status
+from emotion_ai.client.checks import Outputs, check_inputs, check_metadata, check_outputs, check_status
 from emotion_ai.client.request_limits import split
 from emotion_ai.client.rest import RestTransport
-from emotion_ai.client.signatures import SignatureChooser, check_signature
+from emotion_ai.client.signatures import SignatureChooser, check_signature, is_unknown_signature
 from emotion_ai.client.transport import Connection, Inputs, Transport
 from emotion_ai.contract import (
     BYTES_INPUT,
-    DEVIATIONS,
-    EXPRESSIONS,
+    CLASSES_SIGNATURE,
+    EMOTIONS,
     FULL_SIGNATURE,
     INPUTS,
     MAX_CROP_PIXELS,
     MAX_CROP_SIDE,
-    UNCERTAIN_BELOW,
     Servable,
     outputs,
 )
-from emotion_ai.errors import ClientError, ConfigError
+from emotion_ai.errors import ClientError, ConfigError, RequestRejectedError, ServerFailureError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_crops, check_threshold
 from emotion_ai.vision.crops import resize_to_crop, shrink
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 
-Outputs = dict[str, NDArray[np.float32]]
-"""Outputs by name, one row per input."""
+_ATTEMPTS = 3  # to read all crops of a call with the same classes
 
 
 class FaceClient:
@@ -59,8 +58,8 @@ class FaceClient:
         timeout: seconds to connect, and for a whole request with its retries, as one number or a pair.
         retries: attempts after a failed or broken connection or a 503 (UNAVAILABLE), after 0.2, 0.4, ... at most 2
             seconds, whatever the server's Retry-After says; time-outs and rejected requests are not retried.
-        uncertain_below: confidence below which an emotion counts as uncertain, 0 for none; by default the threshold
-            of the version that answers, or none from a version without "serving_full".
+        uncertain_below: confidence below which a class counts as uncertain, 0 for none; by default the thresholds of
+            the version that answers, or none from a version without "serving_full".
         session: used for REST requests as it is, without our retries; `close` leaves it open. Its adapters decide how
             long a server may take for the headers of a response.
         log: a folder to which a row per face is appended, as Parquet files, or an `AnswerLog`; needs the extra
@@ -125,7 +124,24 @@ class FaceClient:
         return call.result
 
     def _read_crops(self, images: Crops, call: Call) -> CropReadings:
+        """Readings whose classes are those of the version that answered; again if a label moved in between."""
         images = check_crops(images)
+        for _ in range(_ATTEMPTS):
+            before = self._names_apart()
+            parts = self._crop_outputs(images, call)
+            if not is_mixed(parts) and before == (before and self._names_apart()):
+                return crop_readings(parts, len(images), self.uncertain_below, before)
+        raise ServerFailureError(
+            f"{self.connection.url}: versions of {self.connection.model} with different classes answered in turn; give "
+            "a version, or try again once the label stays"
+        )
+
+    def _names_apart(self) -> tuple[str, ...] | None:
+        """The classes, if the client's signature does not name them itself."""
+        named = self.signature in (None, FULL_SIGNATURE) or self.connection.model == "keypoints"
+        return None if named else self.class_names()
+
+    def _crop_outputs(self, images: list[NDArray[np.uint8]], call: Call) -> list[Outputs]:
         parts: list[Outputs] = []
         for start in range(0, len(images), BATCH):
             crops = images[start : start + BATCH]
@@ -136,17 +152,7 @@ class FaceClient:
             else:
                 pixels = np.stack([resize_to_crop(crop) for crop in crops])[..., None]
                 parts += self._requests(pixels, self.signature, call)
-        found, count = _joined(parts), len(images)
-        thresholds = [part.get(UNCERTAIN_BELOW, np.full(_length(part), np.nan, np.float32)) for part in parts]
-        if self.uncertain_below is not None:
-            thresholds = [np.full(count, self.uncertain_below, np.float32)]
-        return CropReadings(
-            found.get("keypoints", np.full((count, *SHAPES["keypoints"]), np.nan, np.float32)),
-            found.get("probabilities", np.full((count, *SHAPES["probabilities"]), np.nan, np.float32)),
-            found.get(DEVIATIONS),
-            found.get(EXPRESSIONS),
-            np.concatenate([np.zeros(0, np.float32), *thresholds]),
-        )
+        return parts
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """Detects and reads the faces of a photo, from left to right.
@@ -160,15 +166,31 @@ class FaceClient:
             call.result = read_photo(photo, _PartOfCall(self, call))
         return call.result
 
-    def predict(
-        self, inputs: Sequence[bytes] | NDArray[np.float32], signature: str | None = None
-    ) -> dict[str, NDArray[np.float32]]:
-        """The model's outputs by name, float32, one row per input.
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of `expressions`; the five emotions from a version that names none.
+
+        Raises:
+            ConfigError: the model has no classes.
+            ClientError: the request fails, or the response breaks the contract.
+        """
+        if self.connection.model == "keypoints":
+            raise ConfigError("the model 'keypoints' has no classes; use 'face' or 'emotion'")
+        try:
+            part = self._predict(np.zeros(1, np.int32), Call(), CLASSES_SIGNATURE)
+        except RequestRejectedError as error:
+            if not is_unknown_signature(CLASSES_SIGNATURE, error):
+                raise
+            return EMOTIONS
+        return class_names(part) or EMOTIONS
+
+    def predict(self, inputs: Sequence[bytes] | NDArray[Any], signature: str | None = None) -> Outputs:
+        """The model's outputs by name, one row per input: float32, and `classes` as texts.
 
         More inputs than one request may hold are sent in several.
 
         Args:
-            inputs: crops (N, 96, 96, 1), 0-255, for "serving_default"; PNG or JPEG files for the other signatures.
+            inputs: crops (N, 96, 96, 1), 0-255, for "serving_default"; any integers (N,) for "serving_classes"; PNG or
+                JPEG files for the other signatures.
             signature: replaces the client's.
 
         Raises:
@@ -177,25 +199,24 @@ class FaceClient:
         """
         signature = signature or self.signature
         if signature is not None:
-            check_signature(self.connection.model, signature)
+            check_signature(self.connection.model, signature, crops=False)
         with observed(self._observers, self.connection, "predict", inputs) as call:
             checked = check_inputs(signature or FULL_SIGNATURE, inputs)
-            call.result = _joined(self._requests(checked, signature, call))
+            call.result = joined(self._requests(checked, signature, call))
         return call.result
 
     def _requests(self, inputs: Inputs, signature: str | None, call: Call) -> list[Outputs]:
         """The outputs of as many requests as the inputs need."""
         if signature is not None:
-            return [self._predict(values, call, signature) for values in split(inputs)]
+            return [self._predict(values, call, signature, True) for values in split(inputs)]
         return [self._chooser.request(partial(self._predict, values, call)) for values in split(inputs)]
 
-    def _predict(self, inputs: Inputs, call: Call, signature: str) -> Outputs:
+    def _predict(self, inputs: Inputs, call: Call, signature: str, any_classes: bool = False) -> Outputs:
         names = outputs(self.connection.model, signature)
         with call.request(signature, len(inputs)) as versions:
             response = self._transport.predict(signature, inputs, names)
             versions.append(response.version)
-            found = response.outputs
-            return {name: check_output(name, found.get(name), len(inputs), self.connection) for name in names}
+            return check_outputs(names, response.outputs, len(inputs), self.connection, any_classes)
 
     def metadata(self) -> dict[str, Any]:
         """The served version's number and signatures, as TensorFlow Serving describes them in JSON.
@@ -258,13 +279,3 @@ def _call_log(
     from emotion_ai.client.call_log import CallLog  # imports pyarrow
 
     return CallLog(log, connection, partial(_transport, session=session))
-
-
-def _length(part: Outputs) -> int:
-    return len(next(iter(part.values())))
-
-
-def _joined(parts: Sequence[Outputs]) -> Outputs:
-    """The outputs of several requests, in order; without those that one of them lacks, if the version changed."""
-    names = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}

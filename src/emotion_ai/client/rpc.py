@@ -4,8 +4,6 @@ import json
 import os
 from typing import Any
 
-import numpy as np
-
 from emotion_ai.client.transport import Connection, Inputs, Prediction
 from emotion_ai.contract import INPUTS
 from emotion_ai.errors import (
@@ -71,8 +69,7 @@ class GrpcTransport:
     def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> Prediction:
         """The outputs as arrays."""
         request = protos.PredictRequest(model_spec={**self._spec, "signature_name": signature})
-        values = inputs if isinstance(inputs, list) else np.asarray(inputs, np.float32)
-        request.inputs[INPUTS[signature]].CopyFrom(protos.tensor(values))
+        request.inputs[INPUTS[signature]].CopyFrom(protos.tensor(inputs))
         response = self._call(self._predict, request)
         try:
             found = {name: protos.array(response.outputs[name]) for name in outputs if name in response.outputs}

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from emotion_ai.contract import (
     BYTES_SIGNATURE,
+    CLASSES_SIGNATURE,
     FULL_SIGNATURE,
     INPUTS,
     UNCERTAINTY_SIGNATURE,
@@ -49,7 +50,7 @@ class SignatureChooser(Generic[Answer]):
             try:
                 answer = send(self._names[position])
             except RequestRejectedError as error:
-                if not _is_unknown(self._names[position], error):
+                if not is_unknown_signature(self._names[position], error):
                     raise
                 lacking = error
                 continue
@@ -62,15 +63,15 @@ class SignatureChooser(Generic[Answer]):
         raise lacking
 
 
-def check_signature(model: Servable, signature: str) -> None:
+def check_signature(model: Servable, signature: str, crops: bool = True) -> None:
     """Raises:
-    ConfigError: the contract's model has no such signature.
+    ConfigError: the contract's model has no such signature, or none that takes crops.
     """
-    known = [name for name in INPUTS if outputs(model, name)]
+    known = [name for name in INPUTS if outputs(model, name) and (not crops or name != CLASSES_SIGNATURE)]
     if signature not in known:
         raise ConfigError(f"`signature` of {model} must be one of {', '.join(known)}, got {signature!r}")
 
 
-def _is_unknown(signature: str, error: RequestRejectedError) -> bool:
+def is_unknown_signature(signature: str, error: RequestRejectedError) -> bool:
     """Whether the server has no such signature; REST and gRPC word it differently."""
     return any(f'{start}"{signature}" not found' in str(error) for start in ("signature name: ", "signature key "))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ConfigError
 
-Inputs = list[bytes] | NDArray[np.float32]
-"""Of one request: PNG or JPEG files, or crops (N, 96, 96, 1), 0-255."""
+Inputs = list[bytes] | NDArray[np.float32] | NDArray[np.int32]
+"""Of one request: PNG or JPEG files, crops (N, 96, 96, 1), 0-255, or any numbers (N,) to ask for the classes."""
 
 
 @dataclass(frozen=True)

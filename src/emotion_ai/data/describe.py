@@ -13,7 +13,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS
+from emotion_ai.contract import CROP_SIZE, KEYPOINTS
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.duplicates import duplicate_groups
 from emotion_ai.files import atomic_path
@@ -31,7 +31,7 @@ class Description:
         faces: number of images.
         height, width: image size in pixels.
         parts: images in each part; {} without a Usage column.
-        classes: images of each emotion; {} for keypoints.
+        classes: images of each class; {} for keypoints.
         classes_of_parts: the same within each part.
         duplicate_groups: sets of two or more images with identical pixels.
         duplicate_copies: images that can be removed without losing a distinct one.
@@ -90,8 +90,10 @@ def describe(faces: FaceDataset) -> Description:
         height=faces.images.shape[1],
         width=faces.images.shape[2],
         parts={part: int((faces.part == part).sum()) for part in parts},
-        classes=_classes(faces.targets) if emotion else {},
-        classes_of_parts={part: _classes(faces.targets[faces.part == part]) for part in parts} if emotion else {},
+        classes=_classes(faces, faces.targets) if emotion else {},
+        classes_of_parts={part: _classes(faces, faces.targets[faces.part == part]) for part in parts}
+        if emotion
+        else {},
         **_duplicates(faces),
         blank=int((flat.min(1) == flat.max(1)).sum()),
         missing={} if emotion else dict(zip(KEYPOINTS, (len(faces) - annotated.sum(0)).tolist(), strict=True)),
@@ -122,9 +124,9 @@ def write_pictures(faces: FaceDataset, folder: Path) -> list[Path]:
     return paths
 
 
-def _classes(labels: NDArray[Any]) -> dict[str, int]:
-    counts = np.bincount(labels.astype(np.int64), minlength=len(EMOTIONS))
-    return {name: int(count) for name, count in zip(EMOTIONS, counts, strict=True)}
+def _classes(faces: FaceDataset, labels: NDArray[Any]) -> dict[str, int]:
+    counts = np.bincount(labels.astype(np.int64), minlength=len(faces.classes))
+    return {name: int(count) for name, count in zip(faces.classes.names, counts, strict=True)}
 
 
 def _pixel_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -175,6 +177,10 @@ def _name(faces: FaceDataset) -> str:
     return Path(faces.source).name.replace("$", r"\$")  # not a formula
 
 
+def _plain_name(faces: FaceDataset, label: int) -> str:
+    return faces.classes.names[label].replace("$", r"\$")
+
+
 def _samples(faces: FaceDataset) -> Figure:
     rows, columns = 5, 10
     figure, axes = _grid(rows, columns, f"{_name(faces)}: {len(faces):,} faces, a random sample")
@@ -182,7 +188,7 @@ def _samples(faces: FaceDataset) -> Figure:
     for ax, row in zip(axes.flat, chosen, strict=False):
         _show(ax, faces.images[row])
         if faces.task == "emotion":
-            ax.set_title(EMOTIONS[int(faces.targets[row])], fontsize=8, pad=1.5)
+            ax.set_title(_plain_name(faces, int(faces.targets[row])), fontsize=8, pad=1.5)
         else:
             ax.scatter(*faces.targets[row].T, s=5, color=_POINT, linewidths=0)
             ax.set(xlim=(-0.5, CROP_SIZE - 0.5), ylim=(CROP_SIZE - 0.5, -0.5))
@@ -192,19 +198,21 @@ def _samples(faces: FaceDataset) -> Figure:
 def _class_bars(faces: FaceDataset) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     ax = figure.subplots()
-    counts = _classes(faces.targets)
+    names = faces.classes.names
+    counts = _classes(faces, faces.targets)
     parts = [part or "all" for part in faces.part]
     sns.countplot(
-        x=[EMOTIONS[int(label)] for label in faces.targets],
+        x=[names[int(label)] for label in faces.targets],
         hue=parts,
-        order=EMOTIONS,
+        order=names,
         palette="crest",
         legend=len(set(parts)) > 1,
         ax=ax,
     )
     for bars in (c for c in ax.containers if isinstance(c, BarContainer)):
         ax.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=1)
-    ax.set_xticks(range(len(EMOTIONS)), [f"{name}\n{counts[name] / len(faces):.1%}" for name in EMOTIONS])
+    shares = [f"{_plain_name(faces, i)}\n{counts[name] / len(faces):.1%}" for i, name in enumerate(names)]
+    ax.set_xticks(range(len(names)), shares)
     ax.set(title=f"{_name(faces)}: {len(faces):,} faces", xlabel="", ylabel="faces")
     sns.despine(ax=ax)
     return figure
@@ -212,11 +220,11 @@ def _class_bars(faces: FaceDataset) -> Figure:
 
 def _class_samples(faces: FaceDataset) -> Figure:
     columns = 9
-    figure, axes = _grid(len(EMOTIONS), columns, f"{_name(faces)}: samples of each class", left=0.85)
+    figure, axes = _grid(len(faces.classes), columns, f"{_name(faces)}: samples of each class", left=0.85)
     rng = np.random.default_rng(0)
     for label, line in enumerate(axes):
         place = line[0].get_position()
-        figure.text(0.01, (place.y0 + place.y1) / 2, EMOTIONS[label], va="center")
+        figure.text(0.01, (place.y0 + place.y1) / 2, _plain_name(faces, label), va="center")
         chosen = rng.permutation(np.flatnonzero(faces.targets == label))[:columns]
         for ax, row in zip(line, chosen, strict=False):
             _show(ax, faces.images[row])

@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.class_set import ClassSet
+from emotion_ai.class_set import FER7, ClassSet, known_expression
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.cache import Arrays
-from emotion_ai.data.class_names import FER7, class_id
 from emotion_ai.data.csv_files import open_table, parse_integer
 from emotion_ai.errors import ConfigError, DataError
 
 LABELS = ("auto", "five", "fer7")
-_FERPLUS = (*("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"),)
+_FER_NAMES = (*FER7, "Contempt")
+"""What class ids mean here: FER2013's, and one for contempt, which only files with names have."""
+
+_FERPLUS = (
+    *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
+    *("unknown", "NF"),
+)
 """FER+'s columns."""
 
 _CHOICE: dict[str, str] = {
@@ -31,9 +36,9 @@ def parse_label(path: Path, row: int, text: str) -> tuple[int, bool]:
     Raises:
         DataError: neither an id nor a known name.
     """
-    named = class_id(text)
+    named = known_expression(text)
     if named is not None:
-        return named, True
+        return _FER_NAMES.index(named), True
     where = f"{path}, row {row}, column emotion"
     if any(letter.isalpha() for letter in text):
         raise DataError(
@@ -139,15 +144,15 @@ def in_class_set(
     """
     if votes is not None:
         arrays = arrays | {"votes": votes}
-    names = EMOTIONS if scheme == "five" else (*FER7, "contempt")
+    names = EMOTIONS if scheme == "five" else _FER_NAMES
     indices = [classes.index(name) for name in names]
     targets = np.array([-1 if index is None else index for index in indices])[arrays["targets"]]
     keep = targets >= 0
     if not keep.any():
-        present = sorted({names[index] for index in np.unique(arrays["targets"])})
+        present = sorted({names[index].lower() for index in np.unique(arrays["targets"])})
         raise DataError(
             f"{path}: has only faces of {' and '.join(present)}, which are left out; the classes are "
-            f"{', '.join(classes.names)}: give a file with these, or other classes"
+            f"{', '.join(classes.names)}: give a file with these, or other classes, such as classes=seven"
         )
     if votes is not None:
         keep |= votes.sum(1) >= 0.5

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from natsort import natsorted, ns
 from numpy.typing import NDArray
 from rich.progress import track
 
-from emotion_ai.contract import CROP_SIZE, EMOTIONS
+from emotion_ai.class_set import FIVE, ClassSet, known_expression, known_spellings, number_meanings
+from emotion_ai.contract import CROP_SIZE
 from emotion_ai.data.cache import Arrays
-from emotion_ai.data.class_names import CLASS_IDS, FER7, FIVE_OF_FER7, class_id, number_meanings
-from emotion_ai.errors import DataError, ImageError
+from emotion_ai.errors import ConfigError, DataError, ImageError
 from emotion_ai.terminal import Console
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai.vision.decoding import PICTURE_SUFFIXES, decode
@@ -37,17 +38,19 @@ _SHRINK_TO = 4 * CROP_SIZE  # shrinking a JPEG further while it is decoded would
 
 @dataclass(frozen=True)
 class FolderImage:
-    """A picture with the index of its emotion, and its part: "Training", "PublicTest", "PrivateTest" or ""."""
+    """A picture with its class folder's name, and its part: "Training", "PublicTest", "PrivateTest" or ""."""
 
     path: Path
-    label: int
+    folder: str
     part: str
 
 
 @dataclass
 class FolderListing:
-    """The pictures of a folder, sorted by path, and what is not read."""
+    """The pictures of a folder, sorted by path, and what is not read; `classes` None takes the folders' own names."""
 
+    root: Path
+    classes: ClassSet | None
     images: list[FolderImage] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     other_files: Counter[str] = field(default_factory=Counter)
@@ -59,7 +62,8 @@ class FolderListing:
         found = []
         if self.left_out:
             classes = ", ".join(f"{count:,} of {name}" for name, count in sorted(self.left_out.items()))
-            found.append(f"left out, being none of the five emotions: {classes}")
+            known = "the five emotions" if self.classes == FIVE else "the classes"
+            found.append(f"left out, being none of {known}: {classes}")
         if self.other_files:
             kinds = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in self.other_files.items())
             found.append(f"skipped, being no picture files: {kinds}")
@@ -67,37 +71,57 @@ class FolderListing:
             found.append(f"skipped, being outside the class folders: {len(self.loose):,}, such as {self.loose[0]}")
         if self.loops:
             found.append(f"skipped, being a link to a folder above it: {self.loops[0]}")
-        labels = {image.label for image in self.images}
-        if missing := [name for index, name in enumerate(EMOTIONS) if index not in labels]:
+        names = self.classes.names if self.classes and self.images else ()
+        present = {self.class_set.index(image.folder) for image in self.images}
+        if missing := [name for index, name in enumerate(names) if index not in present]:
             found.append(f"without any picture: {', '.join(missing)}")
         return found
 
+    @property
+    def class_set(self) -> ClassSet:
+        """The classes: the wanted ones, or the folders' names in natural order.
 
-def list_folder(root: Path) -> FolderListing:
+        Raises:
+            DataError: these are not at least two different ones.
+        """
+        if self.classes is not None:
+            return self.classes
+        names = natsorted({image.folder for image in self.images}, alg=ns.IGNORECASE)
+        try:
+            return ClassSet.of(names)
+        except ConfigError as error:
+            raise DataError(f"{self.root}: {error}") from error
+
+
+def list_folder(root: Path, classes: ClassSet | None = FIVE) -> FolderListing:
     """The pictures that `parse_folder` reads. Links are followed; nothing is opened.
+
+    Args:
+        root: the folder.
+        classes: which to read, each folder named by any spelling of one of them; None reads folders of any name.
 
     Raises:
         DataError: an unknown class or split folder, one inside a class folder, classes beside splits, a folder that
             cannot be listed, or no pictures at all.
     """
-    listing = FolderListing()
-    top = _unwrapped(root)
+    listing = FolderListing(root, classes)
+    top = _unwrapped(root, classes)
     splits = {folder: _SPLITS[folder.name.lower()] for folder in _folders(top) if folder.name.lower() in _SPLITS}
-    _check_links(top)
+    _check_links(top, classes)
     listing.loose += _loose_pictures(top)
-    classes = [folder for folder in _folders(top) if folder not in splits]
-    for folder in classes:
+    beside = [folder for folder in _folders(top) if folder not in splits]
+    for folder in beside:
         _list_class(folder, "", listing)
-    if splits and classes:
-        raise DataError(f"{classes[0]}: is a class folder beside the split folder {next(iter(splits)).name}; move it")
+    if splits and beside:
+        raise DataError(f"{beside[0]}: is a class folder beside the split folder {next(iter(splits)).name}; move it")
     for split, part in splits.items():
-        inner = _unwrapped(split)
-        _check_links(inner)
+        inner = _unwrapped(split, classes)
+        _check_links(inner, classes)
         listing.loose += _loose_pictures(inner)
         for folder in _folders(inner):
             _list_class(folder, part, listing)
     if not listing.images:
-        notes = "; ".join(("", *listing.notes()[:-1]))
+        notes = "; ".join(("", *listing.notes()))
         raise DataError(f"{root}: has no pictures in class folders such as {root.name or root}/train/happy{notes}")
     listing.images.sort(key=lambda image: image.path)
     return listing
@@ -107,7 +131,8 @@ def parse_folder(listing: FolderListing) -> Arrays:
     """The pictures, uint8 (N, 48, 48) if all have that size, otherwise resized to (N, 96, 96).
 
     Returns:
-        `images`; `targets`, int64 (N,); `part`; and `frames`, bool (N,): pictures with further frames or pages.
+        `images`; `targets`, the names of the class folders, str (N,); `part`; and `frames`, bool (N,): pictures with
+        further frames or pages.
 
     Raises:
         DataError: a picture that cannot be read.
@@ -129,7 +154,7 @@ def parse_folder(listing: FolderListing) -> Arrays:
         frames.append(any("frames" in note for note in decoded.notes))
     return {
         "images": np.stack(images),
-        "targets": np.array([image.label for image in listing.images], np.int64),
+        "targets": np.array([image.folder for image in listing.images], np.str_),
         "part": np.array([image.part for image in listing.images], "U11"),
         "frames": np.array(frames),
     }
@@ -138,7 +163,7 @@ def parse_folder(listing: FolderListing) -> Arrays:
 def split_folder(root: str | Path, split: str) -> Path:
     """The folder of a split, "train" or "test", inside a dataset folder that has it, under whichever name."""
     part = _SPLITS[split]
-    return next(folder for folder in _folders(_unwrapped(Path(root))) if _SPLITS.get(folder.name.lower()) == part)
+    return next(folder for folder in _folders(_unwrapped(Path(root), None)) if _SPLITS.get(folder.name.lower()) == part)
 
 
 def _resized(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -146,14 +171,14 @@ def _resized(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _list_class(folder: Path, part: str, listing: FolderListing) -> None:
-    index = _known_class(folder)
+    wanted = _is_wanted(folder, listing.classes)
     for path in _files(folder, listing, (folder.resolve(),)):
         if path.suffix.lower() not in PICTURE_SUFFIXES:
             listing.other_files[path.suffix.lower()] += 1
-        elif FIVE_OF_FER7[index] < 0:
-            listing.left_out[(*FER7, "contempt")[index]] += 1
+        elif wanted:
+            listing.images.append(FolderImage(path, folder.name, part))
         else:
-            listing.images.append(FolderImage(path, FIVE_OF_FER7[index], part))
+            listing.left_out[(known_expression(folder.name) or folder.name).lower()] += 1
 
 
 def _files(folder: Path, listing: FolderListing, above: tuple[Path, ...]) -> Iterator[Path]:
@@ -163,32 +188,50 @@ def _files(folder: Path, listing: FolderListing, above: tuple[Path, ...]) -> Ite
             yield path
         elif (real := path.resolve()) in above:
             listing.loops.append(path)
-        elif path.name.lower() in _SPLITS or class_id(path.name) is not None:
+        elif path.name.lower() in _SPLITS or _is_class(path, listing.classes):
             raise DataError(f"{path}: is a class or split folder inside the class folder {folder}; move or rename it")
         else:
             yield from _files(path, listing, (*above, real))
 
 
-def _unwrapped(root: Path) -> Path:
+def _unwrapped(root: Path, classes: ClassSet | None) -> Path:
     """The folder with the class or split folders: `root`, or the only folder in it, as archives have it."""
     folders = _folders(root)
-    if len(folders) == 1 and not _named(folders[0]) and any(_named(inner) for inner in _folders(folders[0])):
-        return folders[0]
-    return root
+    if len(folders) != 1 or _is_named(folders[0], classes):
+        return root
+    inner = _folders(folders[0])
+    several = classes is None and len(inner) > 1 and not _loose_pictures(folders[0])
+    return folders[0] if several or any(_is_named(folder, classes) for folder in inner) else root
 
 
-def _named(folder: Path) -> bool:
-    return folder.name.lower() in _SPLITS or class_id(folder.name) is not None or folder.name.isdecimal()
+def _is_class(folder: Path, classes: ClassSet | None) -> bool:
+    """Whether a folder's name is that of a wanted class or of a known expression; of none, if any name is one."""
+    if classes is None:
+        return False
+    return classes.index(folder.name) is not None or known_expression(folder.name) is not None
 
 
-def _known_class(folder: Path) -> int:
-    index = class_id(folder.name)
-    if index is not None:
-        return index
+def _is_named(folder: Path, classes: ClassSet | None) -> bool:
+    known = _is_class(folder, classes) or (classes is not None and folder.name.isdecimal())
+    return folder.name.lower() in _SPLITS or known
+
+
+def _is_wanted(folder: Path, classes: ClassSet | None) -> bool:
+    """Whether a class folder is read.
+
+    Raises:
+        DataError: its name is neither that of a wanted class nor of a known expression.
+    """
+    if classes is None:
+        return True
+    if _is_class(folder, classes):
+        return classes.index(folder.name) is not None
+    own = "or give classes=folders if these folders are your own classes"
     if meanings := number_meanings(folder.name):
-        raise DataError(f"{folder}: a numbered class, {meanings}; rename it to the emotion")
+        raise DataError(f"{folder}: a numbered class, {meanings}; rename it to the emotion, {own}")
+    spellings = sorted({*known_spellings(), *(name.casefold() for name in classes.names)})
     raise DataError(
-        f"{folder}: unknown class or split folder; classes are {', '.join(sorted(CLASS_IDS))}; rename or remove it"
+        f"{folder}: unknown class or split folder; classes are {', '.join(spellings)}; rename or remove it, {own}"
     )
 
 
@@ -200,9 +243,9 @@ def _loose_pictures(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.suffix.lower() in PICTURE_SUFFIXES and not os.path.isdir(path)]
 
 
-def _check_links(folder: Path) -> None:
+def _check_links(folder: Path, classes: ClassSet | None) -> None:
     for path in _entries(folder):
-        if _named(path) and not os.path.exists(path):
+        if (_is_named(path, classes) or classes is None) and not os.path.exists(path):
             raise DataError(
                 f"{path}: is a link to nowhere in the place of a class or split folder; replace or remove it"
             )

@@ -37,7 +37,7 @@ def load(
     labels: str = "auto",
     vote_file: str | Path | None = None,
     beside: str | None = None,
-    classes: ClassSet = FIVE,
+    classes: ClassSet | None = FIVE,
 ) -> FaceDataset:
     """The faces of a CSV file, an archive with one, or a folder of images `[split/]class/**/*`.
 
@@ -49,7 +49,7 @@ def load(
             its annotators saw as one of the five are then kept, with the target -1.
         beside: for a file of a run's val or test split, the `class_ids` of its training data, which decide what
             labels=auto leaves open.
-        classes: faces of other classes are left out.
+        classes: faces of other classes are left out; None takes whatever the class folders are called.
 
     Raises:
         DataError: missing, damaged or wrong content; names file, row, column and remedy.
@@ -68,9 +68,11 @@ def load(
         if task == "keypoints":
             raise DataError(f"{path}: is a folder; keypoints come as a CSV file, or its .zip, .gz, .xz or .bz2")
         found: Task = "emotion"
-        listing = list_folder(path)
+        listing = list_folder(path, classes)
         digest = fingerprint(path, [image.path for image in listing.images])
-        arrays = cached(digest, "folder", lambda: parse_folder(listing))
+        arrays = cached(digest, "class-folders", lambda: parse_folder(listing))
+        classes = listing.class_set
+        arrays["targets"] = np.array([classes.index(str(name)) for name in arrays["targets"]], np.int64)
         arrays |= {"ids": np.array([image.path.relative_to(path).as_posix() for image in listing.images])}
         notes = listing.notes()
         if count := int(arrays.pop("frames").sum()):
@@ -88,6 +90,9 @@ def load(
         arrays |= {"ids": np.arange(1, len(arrays["part"]) + 1).astype(str)}
     if task is not None and task != found:
         raise DataError(f"{path}: holds faces for {found}, expected {task}; give another file or task={found}")
+    if classes is None and found == "emotion":
+        raise ConfigError(f"classes=folders: {path} is a file; give a folder with a folder for each class")
+    classes = classes or FIVE
     scheme = ""
     if found == "emotion" and not path.is_dir():
         votes = None if vote_file is None else load_votes(Path(vote_file), path, arrays["part"], classes)

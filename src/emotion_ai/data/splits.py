@@ -85,13 +85,14 @@ class DataSplits:
         return DataRecord(self.how, train, val, test, self.duplicates_removed)
 
 
-def build_splits(task: Task, data: DataConfig, seed: int, classes: ClassSet = FIVE) -> DataSplits:
+def build_splits(task: Task, data: DataConfig, seed: int, classes: ClassSet | None = FIVE) -> DataSplits:
     """Loads and splits; identical pixels never stand on both sides.
 
     The test split is the file `data.test`; else PublicTest, where the source has a Usage column; else a fold, or the
     last share of `data.split`. `val` is a share of the training rows, duplicates kept together, or the file `data.val`.
     A folder with train, val and test is used as it is.
-    Training faces with the pixels of a test face are left out. The five emotions are split as if alone, so that a
+    Training faces with the pixels of a test face are left out. Without `classes` these are the names of the training
+    data's class folders. The five emotions are split as if alone, so that a
     network of more classes can start from one of the five.
 
     Raises:
@@ -103,7 +104,7 @@ def build_splits(task: Task, data: DataConfig, seed: int, classes: ClassSet = FI
             f"data.vote_file={data.vote_file}: FER+ votes belong to FER2013; give it as data.train, with task=emotion"
         )
     if data.train == SYNTHETIC:
-        faces = synthetic_faces(data.count, seed).faces(task)
+        faces = synthetic_faces(data.count, seed, classes if task == "emotion" else FIVE).faces(task)
     else:
         faces = load(data.train, task, data.labels, data.vote_file, classes=classes)
     faces = _annotated(faces, "data.train")
@@ -140,7 +141,7 @@ def build_splits(task: Task, data: DataConfig, seed: int, classes: ClassSet = FI
 def _separate(setting: str, source: str, data: DataConfig, seed: int, train: FaceDataset) -> FaceDataset:
     """The faces of a validation or test file; synthetic ones come from another seed than the training faces."""
     if source == SYNTHETIC:
-        return _annotated(synthetic_faces(max(data.count // 10, 1), seed).faces(train.task), setting)
+        return _annotated(synthetic_faces(max(data.count // 10, 1), seed, train.classes).faces(train.task), setting)
     faces = load(source, train.task, data.labels, beside=train.class_ids, classes=train.classes)
     if faces.fingerprint == train.fingerprint:
         raise ConfigError(f"{setting}={source}: is the training data itself; leave it out to split {data.train}")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emotion_ai.contract import CROP_SIZE, EMOTIONS
+from emotion_ai.contract import CROP_SIZE
 from emotion_ai.errors import ConfigError
 from emotion_ai.inference.results import Crops
 from emotion_ai.models import FaceNetwork
@@ -26,10 +26,10 @@ def activation_maps(
     Args:
         network: for emotion; it is not changed.
         images: gray faces (H, W) of any size, 0-255.
-        classes: int (N,), indices into `EMOTIONS`; by default the predicted ones.
+        classes: int (N,), indices of the network's classes; by default the predicted ones.
 
     Raises:
-        ConfigError: a network for keypoints, or classes other than one of the five for each face.
+        ConfigError: a network for keypoints, or classes other than one of its own for each face.
     """
     # takes seconds to import, with OpenCV
     from pytorch_grad_cam import GradCAM
@@ -37,9 +37,10 @@ def activation_maps(
 
     if network.task != "emotion":
         raise ConfigError(f"activation maps need an emotion network, got one for {network.task}")
-    if classes is not None and (len(classes) != len(images) or not np.isin(classes, range(len(EMOTIONS))).all()):
+    count = len(network.spec.class_set)
+    if classes is not None and (len(classes) != len(images) or not np.isin(classes, range(count)).all()):
         raise ConfigError(
-            f"classes must be from 0 to {len(EMOTIONS) - 1}, one for each face, got {np.asarray(classes).tolist()}"
+            f"classes must be from 0 to {count - 1}, one for each face, got {np.asarray(classes).tolist()}"
         )
     if len(images) == 0:
         return np.zeros((0, CROP_SIZE, CROP_SIZE), np.float32)

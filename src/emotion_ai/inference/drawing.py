@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.class_set import ClassSet
+from emotion_ai.contract import KEYPOINTS
 from emotion_ai.inference.canvas import Area, Colour, Layer, Point
 from emotion_ai.inference.captions import Caption, CaptionSize, place_captions
 from emotion_ai.inference.legend import LegendEntry, with_legend
@@ -23,13 +24,6 @@ _MIN_NAMED = 140  # pixels of a face, below which names would hide it
 _MIN_SIDE = 640  # a smaller photo is enlarged to this longer side, for legible text
 _INK = (18, 20, 28)
 _PAPER = (250, 250, 252)
-_EMOTION_COLOURS = {
-    "Angry": (240, 84, 79),
-    "Disgust": (124, 190, 72),
-    "Sad": (92, 150, 255),
-    "Happy": (255, 200, 61),
-    "Surprise": (190, 135, 255),
-}
 _POINT_COLOURS = {"brow": (255, 190, 70), "eye": (70, 220, 240), "nose": (255, 255, 255), "mouth": (255, 112, 140)}
 _LINES = (
     ("left_eyebrow_inner_end", "left_eyebrow_outer_end"),
@@ -118,19 +112,20 @@ def _caption_size(face: Area, size: tuple[int, int]) -> CaptionSize:
 
 
 def _legend(readings: Sequence[FaceReading]) -> list[LegendEntry]:
-    """Which faces have which verdict: the emotions in their order, then the others."""
+    """Which faces have which verdict: the classes in their order, then the others."""
     numbers: dict[str, list[int]] = {}
     colours = {}
     for i, reading in enumerate(readings, 1):
         if reading.verdict is not None:
             numbers.setdefault(reading.verdict, []).append(i)
             colours[reading.verdict] = _colour(reading)
-    order = [*(name for name in EMOTIONS if name in numbers), *(name for name in numbers if name not in EMOTIONS)]
+    classes = list(dict.fromkeys(name for reading in readings for name in reading.classes))
+    order = [*(name for name in classes if name in numbers), *(name for name in numbers if name not in classes)]
     return [LegendEntry(name, colours[name], numbers[name]) for name in order]
 
 
 def _colour(reading: FaceReading) -> Colour:
-    return _EMOTION_COLOURS.get(reading.verdict or "", _PAPER)
+    return _class_colour(reading, reading.verdict)
 
 
 def _draw_face(picture: Image.Image, reading: FaceReading, face: Area, scale: float, ellipses: bool) -> None:
@@ -163,7 +158,7 @@ def _draw_probabilities(
     if caption is None:
         return
     gap = caption.height * 0.6
-    width, tall = caption.height * 10, caption.height * 0.72 * (1.55 * len(EMOTIONS) + 1.1)
+    width, tall = caption.height * 10, caption.height * 0.72 * (1.55 * len(reading.classes) + 1.1)
     top = min(max(face.top, 0.0), picture.height - tall)
     under = max(face.bottom, caption.area.bottom) + gap
     middle = (face.left + face.right - width) / 2
@@ -180,6 +175,14 @@ def _draw_probabilities(
 def _visible(area: Area, size: tuple[int, int]) -> Area:
     """The part of an area in a picture."""
     return Area(max(area.left, 0), max(area.top, 0), min(area.right, size[0] - 1), min(area.bottom, size[1] - 1))
+
+
+def _class_colour(reading: FaceReading, name: str | None) -> Colour:
+    """The colour of a class; that of paper for "uncertain"."""
+    if name not in reading.classes:
+        return _PAPER
+    red, green, blue = bytes.fromhex(ClassSet.of(reading.classes).color(name)[1:])
+    return red, green, blue
 
 
 def _draw_corners(layer: Layer, corners: NDArray[np.float64], colour: Colour) -> None:
@@ -212,16 +215,16 @@ def _draw_points(
 def _draw_bars(layer: Layer, panel: Area, reading: FaceReading, height: float) -> None:
     layer.plate(panel, height * 0.8, _INK, 205)
     left, right = panel.left + height * 5.6, panel.right - height * 3.2
-    for i, (name, value) in enumerate(zip(EMOTIONS, reading.probabilities, strict=True)):
+    for i, (name, value) in enumerate(reading.by_class.items()):
         y = panel.top + height * (1.55 * (i + 0.5) + 0.55)
         ink = _PAPER if name == reading.emotion else (176, 180, 192)
         layer.text(panel.left + height * 0.9, y, name, height, ink, "lm")
         thick = height * 0.22
         layer.plate(Area(left, y - thick, right, y + thick), thick, (70, 74, 88))
         if (length := float(value) * (right - left)) > 2 * thick:
-            layer.plate(Area(left, y - thick, left + length, y + thick), thick, _EMOTION_COLOURS[name])
+            layer.plate(Area(left, y - thick, left + length, y + thick), thick, _class_colour(reading, name))
         elif length > 0.05 * thick:
-            layer.dot(left + thick, y, thick * max(float(value) ** 0.5, 0.25), _EMOTION_COLOURS[name])
+            layer.dot(left + thick, y, thick * max(float(value) ** 0.5, 0.25), _class_colour(reading, name))
         layer.text(panel.right - height * 0.8, y, f"{value:.0%}", height, ink, "rm")
 
 

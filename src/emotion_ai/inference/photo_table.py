@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Literal, Self
 
 from emotion_ai import files
+from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import ConfigError
 from emotion_ai.inference.results import FaceReading
-from emotion_ai.inference.tables import PHOTO_COLUMNS, csv_text, face_rows, text_cell
+from emotion_ai.inference.tables import csv_text, face_rows, photo_columns, text_cell
 from emotion_ai.terminal import escaped, one_line
 
 if sys.platform != "win32":
@@ -23,25 +24,27 @@ if sys.platform != "win32":
 
 Outcome = Literal["faces", "no face", "failed"]
 
-_HEADER = csv_text([], PHOTO_COLUMNS).encode()
 _MAX_CELL = 100_000  # characters; below the csv module's own limit, which others change
 
 
 class PhotoTable:
-    """A table with the columns of `PHOTO_COLUMNS`, opened for as long as the context lasts.
+    """A table with the columns of `photo_columns`, opened for as long as the context lasts.
 
     The rows of a photo are appended in one piece. A run that was killed leaves at most one torn row at the end, which
     the next one drops. Only one run at a time can open a table. A file that is not a table of photos is never changed.
 
     Args:
         path: the file; a pipe or a device is only written to.
+        classes: of the network that reads the photos.
 
     Raises:
         ConfigError: the file cannot be written, has other columns, or another run writes it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, classes: Sequence[str] = EMOTIONS) -> None:
         self.path = path
+        self._columns = photo_columns(classes)
+        self._header = csv_text([], self._columns).encode()
         self._outcomes: dict[str, Outcome] = {}
         self._rows = 0  # whole ones
         self._torn = False
@@ -112,7 +115,7 @@ class PhotoTable:
             rows = face_rows(result, photo) or [{"photo": str(photo)}]
         outcome: Outcome = "failed" if isinstance(result, str) else "faces" if result else "no face"
         try:
-            self._write(csv_text(rows, PHOTO_COLUMNS, header=self._is_empty()).encode())
+            self._write(csv_text(rows, self._columns, header=self._is_empty()).encode())
         except OSError as error:
             raise self._not_written(error) from error
         self._outcomes[text_cell(str(photo))] = outcome
@@ -141,15 +144,15 @@ class PhotoTable:
         status = os.fstat(self._file)
         self._modified = status.st_mtime_ns
         with self.path.open("rb") as content:
-            start = content.read(len(_HEADER))
+            start = content.read(len(self._header))
             content.seek(max(0, status.st_size - 1))
             ends_whole = content.read(1) in (b"\n", b"")
-        if start != _HEADER and not (_HEADER.startswith(start) and status.st_size < len(_HEADER)):
+        if start != self._header and not (self._header.startswith(start) and status.st_size < len(self._header)):
             raise ConfigError(
                 f"{self.path}: its first line differs from that of a table of photos, in its columns, line ends or "
                 "encoding; choose another --csv, or move it away"
             )
-        self._torn = 0 < status.st_size < len(_HEADER)
+        self._torn = 0 < status.st_size < len(self._header)
         last = ""
         wrong = 0
         try:
@@ -159,7 +162,7 @@ class PhotoTable:
                         break
                     if any(len(cell) > _MAX_CELL for cell in row):
                         raise csv.Error
-                    if len(row) != len(PHOTO_COLUMNS):
+                    if len(row) != len(self._columns):
                         wrong = self._rows + 2
                         continue
                     last = row[0]
@@ -181,7 +184,7 @@ class PhotoTable:
     def _reading(self) -> io.TextIOWrapper:
         """The text of the file after its header."""
         text = open(self.path, encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
-        text.seek(len(_HEADER))
+        text.seek(len(self._header))
         return text
 
     def _rewrite(self, dropped: Collection[str]) -> None:
@@ -190,7 +193,7 @@ class PhotoTable:
         with files.atomic_path(real) as partial:
             new = partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")
             with new, self._reading() as old:
-                new.write(_HEADER.decode())
+                new.write(self._header.decode())
                 writer = csv.writer(new)
                 for number, row in enumerate(csv.reader(old)):
                     if number < self._rows and row[0] not in dropped:

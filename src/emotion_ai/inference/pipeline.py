@@ -107,6 +107,9 @@ def read_faces(
                 pose=fit_pose(points),
                 quality=measure_quality(crop(gray, box)),
                 cut=is_cut(box, points, *gray.shape),
+                expressions=None if crops.expressions is None else crops.expressions[i],
+                classes=crops.classes,
+                class_thresholds=crops.class_thresholds(i) if uncertain_below is None else None,
             )
         )
     return readings
@@ -132,8 +135,10 @@ def read_boxes(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader
         if max(center_distance(box, last), abs(box.size / last.size - 1)) > REREAD_TOLERANCE
     }
     if moved:
-        readings = readings.replaced(list(moved), _read(gray, list(moved.values()), reader))
         placed = [moved.get(i, box) for i, box in enumerate(placed)]
+        again = _read(gray, list(moved.values()), reader)
+        same = again.classes == readings.classes  # a label may have moved to a version with other classes
+        readings = readings.replaced(list(moved), again) if same else _read(gray, placed, reader)
     return placed, readings
 
 

@@ -1,12 +1,13 @@
 """`FaceReader`: reads faces with PyTorch, without a server; needs the extra [train]."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.contract import KEYPOINTS
 from emotion_ai.errors import ConfigError, MissingExtraError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_crops, check_threshold
@@ -44,15 +45,21 @@ class FaceReader:
     Args:
         keypoints: a network for keypoints.
         emotion: a network for emotion.
-        uncertain_below: confidence below which an emotion counts as uncertain.
+        uncertain_below: confidence below which a class counts as uncertain, one number or one for each class.
 
     Raises:
         ConfigError: `uncertain_below` is not between 0 and 1.
     """
 
-    def __init__(self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float = 0.0) -> None:
+    def __init__(
+        self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float | Sequence[float] = 0.0
+    ) -> None:
         self._networks, self._process = (keypoints, emotion), os.getpid()
-        self.uncertain_below = check_threshold(uncertain_below)
+        self.classes = emotion.spec.class_set.names
+        several = [uncertain_below] * len(self.classes) if isinstance(uncertain_below, int | float) else uncertain_below
+        if len(several) != len(self.classes):
+            raise ConfigError(f"`uncertain_below` needs a number for each of {len(self.classes)} classes")
+        self.uncertain_below = tuple(map(check_threshold, several))
 
     @classmethod
     def bundled(cls, uncertain_below: float | None = None, *, device: str = "auto") -> Self:
@@ -73,7 +80,7 @@ class FaceReader:
         Args:
             keypoints: a checkpoint for keypoints, or "bundled".
             emotion: a checkpoint for emotion, or "bundled".
-            uncertain_below: by default the threshold stored in the emotion checkpoint, or 0 without one.
+            uncertain_below: by default the thresholds stored in the emotion checkpoint, or 0 without any.
             device: "cpu", "cuda", "mps" or another device of PyTorch; "auto" uses a GPU if there is one.
 
         Raises:
@@ -82,9 +89,13 @@ class FaceReader:
         """
         place = _device(device)
         points, classifier = load_network(keypoints, "keypoints"), load_network(emotion, "emotion")
-        if uncertain_below is None:
-            uncertain_below = classifier.record.uncertain_below
-        return cls(points.network.to(place), classifier.network.to(place), uncertain_below)
+        own = classifier.record.thresholds(classifier.network.spec.class_set.names)
+        thresholds = own if uncertain_below is None else uncertain_below
+        return cls(points.network.to(place), classifier.network.to(place), thresholds)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of `expressions`."""
+        return self.classes
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())
@@ -106,8 +117,9 @@ class FaceReader:
         images = check_crops(images)
         if not images:
             none = np.zeros((0, len(KEYPOINTS), 2), np.float32)
-            nothing = np.zeros((0, len(EMOTIONS)), np.float32)
-            return CropReadings(none, nothing, none, nothing, np.zeros(0, np.float32))
+            nothing = np.zeros((0, len(self.classes)), np.float32)
+            emotions = nothing[:, : self._networks[1].spec.class_set.emotions]
+            return CropReadings(none, emotions, none, nothing, nothing, self.classes)
         crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None]
         points, emotion = self._networks
         device = next(points.parameters()).device
@@ -115,10 +127,11 @@ class FaceReader:
         with torch.inference_mode():
             for batch in torch.split(crops, _BATCH):
                 batch = batch.to(device)
-                batches.append((*points.uncertainty(batch), emotion(batch)))
-        keypoints, deviations, probabilities = (torch.cat(parts).cpu().numpy() for parts in zip(*batches, strict=True))
-        thresholds = np.full(len(keypoints), self.uncertain_below, np.float32)
-        return CropReadings(keypoints, probabilities, deviations, probabilities, thresholds)
+                batches.append((*points.uncertainty(batch), *emotion.classified(batch)))
+        found = (torch.cat(parts).cpu().numpy() for parts in zip(*batches, strict=True))
+        keypoints, deviations, probabilities, expressions = found
+        thresholds = np.tile(np.array(self.uncertain_below, np.float32), (len(keypoints), 1))
+        return CropReadings(keypoints, probabilities, deviations, expressions, thresholds, self.classes)
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """Detects and reads the faces of a photo, from left to right.

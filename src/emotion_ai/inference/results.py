@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.class_set import UNCERTAIN, ClassSet
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import ConfigError, ImageError
 from emotion_ai.vision.crops import Box, check_gray, describe
@@ -21,18 +22,29 @@ if TYPE_CHECKING:
 Crops = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """Gray faces, already cropped: uint8 (N, H, W), or N arrays (H, W) of any size."""
 
-COLUMNS = (
-    *("emotion", "confidence", "uncertain", "score"),
-    *EMOTIONS,
-    *("box_left", "box_top", "box_size"),
-    *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"),
-    *("box_roll", "roll", "yaw", "sharpness", "brightness", "contrast", "quality"),
-)
-"""Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo; `quality` has the
-flags, joined by semicolons."""
-
 DOUBTFUL: frozenset[Flag] = frozenset({"blurred", "dark", "turned"})
 """Flags that make a verdict uncertain."""
+
+
+def columns(classes: Sequence[str] = EMOTIONS) -> tuple[str, ...]:
+    """Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo; `quality` has the
+    flags, joined by semicolons.
+
+    Probabilities of the five emotions have their names. Where a network has more classes, those of all of them follow.
+    """
+    emotions = ClassSet.of(classes).emotions
+    return (
+        *("emotion", "confidence", "uncertain", "score"),
+        *classes[:emotions],
+        *(f"expression_{name}" for name in classes if emotions < len(classes)),
+        *("box_left", "box_top", "box_size"),
+        *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"),
+        *("box_roll", "roll", "yaw", "sharpness", "brightness", "contrast", "quality"),
+    )
+
+
+COLUMNS = columns()
+"""Columns of a table of faces read by a network of the five emotions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +53,14 @@ class CropReadings:
 
     Attributes:
         keypoints: float32 (N, 15, 2), pixels of the 96x96 crop; NaN from a model without keypoints.
-        probabilities: float32 (N, 5), in the order of `EMOTIONS`; NaN from a model without emotions.
+        probabilities: float32 (N, 5), in the order of `EMOTIONS`, given that it is one of these; (N, K) from a network
+            of other classes; NaN from a model without emotions.
         deviations: float32 (N, 15, 2), standard deviations of the keypoints' coordinates in pixels of the crop; None
             from a signature without them.
         expressions: float32 (N, K), over all classes of the network; None from a signature without them.
-        uncertain_below: float32 (N,), confidence below which each emotion counts as uncertain; NaN where the version
-            that answered names no threshold, None if none does.
+        uncertain_below: float32 (N, K), for each class the confidence below which it counts as uncertain; NaN where the
+            version that answered names no thresholds, None if none does.
+        classes: names of the K classes, in the order of `expressions`.
     """
 
     keypoints: NDArray[np.float32]
@@ -54,20 +68,34 @@ class CropReadings:
     deviations: NDArray[np.float32] | None = None
     expressions: NDArray[np.float32] | None = None
     uncertain_below: NDArray[np.float32] | None = None
+    classes: tuple[str, ...] = EMOTIONS
 
     def replaced(self, rows: Sequence[int], others: "CropReadings") -> "CropReadings":
-        """A copy in which the given rows are those of `others`, in order; what either lacks is None."""
-        found = {}
+        """A copy in which the given rows are those of `others`, in order; what either lacks is None.
+
+        Both must have the same classes.
+        """
+        found: dict[str, Any] = {"classes": self.classes}
         for field in fields(self):
             mine, new = getattr(self, field.name), getattr(others, field.name)
-            if mine is not None and new is not None:
+            if isinstance(mine, np.ndarray) and new is not None:
                 found[field.name] = mine.copy()
                 found[field.name][rows] = new
         return CropReadings(**found)
 
+    @property
+    def over_classes(self) -> NDArray[np.float32]:
+        """Probabilities of all classes that the model names, float32 (N, K)."""
+        return self.probabilities if self.expressions is None else self.expressions
+
+    def class_thresholds(self, row: int) -> NDArray[np.float32] | None:
+        """The thresholds of one crop for each class; None without any."""
+        own = None if self.uncertain_below is None else self.uncertain_below[row]
+        return None if own is None or np.isnan(own).any() else own
+
     def threshold(self, row: int) -> float:
-        """Confidence below which one crop's emotion counts as uncertain; 0 without a threshold."""
-        value = None if self.uncertain_below is None else self.uncertain_below[row]
+        """Confidence below which one crop's verdict is uncertain, that of its most probable class; 0 without any."""
+        value = None if self.uncertain_below is None else self.uncertain_below[row, self.over_classes[row].argmax()]
         return 0.0 if value is None or np.isnan(value) else shortest_float(value)
 
 
@@ -85,16 +113,20 @@ class FaceReading:
 
     Attributes:
         keypoints: float32 (15, 2), pixels of the 96x96 crop.
-        probabilities: float32 (5,), in the order of `EMOTIONS`.
+        probabilities: float32 (5,), in the order of `EMOTIONS`, given that it is one of these; (K,) from a network of
+            other classes.
         box: where the crop lies, in pixels of the photo.
         points: float32 (15, 2), the keypoints in pixels of the photo.
         score: the detector's, 0 to 1.
         deviations: float32 (15, 2), standard deviations of the points' coordinates in pixels of the photo, or None.
-        uncertain_below: confidence below which the emotion counts as uncertain, 0 to 1; with 0 every emotion is named,
-            whatever its flags.
+        uncertain_below: confidence below which the verdict is uncertain, 0 to 1; with 0 every class is named, whatever
+            its flags.
         pose: how the head is turned, from the points.
         quality: of the crop.
         cut: whether the photo's edge cuts the face, or points lie beyond it.
+        expressions: float32 (K,), over all classes; None from a signature without them.
+        classes: names of the K classes, in the order of `expressions`.
+        class_thresholds: float32 (K,), each class's own threshold, where the network has chosen them; None without.
     """
 
     keypoints: NDArray[np.float32]
@@ -107,26 +139,39 @@ class FaceReading:
     pose: Pose = UNKNOWN_POSE
     quality: FaceQuality | None = None
     cut: bool = False
+    expressions: NDArray[np.float32] | None = None
+    classes: tuple[str, ...] = EMOTIONS
+    class_thresholds: NDArray[np.float32] | None = None
 
     def __repr__(self) -> str:
         return f"FaceReading({self.caption!r}, box={self.box}, score={self.score:.2f})"
 
     @property
+    def over_classes(self) -> NDArray[np.float32]:
+        """Probabilities of all classes that the model names, float32 (K,)."""
+        return self.probabilities if self.expressions is None else self.expressions
+
+    @property
+    def by_class(self) -> dict[str, float]:
+        """`over_classes` by name."""
+        return dict(zip(self.classes, map(float, self.over_classes), strict=True))
+
+    @property
     def emotion(self) -> str | None:
-        """The most probable emotion; None from a model without emotions."""
-        return None if np.isnan(self.probabilities).any() else EMOTIONS[int(np.argmax(self.probabilities))]
+        """The most probable class, which may be Neutral; None from a model without emotions."""
+        return None if np.isnan(self.over_classes).any() else self.classes[int(np.argmax(self.over_classes))]
 
     @property
     def confidence(self) -> float:
-        """The probability of that emotion."""
-        return float(self.probabilities.max())
+        """The probability of that class, among all that the model names."""
+        return float(self.over_classes.max())
 
     @property
     def uncertain(self) -> bool:
         """Whether the confidence is below the threshold, or a flag says that the emotion cannot be trusted."""
         if self.emotion is None:
             return False
-        below = bool(self.probabilities.max() < self.uncertain_below)  # in float32, as the threshold was chosen
+        below = bool(self.over_classes.max() < np.float32(self.uncertain_below))  # in float32, as it was chosen
         return below or bool(self.doubts)
 
     @property
@@ -157,14 +202,27 @@ class FaceReading:
     @property
     def verdict(self) -> str | None:
         """The emotion, or "uncertain"."""
-        return "uncertain" if self.uncertain else self.emotion
+        return UNCERTAIN if self.uncertain else self.emotion
 
     @property
     def caption(self) -> str:
         """A short label: "Happy 83%", "uncertain", or "points" from a model without emotions."""
         if self.emotion is None:
             return "points"
-        return "uncertain" if self.uncertain else f"{self.emotion} {self.confidence:.0%}"
+        return UNCERTAIN if self.uncertain else f"{self.emotion} {self.confidence:.0%}"
+
+    def with_probabilities(
+        self, probabilities: NDArray[np.float32], expressions: NDArray[np.float32] | None
+    ) -> "FaceReading":
+        """The face with other probabilities, and the threshold of what is then its most probable class."""
+        face = replace(self, probabilities=probabilities, expressions=expressions)
+        if self.class_thresholds is None or np.isnan(face.over_classes).any():
+            return face
+        return replace(face, uncertain_below=shortest_float(self.class_thresholds[face.over_classes.argmax()]))
+
+    def with_threshold(self, uncertain_below: float) -> "FaceReading":
+        """The face with one threshold for all classes."""
+        return replace(self, uncertain_below=uncertain_below, class_thresholds=None)
 
     def scaled(self, factor: float) -> "FaceReading":
         """The face in a photo `factor` times as large, pixel centres at integers."""
@@ -182,7 +240,9 @@ class FaceReading:
             "emotion": self.emotion,
             "confidence": _plain(self.confidence, 4),
             "uncertain": self.uncertain,
-            "probabilities": {n: _plain(p, 4) for n, p in zip(EMOTIONS, self.probabilities, strict=True)},
+            "verdict": self.verdict,
+            "probabilities": {n: _plain(p, 4) for n, p in zip(self.classes, self.probabilities, strict=False)},
+            "expressions": {n: _plain(p, 4) for n, p in self.by_class.items()},
             "box": {name: round(value, 2) for name, value in asdict(self.box).items()},
             "points": {n: [_plain(x, 2), _plain(y, 2)] for n, (x, y) in zip(KEYPOINTS, self.points, strict=True)},
             "score": _plain(self.score, 4),
@@ -198,14 +258,16 @@ class FaceReading:
         return record
 
     def as_row(self) -> dict[str, Any]:
-        """One flat record with the columns of `COLUMNS`."""
+        """One flat record with the columns of `columns(classes)`."""
         box = (self.box.left, self.box.top, self.box.size)
+        more = self.over_classes if len(self.probabilities) < len(self.classes) else ()
         quality = self.quality or UNKNOWN_QUALITY
         measured = (quality.sharpness, quality.brightness, quality.contrast)
-        numbers = (self.score, *self.probabilities, *box, *self.points.ravel(), self.box.roll, self.roll, self.yaw)
+        angles = (self.box.roll, self.roll, self.yaw)
+        numbers = (self.score, *self.probabilities, *more, *box, *self.points.ravel(), *angles, *measured)
         verdict = (self.emotion, self.confidence, self.uncertain)
-        cells = (*verdict, *(float(number) for number in (*numbers, *measured)), ";".join(self.flags))
-        return dict(zip(COLUMNS, cells, strict=True))
+        cells = (*verdict, *(float(number) for number in numbers), ";".join(self.flags))
+        return dict(zip(columns(self.classes), cells, strict=True))
 
     def to_row(self) -> "pd.Series[Any]":
         """`as_row` as a pandas Series; needs pandas."""
@@ -216,6 +278,10 @@ class FaceReading:
 
 class PhotoReader(CropReader, Protocol):
     """A `CropReader` that detects the faces of photos as well; both readers are."""
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of `expressions`."""
+        ...
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """The faces of a photo, from left to right."""

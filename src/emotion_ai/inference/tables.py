@@ -6,11 +6,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_ai.contract import KEYPOINTS
-from emotion_ai.inference.results import COLUMNS, FaceReading
+from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.inference.results import FaceReading, columns
 
-PHOTO_COLUMNS = ("photo", "face", *COLUMNS, "error")
-"""Columns of a table of several photos: the photo, the face's number from 1 in it, `COLUMNS`, and why it failed."""
+
+def photo_columns(classes: Sequence[str] = EMOTIONS) -> tuple[str, ...]:
+    """Columns of a table of several photos: photo, number of the face from 1, those of a face, and why it failed."""
+    return ("photo", "face", *columns(classes), "error")
+
+
+PHOTO_COLUMNS = photo_columns()
+"""`photo_columns` of the five emotions."""
 
 DEVIATION_COLUMNS = tuple(f"{name}_{axis}_deviation" for name in KEYPOINTS for axis in "xy")
 

@@ -5,6 +5,7 @@ Both take gray faces float32 or uint8 (N, 1, 96, 96), 0-255; normalisation is pa
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -115,10 +116,12 @@ class FaceNetwork(nn.Module):
     """An encoder with the head of one task.
 
     `scores` returns what the loss takes, `forward` what is served: keypoints float32 (N, 15, 2) in pixels of the crop,
-    or probabilities float32 (N, K) in the order of `classes`. `uncertainty` adds standard deviations.
+    or probabilities float32 (N, K) in the order of `classes`. `uncertainty` adds standard deviations, `classified` the
+    probabilities of the five emotions alone.
 
     Args:
-        task, encoder, head, dropout, mean, std, classes: as in `ModelSpec`; the default head is regression.
+        task, encoder, head, dropout, mean, std: as in `ModelSpec`; the default head is regression.
+        classes: as in `ModelSpec`, and so are the arguments of its other fields.
 
     Raises:
         ConfigError: unknown task, encoder or head, or settings that do not fit together.
@@ -133,10 +136,12 @@ class FaceNetwork(nn.Module):
         mean: float = 128.0,
         std: float = 64.0,
         classes: Sequence[str] | None = None,
+        **others: Any,
     ) -> None:
         super().__init__()
         names = None if classes is None else tuple(classes)
-        self.spec = ModelSpec(task, dict(encoder), dict(head or {"name": "regression"}), dropout, mean, std, names)
+        head = dict(head or {"name": "regression"})
+        self.spec = ModelSpec(task, dict(encoder), head, dropout, mean, std, names, **others)
         self.encoder = build_encoder(**encoder)
         features = self.encoder.num_features
         for module in self.encoder.modules():
@@ -188,6 +193,24 @@ class FaceNetwork(nn.Module):
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.head(features), self.deviations(features.detach())
+
+    def classified(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of the five emotions, given that it is one of them, float32 (N, 5), and of all classes (N, K).
+
+        A network whose classes are others has the latter twice.
+        """
+        scores, count = self.scores(images), self.spec.class_set.emotions
+        expressions = scores.softmax(1)
+        if count == len(self.spec.class_set):
+            return expressions, expressions
+        emotions, _ = scores.split(
+            [count, len(self.spec.class_set) - count], 1
+        )  # onnx-tf's slices need more operations
+        return (emotions / self.spec.emotion_temperature).softmax(1), expressions
+
+    def calibrate_emotions(self, temperature: float) -> None:
+        """Sets the temperature of the five emotions' own probabilities."""
+        self.spec = replace(self.spec, emotion_temperature=temperature)
 
     def mirrored(self, images: Tensor) -> Tensor:
         """The predictions for the mirror images, in the coordinates of the original images."""

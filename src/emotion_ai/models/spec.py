@@ -21,6 +21,9 @@ class ModelSpec:
         dropout: before the emotion head's linear layer; for emotion.
         mean, std: of the training pixels, 0-255.
         classes: names of the emotion head's outputs; None means the five emotions, as in checkpoints of older versions.
+        aliases, colors: of classes, by name.
+        emotion_temperature: divides the logits of the five emotions before their own softmax, where there are more
+            classes; 1 where there are not.
 
     Raises:
         ConfigError: unknown task, or a number that is none.
@@ -33,27 +36,35 @@ class ModelSpec:
     mean: float = 128.0
     std: float = 64.0
     classes: tuple[str, ...] | None = None
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    colors: dict[str, str] = field(default_factory=dict)
+    emotion_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ConfigError(f"unknown task {self.task!r}; choose one of {', '.join(TASKS)}")
         if self.task == "emotion":
             object.__setattr__(self, "classes", tuple(self.classes or EMOTIONS))
-        for name in ("dropout", "mean", "std"):
+            object.__setattr__(self, "aliases", {name: tuple(others) for name, others in self.aliases.items()})
+            _ = self.class_set  # checks it
+        for name in ("dropout", "mean", "std", "emotion_temperature"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigError(f"{name} must be a number, got {value!r}")
+        if self.emotion_temperature <= 0:
+            raise ConfigError(f"emotion_temperature must be above 0, got {self.emotion_temperature}")
         if self.std <= 0:
             raise ConfigError(f"std must be above 0, got {self.std}; the training pixels are all alike")
 
     @property
     def class_set(self) -> ClassSet:
         """The classes of an emotion network."""
-        return ClassSet.of(self.classes or EMOTIONS)
+        return ClassSet(self.classes or EMOTIONS, self.aliases, self.colors)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; keys in a fixed order. The five emotions are left out, as in checkpoints of older versions."""
+        """For JSON; keys in a fixed order. What checkpoints of older versions lack is left out where it is the same."""
         content = asdict(self)
         if self.classes in (None, EMOTIONS):
             del content["classes"]
-        return content
+        same = {"aliases": {}, "colors": {}, "emotion_temperature": 1.0}
+        return {key: value for key, value in content.items() if key not in same or value != same[key]}

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -109,13 +109,31 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ClassesConfig:
-    """The classes of an emotion network, in the order of its outputs."""
+    """The classes of an emotion network, in the order of its outputs.
 
-    names: tuple[str, ...]
+    Attributes:
+        names: None takes the names of the training data's class folders.
+        aliases: other spellings in the data, by name; those of the usual datasets are known.
+        colors: "#rrggbb" in pictures, by name.
+    """
+
+    names: tuple[str, ...] | None
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+    colors: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.names is None and self.aliases:
+            raise ConfigError("classes.aliases belong to classes.names; give both, or neither")
+        _ = self.class_set  # checks it
 
     @property
-    def class_set(self) -> ClassSet:
-        return ClassSet(self.names)
+    def class_set(self) -> ClassSet | None:
+        """The classes; None until the training data is loaded."""
+        return None if self.names is None else ClassSet(self.names, self._aliases, self.colors)
+
+    @property
+    def _aliases(self) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(others) for name, others in self.aliases.items()}
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,11 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
         "dropout": 0.0 if isinstance(task, KeypointTask) else task.dropout,
         "mean": round(float(splits.train.images.mean()), 2),
         "std": round(float(splits.train.images.std()), 2),
-        "classes": None if isinstance(task, KeypointTask) else splits.train.classes.names,
     }
+    if not isinstance(task, KeypointTask):
+        known = splits.train.classes
+        aliases = {name: tuple(others) for name, others in known.aliases.items()}
+        arguments |= {"classes": known.names, "aliases": aliases, "colors": dict(known.colors)}
     if config.init_from is None:
         network = FaceNetwork(**arguments)
     else:

@@ -37,6 +37,10 @@ class OneEuroFilter:
         self._values: Floats | None = None
         self._speed: Floats
 
+    def anew(self) -> "OneEuroFilter":
+        """A filter with the same settings that has seen nothing."""
+        return OneEuroFilter(self.min_cutoff, self.beta, self.d_cutoff)
+
     def __call__(self, values: ArrayLike, seconds: float, unit: float = 1.0) -> Floats:
         """The smoothed values; the first values, and those after NaN, are returned unchanged.
 
@@ -69,6 +73,7 @@ class _Track:
     seconds: float
     places: OneEuroFilter
     probabilities: OneEuroFilter
+    outputs: tuple[tuple[str, ...], int] | None = None  # classes, and how many expressions there are
 
 
 @dataclass
@@ -137,15 +142,15 @@ def _smoothed(face: FaceReading, track: _Track, seconds: float) -> FaceReading:
     numbers = track.places(numbers, seconds, unit=face.box.size)
     size, roll = np.hypot(*numbers[2:4]), np.degrees(np.arctan2(numbers[3], numbers[2]))
     box, points = Box(*map(float, (*numbers[:2], size, roll))), numbers[4:].reshape(-1, 2).astype(np.float32)
-    probabilities = track.probabilities(face.probabilities, seconds)
-    probabilities = (probabilities / probabilities.sum()).astype(np.float32)
-    return replace(
-        face,
-        keypoints=box.to_crop(points),
-        probabilities=probabilities,
-        box=box,
-        points=points,
-        pose=fit_pose(points),
+    moved = replace(face, keypoints=box.to_crop(points), box=box, points=points, pose=fit_pose(points))
+    expressions = face.probabilities[:0] if face.expressions is None else face.expressions
+    outputs = (face.classes, len(expressions))
+    if track.outputs != outputs:  # a new track, or another version answers
+        track.outputs, track.probabilities = outputs, track.probabilities.anew()
+    numbers = track.probabilities(np.concatenate([face.probabilities, expressions]), seconds).astype(np.float32)
+    probabilities, expressions = np.split(numbers, [len(face.probabilities)])
+    return moved.with_probabilities(
+        probabilities / probabilities.sum(), None if face.expressions is None else expressions / expressions.sum()
     )
 
 

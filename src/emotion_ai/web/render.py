@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.contract import EMOTIONS, KEYPOINTS
+from emotion_ai.class_set import ClassSet
+from emotion_ai.contract import DEVIATIONS, KEYPOINTS
 from emotion_ai.errors import (
     ClientError,
     EmotionAIError,
@@ -173,7 +174,7 @@ def _parity(info: VersionInfo, version: int) -> str:
     passed = all(row.difference <= row.tolerance for row in info.parity)
     rows = []
     for row in info.parity:
-        unit = "" if row.output == "probabilities" else " px"
+        unit = " px" if row.output in ("keypoints", DEVIATIONS) else ""
         rows.append((row.path, row.servable, row.output, f"{row.difference:.1e}{unit}", f"{row.tolerance:.0e}{unit}"))
     columns: Columns = [("path", False), ("model", False), ("output", False), ("difference", True), ("allowed", True)]
     return (
@@ -186,10 +187,11 @@ def _parity(info: VersionInfo, version: int) -> str:
 def _card(detected: DetectedFaces, face: FaceReading, number: int, face_map: NDArray[np.float32] | None) -> str:
     (shown,) = in_shown_pixels([face], detected.scale)
     thumbnail = Image.fromarray(crop(detected.rgb, shown.box)).resize((_THUMBNAIL, _THUMBNAIL))
+    classes = ClassSet.of(face.classes)
     bars = "".join(
-        f'<li class="ea-{name.lower()}"><span>{name}</span><i aria-hidden="true"><b style="width:{value:.1%}"></b></i>'
-        f"<span>{value:.0%}</span></li>"
-        for name, value in zip(EMOTIONS, face.probabilities, strict=True)
+        f'<li><span>{escape(name)}</span><i aria-hidden="true"><b style="width:{value:.1%};background:'
+        f'{classes.color(name)}"></b></i><span>{value:.0%}</span></li>'
+        for name, value in face.by_class.items()
         if not np.isnan(value)
     )
     uncertain = f'<p class="ea-uncertain">{escape(why_uncertain(face))}</p>' if face.uncertain else ""
@@ -202,7 +204,7 @@ def _card(detected: DetectedFaces, face: FaceReading, number: int, face_map: NDA
     keypoints = _html_table("Pixels of the photo", columns, rows)
     return (
         f'<article class="ea-card"><header><img src="{_picture(np.asarray(thumbnail), 85)}" alt="" '
-        f'width="56" height="56"><h3>Face {number}: {face.caption}</h3></header>{uncertain}<ul>{bars}</ul>'
+        f'width="56" height="56"><h3>Face {number}: {escape(face.caption)}</h3></header>{uncertain}<ul>{bars}</ul>'
         f"{_activation_map(detected, face, face_map)}"
         f"<details><summary>15 keypoints</summary>{keypoints}</details>"
         f"<details><summary>{_quality_summary(face)}</summary>{_quality_table(face)}</details></article>"
@@ -244,7 +246,7 @@ def _activation_map(detected: DetectedFaces, face: FaceReading, face_map: NDArra
     gray = np.asarray(Image.fromarray(detected.crop(face)).resize(size), np.float32)[..., None]
     share = 0.6 * np.asarray(Image.fromarray(face_map).resize(size))[..., None]
     blended = gray * (1 - share) + np.array([255, 120, 0], np.float32) * share
-    title = f"Activation map for {face.emotion}"
+    title = f"Activation map for {escape(str(face.emotion))}"
     return (
         f'<figure class="ea-map"><img src="{_picture(blended.round().astype(np.uint8), 85)}" alt="{title}">'
         f"<figcaption>{title}</figcaption></figure>"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import BYTES_SIGNATURE, EMOTIONS, FULL_SIGNATURE, KEYPOINTS, UNCERTAINTY_SIGNATURE
+from emotion_ai.contract import BYTES_SIGNATURE, FULL_SIGNATURE, KEYPOINTS, UNCERTAINTY_SIGNATURE
 from emotion_ai.errors import ClientError, ModelNotFoundError, ServerFailureError
 from emotion_ai.extras import optional_imports
 from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_faces
@@ -286,7 +286,7 @@ def _stored_threshold(models: Path, version: int) -> float:
 
 def with_threshold(readings: VersionReadings, uncertain_below: float) -> VersionReadings:
     """The same readings with another threshold of confidence than the version's own."""
-    return replace(readings, faces=[replace(face, uncertain_below=uncertain_below) for face in readings.faces])
+    return replace(readings, faces=[face.with_threshold(uncertain_below) for face in readings.faces])
 
 
 def in_shown_pixels(faces: list[FaceReading], scale: float) -> list[FaceReading]:
@@ -320,15 +320,16 @@ def differences(first: VersionReadings, second: VersionReadings) -> list[Differe
     found = []
     for one, other in zip(first.faces, second.faces, strict=True):
         distances = np.linalg.norm(one.points - other.points, axis=-1)
-        change = other.probabilities - one.probabilities
-        point, emotion = int(distances.argmax()), int(np.abs(change).argmax())
+        before, after = one.by_class, other.by_class
+        changes = {name: after.get(name, 0.0) - before.get(name, 0.0) for name in (*before, *after)}
+        point, emotion = int(distances.argmax()), max(changes, key=lambda name: abs(changes[name]))
         found.append(
             Difference(
                 KEYPOINTS[point],
                 float(distances[point]),
                 float(distances.mean()),
-                EMOTIONS[emotion],
-                float(change[emotion]),
+                emotion,
+                changes[emotion],
                 one.emotion == other.emotion,
             )
         )

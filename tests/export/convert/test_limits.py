@@ -62,6 +62,8 @@ def with_scans(count: int) -> bytes:
 def values(signature: str, faces: int) -> NDArray[Any]:
     if INPUTS[signature] == "images":
         return np.zeros((faces, 96, 96, 1), np.float32)
+    if INPUTS[signature] == "request":
+        return np.zeros(faces, np.int32)
     return np.array([png(9, 9)] * faces, object)
 
 

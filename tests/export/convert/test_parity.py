@@ -65,13 +65,15 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
     wanted |= {(s, "serving_uncertainty", o) for s, names in uncertain.items() for o in names}
     full = uncertain | {"emotion": ("probabilities",)}
     wanted |= {(s, "serving_full", o) for s, names in full.items() for o in names}
-    wanted |= {(s, "serving_full", o) for s in ("emotion", "face") for o in ("expressions", "uncertain_below")}
+    more = ("expressions", "uncertain_below", "classes")
+    wanted |= {(s, "serving_full", o) for s in ("emotion", "face") for o in more}
+    wanted |= {(s, "serving_classes", "classes") for s in ("emotion", "face")}
     assert saved == {(*place, k, b) for place in wanted for k in KINDS for b in (1, 2, 7, 64)}
     assert {r.kind for r in report.rows if r.path == "ONNX Runtime"} == KINDS
     record = json.loads(json.dumps(report.as_dict()))
     assert record["passes"]
     assert len(record["rows"]) == len(report.rows)
-    probabilities = {"probabilities": 1e-5, "expressions": 1e-5, "uncertain_below": 1e-6}
+    probabilities = {"probabilities": 1e-5, "expressions": 1e-5, "uncertain_below": 1e-6, "classes": 1e-6}
     assert {"keypoints": 1e-4, "deviations": 1e-4, **probabilities} == TOLERANCES
 
 

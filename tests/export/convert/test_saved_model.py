@@ -16,8 +16,9 @@ SHAPES = {
     "keypoints": (15, 2),
     "deviations": (15, 2),
     "probabilities": (5,),
-    "expressions": (5,),
-    "uncertain_below": (),
+    "expressions": (7,),
+    "uncertain_below": (7,),
+    "classes": (7,),
 }
 
 
@@ -52,15 +53,19 @@ def test_signatures_have_the_contracts_names_shapes_and_batch_first(name: str, l
     specs = {"serving_default": images, "serving_bytes": files, "serving_full": files}
     if name != "emotion":
         specs["serving_uncertainty"] = files
+    if name != "keypoints":
+        specs["serving_classes"] = tf.TensorSpec([None], tf.int32, "request")
     assert set(signatures) == set(specs)
     for signature, spec in specs.items():
         assert signatures[signature].structured_input_signature[1] == {spec.name: spec}
         found = signatures[signature].structured_outputs
-        names = [*OUTPUTS[name]]
+        names = [] if signature == "serving_classes" else [*OUTPUTS[name]]
         if signature in ("serving_uncertainty", "serving_full") and name != "emotion":
             names += ["deviations"]
         if signature == "serving_full" and name != "keypoints":
             names += ["expressions", "uncertain_below"]
+        if signature in ("serving_full", "serving_classes") and name != "keypoints":
+            names += ["classes"]
         assert {k: tuple(v.shape) for k, v in found.items()} == {k: (None, *SHAPES[k]) for k in names}
 
 

@@ -70,7 +70,7 @@ def test_requests_and_responses_are_as_described(
     document: dict[str, Any], live: Addresses, session: requests.Session,
     model: str, signature: str, key: str, named: bool,
 ) -> None:  # fmt: skip
-    face: Any = FILE if INPUTS[signature] == BYTES_INPUT else PIXELS
+    face: Any = {"image_bytes": FILE, "images": PIXELS, "request": 0}[INPUTS[signature]]
     faces: Any = [face, face]
     if named:
         faces = {INPUTS[signature]: faces} if key == "inputs" else [{INPUTS[signature]: face} for face in faces]
