@@ -64,8 +64,8 @@ def known_expression(name: str) -> str | None:
 
 
 def known_spellings() -> list[str]:
-    """All spellings of known expressions, in lower case and sorted."""
-    return sorted(_KNOWN)
+    """The spellings of known expressions, in lower case and sorted, without the two letters of JAFFE."""
+    return sorted(name for name in _KNOWN if len(name) > 2)
 
 
 def number_meanings(number: str) -> str:

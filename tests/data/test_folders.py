@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotion_ai.class_set import SEVEN, ClassSet
 from emotion_ai.data import folders
 from emotion_ai.data.loaders import load
-from emotion_ai.errors import DataError
+from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai.vision.decoding import decode
 from emotion_ai.vision.photo import load_photo
@@ -254,3 +255,67 @@ def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
     faces = load(folder.parent)
     assert faces.images.max() == 33
     faces.source.encode()  # for records and reports
+
+
+def test_folders_of_any_names_are_classes_in_natural_order(tmp_path: Path) -> None:
+    for name in ("cat 10", "cat 2", "Über", "3"):
+        picture(tmp_path / name / "a.png", 40)
+    picture(tmp_path / "cat 2" / "happy" / "b.png", 80)  # no class below a class
+    faces = load(tmp_path, classes=None)
+    assert faces.classes.names == ("3", "cat 2", "cat 10", "Über")
+    assert sorted(faces.targets.tolist()) == [0, 1, 1, 2, 3]
+    again = load(tmp_path, classes=None)  # from the cache
+    np.testing.assert_array_equal(faces.targets, again.targets)
+
+
+def test_one_cache_entry_serves_every_class_set(tmp_path: Path) -> None:
+    for name in ("anger", "3_happiness"):
+        picture(tmp_path / name / "a.png", 40)
+    assert load(tmp_path).targets.tolist() == [3, 0]
+    assert load(tmp_path, classes=SEVEN).targets.tolist() == [3, 0]
+    own = load(tmp_path, classes=None)
+    assert (own.classes.names, own.targets.tolist()) == (("3_happiness", "anger"), [0, 1])
+    chosen = load(tmp_path, classes=ClassSet.of(("Angry", "Happy")))
+    assert chosen.targets.tolist() == [1, 0]
+
+
+def test_folders_of_any_names_in_splits_and_inside_an_archives_folder(tmp_path: Path) -> None:
+    for split, level in (("train", 10), ("test", 20)):
+        for name in ("cat", "dog"):
+            picture(tmp_path / "outer" / split / name / "a.png", level)
+    faces = load(tmp_path, classes=None)
+    assert faces.classes.names == ("cat", "dog")
+    assert sorted(set(faces.part)) == ["PrivateTest", "Training"]
+    picture(tmp_path / "flat" / "archive" / "cat" / "a.png")
+    picture(tmp_path / "flat" / "archive" / "dog" / "a.png")
+    assert load(tmp_path / "flat", classes=None).classes.names == ("cat", "dog")
+
+
+def test_other_data_of_own_classes_has_the_same_ones(tmp_path: Path) -> None:
+    own = ClassSet.of(("cat", "dog"))
+    picture(tmp_path / "a" / "dog" / "a.png")
+    assert load(tmp_path / "a", classes=own).targets.tolist() == [1]
+    picture(tmp_path / "a" / "cow" / "a.png")
+    with pytest.raises(DataError, match=r"cow: unknown class or split folder; classes are .* cat, .* classes=folders"):
+        load(tmp_path / "a", classes=own)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["cat"], "at least two classes"), (["cat", "Cat"], "means two classes"), (["cat", "uncertain"], "cannot be")],
+)
+def test_folder_names_that_cannot_be_classes(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        picture(tmp_path / name / "a.png")
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, classes=None)
+
+
+def test_unknown_folder_names_say_how_to_use_them(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "a.png")
+    with pytest.raises(DataError, match="or give classes=folders if these folders are your own classes"):
+        load(tmp_path)
+    file = tmp_path / "a.csv"
+    file.write_text(f"emotion,pixels\n3,{' '.join(['7'] * 48 * 48)}\n")
+    with pytest.raises(ConfigError, match="classes=folders: .* is a file; give a folder with a folder for each class"):
+        load(file, classes=None)

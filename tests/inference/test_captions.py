@@ -9,16 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emotion_ai.class_set import FIVE
 from emotion_ai.contract import EMOTIONS, MEAN_FACE
 from emotion_ai.inference.canvas import Area
 from emotion_ai.inference.captions import Caption, CaptionSize, place_captions
-from emotion_ai.inference.drawing import _EMOTION_COLOURS, _MAX_CAPTIONS, _captions, _legend, annotate
+from emotion_ai.inference.drawing import _MAX_CAPTIONS, _captions, _legend, annotate
 from emotion_ai.inference.legend import LegendEntry
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import Box
 
 MEAN = np.array(MEAN_FACE, np.float32)
 SIZES = st.tuples(st.integers(640, 2000), st.integers(200, 2000))
+
+COLOURS = {name: tuple(bytes.fromhex(FIVE.color(name)[1:])) for name in EMOTIONS}
 
 
 def reading(left: float, top: float, size: float, emotion: int = 3) -> FaceReading:
@@ -99,7 +102,7 @@ def test_a_hemmed_in_face_gets_a_thin_line() -> None:
     (start, end) = hemmed.line
     assert faces[0].nearest(start) == start
     assert hemmed.area.nearest(end) == end
-    colour = _EMOTION_COLOURS["Happy"]
+    colour = COLOURS["Happy"]
     readings = [reading(0, 0, 100), reading(140, 0, 200, 2), reading(0, 104, 90, 0)]
     drawn = np.asarray(annotate(np.full((340, 700, 3), 120, np.uint8), readings, bars=False)).astype(int)
     line = _captions((700, 340), readings, areas(readings))[0][0]
@@ -144,7 +147,7 @@ def test_no_pixel_of_a_caption_lies_on_a_face(count: int) -> None:
             round(face.box.left + face.box.size - thick), round(face.box.top + face.box.size - thick),
         )  # fmt: skip
         assert (drawn[top:bottom, left:right] == 120).all()
-    plates = sum(int((drawn == colour).all(-1).sum()) for colour in _EMOTION_COLOURS.values())
+    plates = sum(int((drawn == colour).all(-1).sum()) for colour in COLOURS.values())
     assert plates > 150 * count
 
 
@@ -153,7 +156,7 @@ def test_probabilities_cover_no_caption() -> None:
     faces = [reading(100, 100, 160, 0), reading(330, 130, 150, 1), reading(560, 330, 200, 2), reading(330, 480, 120, 4)]
     with_bars, without = (np.asarray(annotate(photo, faces, bars=bars)) for bars in (True, False))
     assert (with_bars != without).any()
-    for colour in list(_EMOTION_COLOURS.values()):
+    for colour in list(COLOURS.values()):
         plate = (without == colour).all(-1)
         assert (with_bars[plate] == colour).all()
 
@@ -164,7 +167,7 @@ def test_a_crowd_is_numbered_and_has_a_legend_below() -> None:
     drawn = np.asarray(annotate(photo, faces))
     assert drawn.shape[1] == 1400
     assert drawn.shape[0] > 800
-    for colour in _EMOTION_COLOURS.values():
+    for colour in COLOURS.values():
         assert (drawn[800:] == colour).all(-1).sum() > 50
     captions, numbered = _captions((1400, 800), faces, areas(faces))
     assert numbered

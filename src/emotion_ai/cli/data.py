@@ -28,11 +28,11 @@ def data(
         str | None, typer.Option(help=f"{' or '.join(TASKS)}; by default inferred from the columns.")
     ] = None,
     labels: Annotated[str, typer.Option(help="Meaning of the class ids: auto, five or fer7.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the figures and description.json.")] = Path("runs/data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
     classes: Annotated[
         str, typer.Option(help="five, seven, or folders for whatever the class folders are called.")
     ] = "five",
-    out: Annotated[Path, typer.Option(help="Folder for the figures and description.json.")] = Path("runs/data"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Describe a dataset: counts, class balance, duplicates, contradicting labels, missing keypoints; with figures."""
     from emotion_ai.data.describe import describe, write_pictures

@@ -92,6 +92,7 @@ class FaceClient:
         self.uncertain_below = None if uncertain_below is None else check_threshold(uncertain_below)
         self._chooser: SignatureChooser[Outputs] = SignatureChooser(model, fixed=version is not None)
         self._transport = _transport(self.connection, session)
+        self._classes: tuple[str, ...] | None = None
         self._observers: tuple[CallObserver, ...] = ()
         if log is not None:
             self._observers = (_call_log(log, self.connection, session),)
@@ -175,13 +176,18 @@ class FaceClient:
         """
         if self.connection.model == "keypoints":
             raise ConfigError("the model 'keypoints' has no classes; use 'face' or 'emotion'")
+        if self._classes is not None:
+            return self._classes
         try:
             part = self._predict(np.zeros(1, np.int32), Call(), CLASSES_SIGNATURE)
+            names = class_names(part) or EMOTIONS
         except RequestRejectedError as error:
             if not is_unknown_signature(CLASSES_SIGNATURE, error):
                 raise
-            return EMOTIONS
-        return class_names(part) or EMOTIONS
+            names = EMOTIONS
+        if self.connection.version is not None:  # a version's classes never change, a label's do
+            self._classes = names
+        return names
 
     def predict(self, inputs: Sequence[bytes] | NDArray[Any], signature: str | None = None) -> Outputs:
         """The model's outputs by name, one row per input: float32, and `classes` as texts.

@@ -24,7 +24,7 @@ _FERPLUS = (
 
 _CHOICE: dict[str, str] = {
     "five": "five classes, ids 0-4",
-    "fer7": "FER2013's seven classes, without fear and neutral",
+    "fer7": "FER2013's seven classes, ids 0-6",
 }
 _TELLING = 200
 """Rows in which FER2013's two last classes, 28 % of its faces, would hardly be missing by chance."""

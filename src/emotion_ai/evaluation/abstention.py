@@ -32,7 +32,7 @@ def risk_coverage(probabilities: NDArray[np.float32], labels: NDArray[np.int64])
     """Coverage and accuracy at each threshold from 0 to 0.99 (Geifman and El-Yaniv 2017, arXiv:1705.08500).
 
     Args:
-        probabilities: float (N, 5).
+        probabilities: float (N, K).
         labels: int64 (N,), true classes.
     """
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
@@ -59,7 +59,7 @@ def choose_threshold(probabilities: NDArray[np.float32], labels: NDArray[np.int6
     """The lowest threshold whose kept faces reach `accuracy`; 1 if there is none.
 
     Args:
-        probabilities: float (N, 5).
+        probabilities: float (N, K).
         labels: int64 (N,), true classes.
         accuracy: target, 0 to 1.
     """

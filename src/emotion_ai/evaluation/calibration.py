@@ -21,7 +21,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     Temperature scaling of Guo et al. 2017 (arXiv:1706.04599), section 4.2; it never changes the predicted class.
 
     Args:
-        logits: float (N, 5).
+        logits: float (N, K).
         labels: int64 (N,), true classes.
 
     Raises:
@@ -43,7 +43,7 @@ def cross_fitted_error(
     """Expected calibration error, each fold's temperature fitted on the other folds.
 
     Args:
-        logits: float (N, 5).
+        logits: float (N, K).
         labels: int64 (N,), true classes.
 
     Raises:

@@ -11,6 +11,8 @@ _CALIBRATION = {
     "temperature": "temperature (Guo et al. 2017, arXiv:1706.04599), applied to the weights",
     "calibration_error_before": "calibration error before",
     "calibration_error_cross_fitted": "calibration error after, cross-fitted in five folds",
+    "emotion_temperature": "temperature of the five emotions' own probabilities",
+    "emotion_calibration_error_cross_fitted": "their calibration error after, cross-fitted in five folds",
     "uncertain_below": "abstention threshold: a confidence below it is uncertain",
     "deviation_scale": "scale of the standard deviations, applied to the weights",
 }
@@ -64,10 +66,15 @@ def _calibration(record: RunRecord) -> str:
     """What was fitted on the validation split after training."""
     if not record.calibration:
         return ""
-    values = {_CALIBRATION[key]: value for key, value in record.calibration.items()}
+    values = {_described(key): value for key, value in record.calibration.items()}
     table = value_table("Calibration", ("quantity", "value"), values)
     faces = f", on the {record.data.val.faces} validation faces" if record.data and record.data.val else ""
     return f"\n### {table.title}{faces}\n\n{table.as_markdown()}\n"
+
+
+def _described(key: str) -> str:
+    name, _, which = key.partition("/")
+    return _CALIBRATION[name] + (f" ({which})" if which else "")
 
 
 def _data(record: RunRecord) -> str:

@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from emotion_ai.contract import EMOTIONS
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.evaluation import plots
 from emotion_ai.evaluation.abstention import abstention_table, risk_coverage
@@ -27,7 +26,7 @@ def evaluate_emotion(
         threshold: the network's abstention threshold, if it has one.
     """
     probabilities = predict(network, faces.images, flip)
-    scores = EmotionScores(probabilities, faces.labels)
+    scores = EmotionScores(probabilities, faces.labels, network.spec.class_set.names)
     kept = risk_coverage(probabilities, faces.labels)
     tables = (
         value_table(
@@ -67,24 +66,25 @@ def _example_grids(faces: FaceDataset, scores: EmotionScores, seed: int) -> dict
     wrong = order[~scores.correct[order]]
     confident = wrong[np.argsort(-scores.probabilities[wrong].max(1), kind="stable")][:GRID_FACES]
     return {
-        name: plots.faces_grid(faces.images[rows], EmotionScores(scores.probabilities[rows], scores.labels[rows]), name)
+        name: plots.faces_grid(faces.images[rows], scores[rows], name)
         for name, rows in (("Correct predictions", correct), ("Wrong predictions, most confident first", confident))
     }
 
 
 def _activation_maps(network: FaceNetwork, faces: FaceDataset, scores: EmotionScores, seed: int) -> Figure:
-    rows = _examples(scores.predicted, scores.labels, seed)
+    rows = _examples(scores, seed)
     maps = activation_maps(network, faces.images[rows])
-    shown = EmotionScores(scores.probabilities[rows], scores.labels[rows])
+    shown = scores[rows]
     return plots.attention_grid(faces.images[rows], maps, shown, ROW_FACES)
 
 
-def _examples(predicted: NDArray[np.int64], labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def _examples(scores: EmotionScores, seed: int) -> NDArray[np.int64]:
     """Rows of random faces: from each class half a row of correct and half a row of wrong predictions."""
+    predicted, labels = scores.predicted, scores.labels
     order = np.random.default_rng(seed).permutation(len(labels))
     chosen = [
         order[(labels[order] == label) & ((predicted[order] == label) == correct)][: ROW_FACES // 2]
-        for label in range(len(EMOTIONS))
+        for label in range(len(scores.names))
         for correct in (True, False)
     ]
     return np.concatenate(chosen)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.duplicates import seen_in
 from emotion_ai.data.loaders import load
@@ -35,17 +36,17 @@ class EvaluatedFaces:
     rows: FaceRows
 
 
-def evaluated_faces(cfg: DictConfig) -> EvaluatedFaces:
-    """The faces that `cfg.data` names.
+def evaluated_faces(cfg: DictConfig, classes: ClassSet = FIVE) -> EvaluatedFaces:
+    """The faces that `cfg.data` names; for emotion those of some classes.
 
     Raises:
         DataError: a dataset that cannot be used, or without annotations.
         ConfigError: a part that the dataset lacks, or `data.without_duplicates` without a part to compare.
     """
     if cfg.data.path == SYNTHETIC:
-        faces = synthetic_faces(_SYNTHETIC_COUNT, cfg.seed).faces(cfg.task.name)
+        faces = synthetic_faces(_SYNTHETIC_COUNT, cfg.seed, classes).faces(cfg.task.name)
     else:
-        faces = load(cfg.data.path, cfg.task.name, cfg.data.labels, beside="")
+        faces = load(cfg.data.path, cfg.task.name, cfg.data.labels, beside="", classes=classes)
     loaded = len(faces)
     training = faces.images[faces.part == "Training"]
     if cfg.data.part is not None:

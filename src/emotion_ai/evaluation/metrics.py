@@ -1,10 +1,11 @@
 """Metrics: NumPy arrays in, plain numbers out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
@@ -99,10 +100,28 @@ class NormalisedErrors:
 
 @dataclass(frozen=True)
 class EmotionScores:
-    """Scores of N faces: probabilities float (N, 5) and true classes int64 (N,)."""
+    """Scores of N faces: probabilities float (N, K), true classes int64 (N,), and the classes' names."""
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
+    names: tuple[str, ...] = EMOTIONS
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
+        return replace(self, probabilities=self.probabilities[rows], labels=self.labels[rows])
+
+    def of_emotions(self, emotions: int, temperature: float) -> Self:
+        """Scores of the first classes, on the faces that show one of them and given that they do.
+
+        Args:
+            emotions: how many classes these are.
+            temperature: of their own softmax, as in `ModelSpec.emotion_temperature`.
+        """
+        if emotions == len(self.names):
+            return self
+        rows = self.labels < emotions
+        logits = np.log(np.maximum(self.probabilities[rows, :emotions], np.finfo(np.float32).tiny)) / temperature
+        given = softmax(logits, axis=1).astype(np.float32)
+        return type(self)(given, self.labels[rows], self.names[:emotions])
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -119,20 +138,20 @@ class EmotionScores:
     @property
     def confusion(self) -> NDArray[np.int64]:
         """Rows are true classes, columns predicted ones."""
-        return np.asarray(confusion_matrix(self.labels, self.predicted, labels=range(len(EMOTIONS))))
+        return np.asarray(confusion_matrix(self.labels, self.predicted, labels=range(len(self.names))))
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
         """Precision, recall, f1 and number of faces for each class."""
         values = precision_recall_fscore_support(
-            self.labels, self.predicted, labels=range(len(EMOTIONS)), zero_division=0.0
+            self.labels, self.predicted, labels=range(len(self.names)), zero_division=0.0
         )
         names = ("precision", "recall", "f1", "faces")
-        return {e: {n: float(v[i]) for n, v in zip(names, values, strict=True)} for i, e in enumerate(EMOTIONS)}
+        return {e: {n: float(v[i]) for n, v in zip(names, values, strict=True)} for i, e in enumerate(self.names)}
 
     @property
     def macro_f1(self) -> float:
-        return macro_f1(self.predicted, self.labels)
+        return macro_f1(self.predicted, self.labels, len(self.names))
 
     @property
     def balanced_accuracy(self) -> float:
@@ -162,9 +181,9 @@ def calibration_error(bins: NDArray[np.int64], gaps: Floats) -> float:
     return float(np.abs(np.bincount(bins, gaps)).sum() / len(gaps))
 
 
-def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Mean F1 over the five classes; a class that neither occurs nor is predicted counts as 0."""
-    counts = np.bincount(labels * len(EMOTIONS) + predicted, minlength=len(EMOTIONS) ** 2)
-    table = counts.reshape(len(EMOTIONS), len(EMOTIONS))
+def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int = len(EMOTIONS)) -> float:
+    """Mean F1 over the classes; a class that neither occurs nor is predicted counts as 0."""
+    counts = np.bincount(labels * classes + predicted, minlength=classes**2)
+    table = counts.reshape(classes, classes)
     hits = table.diagonal()
     return float(np.mean(2 * hits / np.maximum(table.sum(0) + table.sum(1), 1)))

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
-from emotion_ai.contract import EMOTIONS
 from emotion_ai.evaluation.abstention import RiskCoverage
 from emotion_ai.evaluation.metrics import FAILURE, EmotionScores, KeypointErrors, NormalisedErrors
 from emotion_ai.evaluation.slices import Slices
@@ -225,13 +224,19 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=110)
 
 
+def _plain_names(scores: EmotionScores) -> list[str]:
+    """Names of the classes, in which no part is taken for a formula."""
+    return [name.replace("$", r"\$") for name in scores.names]
+
+
 def faces_grid(images: NDArray[np.uint8], scores: EmotionScores, title: str) -> Figure:
     """Faces with predicted class and confidence, and the true class of wrong predictions."""
     figure, axes = _grid(len(images), 6, title)
+    names = _plain_names(scores)
     rows = zip(axes, images, scores.predicted, scores.labels, scores.probabilities.max(1), strict=False)
     for axis, image, guess, truth, confidence in rows:
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {EMOTIONS[truth]}")
+        words = f"{names[guess]} {confidence:.0%}" + ("" if guess == truth else f"\ntrue: {names[truth]}")
         axis.set_title(words, fontsize=8.5, color="black" if guess == truth else ORANGE)
     figure.tight_layout(h_pad=2.2)
     return figure
@@ -243,8 +248,9 @@ def attention_grid(images: NDArray[np.uint8], maps: NDArray[np.float32], scores:
     Args:
         columns: faces in a row, correct predictions first; a row is shorter if there are not enough.
     """
-    figure, axes = _grid(len(EMOTIONS) * columns, columns, "Activation maps (Grad-CAM) of the predicted class")
-    taken = [0] * len(EMOTIONS)
+    names = _plain_names(scores)
+    figure, axes = _grid(len(names) * columns, columns, "Activation maps (Grad-CAM) of the predicted class")
+    taken = [0] * len(names)
     half = columns // 2
     rows = zip(images, maps, scores.predicted, scores.labels, scores.probabilities.max(1), strict=True)
     for image, activation, guess, truth, confidence in sorted(rows, key=lambda row: bool(row[2] != row[3])):
@@ -254,7 +260,7 @@ def attention_grid(images: NDArray[np.uint8], maps: NDArray[np.float32], scores:
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
         # bright where the evidence is, plain gray elsewhere
         axis.imshow(activation, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * activation, extent=(0, 1, 1, 0))
-        words = f"{EMOTIONS[guess]} {confidence:.0%}" + ("" if correct else f"\ntrue: {EMOTIONS[truth]}")
+        words = f"{names[guess]} {confidence:.0%}" + ("" if correct else f"\ntrue: {names[truth]}")
         axis.set_title(words, fontsize=8.5, color="black" if correct else ORANGE)
     figure.tight_layout(h_pad=1.5)
     return figure
@@ -262,13 +268,14 @@ def attention_grid(images: NDArray[np.uint8], maps: NDArray[np.float32], scores:
 
 def confusion(scores: EmotionScores) -> Figure:
     """Counts, shaded by each true class's share."""
-    figure, axis = _plain(5.6, 4.8)
-    counts = scores.confusion
+    side = 0.9 * max(len(scores.names) - 5, 0)
+    figure, axis = _plain(5.6 + side, 4.8 + side)
+    counts, names = scores.confusion, _plain_names(scores)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     words = np.array([[f"{c}\n{s:.0%}" for c, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)])
     sns.heatmap(
         shares, annot=words, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
-        xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axis, annot_kws={"fontsize": 9},
+        xticklabels=names, yticklabels=names, ax=axis, annot_kws={"fontsize": 9},
     )  # fmt: skip
     axis.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     return figure
@@ -313,11 +320,12 @@ def risk_coverage(kept: list[RiskCoverage], chosen: float | None) -> Figure:
 def class_scores(scores: EmotionScores) -> Figure:
     """Precision, recall and F1 of each class."""
     figure, axis = _plain(6.4, 3.8)
-    place = np.arange(len(EMOTIONS))
+    place = np.arange(len(scores.names))
     for offset, name, colour in ((-0.26, "precision", BLUE), (0, "recall", ORANGE), (0.26, "f1", GREEN)):
         values = [c[name] for c in scores.per_class.values()]
         axis.bar(place + offset, values, 0.25, label="F1" if name == "f1" else name, color=colour)
-    names = [f"{e}\n{int(c['faces'])} faces" for e, c in scores.per_class.items()]
+    counts = [int(c["faces"]) for c in scores.per_class.values()]
+    names = [f"{name}\n{count} faces" for name, count in zip(_plain_names(scores), counts, strict=True)]
     axis.set_xticks(place, names)
     axis.set(ylim=(0, 1), title="Scores of each class")
     axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))

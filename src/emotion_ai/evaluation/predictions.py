@@ -16,7 +16,7 @@ from emotion_ai.terminal import Console
 def predict(
     network: FaceNetwork, images: NDArray[np.uint8], flip: bool = False, batch: int = 256, title: str = "predicting"
 ) -> NDArray[np.float32]:
-    """Keypoints float32 (N, 15, 2) or probabilities float32 (N, 5) of images uint8 (N, H, W).
+    """Keypoints float32 (N, 15, 2) or probabilities float32 (N, K) of images uint8 (N, H, W).
 
     Args:
         flip: averages the predictions for the face and its mirror image.

@@ -16,7 +16,7 @@ ROW_FACES = 6
 
 @dataclass(frozen=True)
 class TaskResults:
-    """Predictions, keypoints float32 (N, 15, 2) or probabilities float32 (N, 5), with their tables and figures."""
+    """Predictions, keypoints float32 (N, 15, 2) or probabilities float32 (N, K), with their tables and figures."""
 
     predictions: NDArray[np.float32]
     tables: tuple[ReportTable, ...]

@@ -28,7 +28,7 @@ from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable
 from emotion_ai.evaluation.terminal import print_report
 from emotion_ai.evaluation.units import AUTO, resampling_units
 from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
-from emotion_ai.models import load_network
+from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.terminal import escaped
 
 
@@ -53,7 +53,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 def _evaluate(cfg: DictConfig) -> dict[str, float]:
     task: Task = cfg.task.name
     network, record = load_network(cfg.checkpoint, task)
-    chosen = evaluated_faces(cfg)
+    chosen = evaluated_faces(cfg, network.spec.class_set)
     faces, duplicates = chosen.faces, chosen.duplicates
     units = resampling_units(cfg.data.people, chosen.rows, faces.images)
     groupings = default_groupings(faces) if cfg.slices is None else read_groupings(Path(cfg.slices), chosen.rows)
@@ -66,11 +66,13 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
     predictions, tables = results.predictions, list(results.tables)
     if duplicates.any():
         title = f"Without the {duplicates.sum()} faces that have duplicates in Training"
-        rest = summary_metrics(task, predictions[~duplicates], faces.targets[~duplicates], cfg.seed, units[~duplicates])
-        tables.insert(0, estimate_table(title, rest))
+        others = (predictions[~duplicates], faces.targets[~duplicates], cfg.seed, units[~duplicates])
+        tables.insert(0, estimate_table(title, summary_metrics(network.spec, *others)))
     if cfg.against is not None:
-        other = predict(load_network(cfg.against, task).network, faces.images, cfg.flip)
-        tables.append(_paired_table(Path(cfg.against).name, paired_test(predictions, other, faces, cfg.seed, units)))
+        other = load_network(cfg.against, task).network
+        rows = _comparable(network, other, faces, cfg.against)
+        compared = (predictions[rows], predict(other, faces.images[rows], cfg.flip), faces[rows], cfg.seed, units[rows])
+        tables.append(_paired_table(Path(cfg.against).name, paired_test(*compared)))
     figures, slices = dict(results.figures), None
     if groupings:
         slices = slice_metrics(task, predictions, faces.targets, groupings, units, cfg.seed, gate)
@@ -92,7 +94,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         seed=cfg.seed,
         resampled=units.name,
         resampled_units=units.count,
-        summary=summary_metrics(task, predictions, faces.targets, cfg.seed, units),
+        summary=summary_metrics(network.spec, predictions, faces.targets, cfg.seed, units),
         tables=tuple(tables),
         command=_command(cfg),
     )
@@ -113,6 +115,20 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
     return {name: estimate.value for name, estimate in report.summary.items()}
 
 
+def _comparable(network: FaceNetwork, other: FaceNetwork, faces: FaceDataset, against: str) -> NDArray[np.bool_]:
+    """The faces whose classes both networks know.
+
+    Raises:
+        ConfigError: the networks number their classes in different ways.
+    """
+    if faces.task == "keypoints" or network.spec.classes == other.spec.classes:
+        return np.ones(len(faces), bool)
+    both = [mine for mine, its in zip(*(n.spec.class_set.names for n in (network, other)), strict=False) if mine == its]
+    if len(both) < min(len(n.spec.class_set) for n in (network, other)):
+        raise ConfigError(f"against={against}: has other classes ({', '.join(other.spec.class_set.names)})")
+    return faces.labels < len(both)
+
+
 def paired_test(
     first: NDArray[np.float32], second: NDArray[np.float32], faces: FaceDataset, seed: int, units: Units | None = None
 ) -> PairedTest:
@@ -120,7 +136,9 @@ def paired_test(
     if faces.task == "keypoints":
         errors = [KeypointErrors.of(predictions, faces.points).per_face for predictions in (first, second)]
         return paired_rmse(errors[0], errors[1], seed, units)
-    return mcnemar(first.argmax(1) == faces.labels, second.argmax(1) == faces.labels, seed, units)
+    count = min(first.shape[1], second.shape[1])  # of the classes that both know
+    right = [predictions[:, :count].argmax(1) == faces.labels for predictions in (first, second)]
+    return mcnemar(right[0], right[1], seed, units)
 
 
 def _paired_table(other: str, test: PairedTest) -> ReportTable:

@@ -56,8 +56,8 @@ def _cross_validate(cfg: DictConfig, config: TrainConfig, count: int) -> dict[st
         network, _ = load_network(folder / "network.safetensors", task)
         predictions.append(predict(network, held_out.images))
         targets.append(held_out.targets)
-        folds.append(summary_metrics(task, predictions[-1], targets[-1], config.seed))
-    pooled = summary_metrics(task, np.concatenate(predictions), np.concatenate(targets), config.seed)  # type: ignore[arg-type]
+        folds.append(summary_metrics(network.spec, predictions[-1], targets[-1], config.seed))
+    pooled = summary_metrics(network.spec, np.concatenate(predictions), np.concatenate(targets), config.seed)  # type: ignore[arg-type]
     values = {name: [fold[name].value for fold in folds] for name in pooled if all(name in fold for fold in folds)}
     result = {
         name: {

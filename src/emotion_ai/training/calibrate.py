@@ -26,6 +26,8 @@ def calibrate(network: FaceNetwork, val: FaceDataset, confident_accuracy: float 
     Returns:
         The fitted numbers, for the record. For emotion also the calibration error before and after (cross-fitted: each
         face is evaluated with a temperature fitted to the others), and the abstention threshold, `uncertain_below`.
+        Where there are more classes than the five emotions, the probabilities of these alone have a temperature of
+        their own, `emotion_temperature`.
     """
     batches = Batches(val, _BATCH_SIZE, next(network.parameters()).device, lambda: 0)
     if network.task == "keypoints":
@@ -41,9 +43,18 @@ def calibrate(network: FaceNetwork, val: FaceDataset, confident_accuracy: float 
     temperature = fit_temperature(logits, labels)
     network.head.apply_temperature(temperature)  # type: ignore[operator]
     probabilities, before = (torch.from_numpy(logits / t).softmax(1).numpy() for t in (temperature, 1.0))
-    return {
+    fitted = {
         "temperature": temperature,
         "calibration_error_before": EmotionScores(before, labels).calibration_error,
         "calibration_error_cross_fitted": cross_fitted_error(logits, labels),
-        "uncertain_below": choose_threshold(probabilities, labels, confident_accuracy),
     }
+    classes = network.spec.class_set
+    rows = labels < classes.emotions
+    if classes.emotions < len(classes) and rows.any():
+        emotions = logits[rows, : classes.emotions] / temperature
+        network.calibrate_emotions(fit_temperature(emotions, labels[rows]))
+        fitted |= {
+            "emotion_temperature": network.spec.emotion_temperature,
+            "emotion_calibration_error_cross_fitted": cross_fitted_error(emotions, labels[rows]),
+        }
+    return fitted | {"uncertain_below": choose_threshold(probabilities, labels, confident_accuracy)}

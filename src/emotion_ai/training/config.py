@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -118,8 +118,8 @@ class ClassesConfig:
     """
 
     names: tuple[str, ...] | None
-    aliases: dict[str, list[str]] = field(default_factory=dict)
-    colors: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, list[str]] | None = None
+    colors: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.names is None and self.aliases:
@@ -129,11 +129,10 @@ class ClassesConfig:
     @property
     def class_set(self) -> ClassSet | None:
         """The classes; None until the training data is loaded."""
-        return None if self.names is None else ClassSet(self.names, self._aliases, self.colors)
-
-    @property
-    def _aliases(self) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(others) for name, others in self.aliases.items()}
+        if self.names is None:
+            return None
+        aliases = {name: tuple(others) for name, others in (self.aliases or {}).items()}
+        return ClassSet(self.names, aliases, self.colors or {})
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
     if not isinstance(task, KeypointTask):
         known = splits.train.classes
         aliases = {name: tuple(others) for name, others in known.aliases.items()}
-        arguments |= {"classes": known.names, "aliases": aliases, "colors": dict(known.colors)}
+        arguments |= {"classes": known.names, "aliases": aliases, "colors": config.classes.colors or {}}
     if config.init_from is None:
         network = FaceNetwork(**arguments)
     else:
