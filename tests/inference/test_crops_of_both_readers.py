@@ -13,7 +13,7 @@ from emotion_ai import FaceClient, FaceReader
 from emotion_ai.client.transport import Prediction
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.data.batches import resize_to_crops
-from emotion_ai.errors import EmotionAIError, ImageError
+from emotion_ai.errors import EmotionAIError, ImageError, RequestRejectedError
 from emotion_ai.evaluation.explain import activation_maps
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.models import FaceNetwork
@@ -26,9 +26,11 @@ RGB = np.stack([GRAY] * 3, -1)
 
 
 class Silent:
-    """A transport that responds with the mean face."""
+    """A transport that responds with the mean face, of a version that names no classes."""
 
-    def predict(self, _: str, inputs: Any, outputs: tuple[str, ...]) -> Prediction:
+    def predict(self, signature: str, inputs: Any, outputs: tuple[str, ...]) -> Prediction:
+        if signature == "serving_classes":
+            raise RequestRejectedError('Serving signature name: "serving_classes" not found in signature def')
         shapes = {"keypoints": (len(KEYPOINTS), 2), "probabilities": (len(EMOTIONS),)}
         return Prediction({name: np.full((len(inputs), *shapes[name]), 1 / len(EMOTIONS)) for name in outputs})
 

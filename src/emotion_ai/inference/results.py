@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emotion_ai.class_set import UNCERTAIN, ClassSet
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 from emotion_ai.errors import ConfigError, ImageError
+from emotion_ai.inference.verdict import decide
 from emotion_ai.vision.crops import Box, check_gray, describe
 from emotion_ai.vision.photo import Photo, Source
 from emotion_ai.vision.pose import TURNED, UNKNOWN_POSE, Pose
@@ -27,10 +28,9 @@ DOUBTFUL: frozenset[Flag] = frozenset({"blurred", "dark", "turned"})
 
 
 def columns(classes: Sequence[str] = EMOTIONS) -> tuple[str, ...]:
-    """Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo; `quality` has the
-    flags, joined by semicolons.
+    """Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo.
 
-    Probabilities of the five emotions have their names. Where a network has more classes, those of all of them follow.
+    `quality` has the flags, joined by semicolons. Probabilities of the five emotions have their names. Where a network has more classes, those of all of them follow.
     """
     emotions = ClassSet.of(classes).emotions
     return (
@@ -171,8 +171,7 @@ class FaceReading:
         """Whether the confidence is below the threshold, or a flag says that the emotion cannot be trusted."""
         if self.emotion is None:
             return False
-        below = bool(self.over_classes.max() < np.float32(self.uncertain_below))  # in float32, as it was chosen
-        return below or bool(self.doubts)
+        return bool(decide(self.over_classes[None], self.uncertain_below)[0] < 0 or self.doubts)
 
     @property
     def roll(self) -> float:
