@@ -11,6 +11,7 @@ import pytest
 from emotion_ai.contract import MEAN_FACE
 
 FACE = {"keypoints": [list(point) for point in MEAN_FACE], "probabilities": [0.1, 0.05, 0.05, 0.7, 0.1]}
+UNKNOWN_SIGNATURE = 'Serving signature name: "serving_classes" not found in signature def'
 
 
 class StubServer:
@@ -19,7 +20,7 @@ class StubServer:
     Attributes:
         url: its address, also while it is stopped.
         respond: replaces the response if it returns a status and a body, given the number of the request.
-        requests: how many it got.
+        requests: how many it got, without those for the classes.
     """
 
     def __init__(self) -> None:
@@ -35,11 +36,14 @@ class StubServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                stub.requests += 1
-                status, text = stub.respond(stub.requests) or (
-                    200,
-                    json.dumps({"predictions": [FACE] * len(body["instances"])}),
-                )
+                if body["signature_name"] == "serving_classes":  # of a version from before there were any others
+                    status, text = 400, json.dumps({"error": UNKNOWN_SIGNATURE})
+                else:
+                    stub.requests += 1
+                    status, text = stub.respond(stub.requests) or (
+                        200,
+                        json.dumps({"predictions": [FACE] * len(body["instances"])}),
+                    )
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(text.encode())

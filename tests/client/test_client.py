@@ -21,7 +21,7 @@ from PIL import Image
 from emotion_ai import errors
 from emotion_ai.cli.photos import PredictOptions, predict_command
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import outputs
+from emotion_ai.contract import EMOTIONS, outputs
 
 RECORDED = {
     recorded["label"]: recorded
@@ -66,7 +66,11 @@ def server() -> Iterator[FakeServer]:
             body = json.loads(self.rfile.read(length)) if length else None
             fake.requests.append((self.command, self.path, body))
             time.sleep(fake.delay)
-            if fake.handler is not None:
+            if body and body.get("signature_name") == "serving_classes":
+                fake.requests.pop()
+                text = 'Serving signature name: "serving_classes" not found in signature def'
+                status, content = 400, json.dumps({"error": text}).encode()
+            elif fake.handler is not None:
                 status, content = 200, json.dumps(fake.handler(body)).encode()
             else:
                 status, content = fake.responses.pop(0) if len(fake.responses) > 1 else fake.responses[0]
@@ -99,7 +103,8 @@ def reading(mean: float) -> dict[str, Any]:
         "deviations": [[1.0, 2.0]] * 15,
         "probabilities": probabilities,
         "expressions": probabilities,
-        "uncertain_below": 0.4,
+        "uncertain_below": [0.4] * 5,
+        "classes": list(EMOTIONS),
     }
 
 
@@ -219,7 +224,7 @@ def test_metadata_and_single_requests(server: FakeServer) -> None:
     assert all(value.dtype == np.float32 for value in found.values())
     found = client.predict([b"first", b"second"])
     assert found["expressions"].shape == (2, 5)
-    assert found["uncertain_below"].shape == (2,)
+    assert found["uncertain_below"].shape == (2, 5)
     assert server.requests[-1][2]["instances"] == [{"b64": "Zmlyc3Q="}, {"b64": "c2Vjb25k"}]
     client.predict(np.full((2, 96, 96, 1), 7.5), "serving_default")
     assert np.array(server.requests[-1][2]["instances"]).shape == (2, 96, 96, 1)
