@@ -47,7 +47,7 @@ def version_reference(
         return _answers(sources, images, f"{len(images)} portraits and synthetic faces")
     if Path(given).suffix == ".parquet" or any(Path(given).glob("*.parquet")):
         return _from_log(Path(given))
-    dataset = load(given)
+    dataset = load(given, classes=sources["emotion"].network.spec.class_set)
     if part is not None:
         if part not in dataset.part:
             parts = ", ".join(sorted(set(dataset.part) - {""})) or "none"
@@ -73,7 +73,8 @@ def belongs_to_bundled(reference: Path) -> bool:
 
 def _answers(sources: dict[Task, SourceNetwork], images: list[NDArray[np.uint8]], description: str) -> pa.Table:
     emotion = sources["emotion"]
-    reader = FaceReader(sources["keypoints"].network, emotion.network, emotion.record.uncertain_below)
+    thresholds = emotion.record.thresholds(emotion.network.spec.class_set.names)
+    reader = FaceReader(sources["keypoints"].network, emotion.network, thresholds)
     found = FaceAnswers.of_crops(reader.read_crops(images), images)
     table = to_table([Answer(Origin("face"), time.time(), float("nan"), faces=found)])
     return _described(table, description, {_CHECKPOINT: _digest()} if emotion.checkpoint == "bundled" else {})

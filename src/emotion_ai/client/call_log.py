@@ -3,15 +3,17 @@
 import copy
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from emotion_ai.class_set import ClassSet
+from emotion_ai.client.answers import class_names
 from emotion_ai.client.calls import FinishedCall
+from emotion_ai.client.checks import Outputs
 from emotion_ai.client.transport import Connection, Transport
-from emotion_ai.contract import DEVIATIONS, EMOTIONS, EXPRESSIONS, KEYPOINTS, UNCERTAIN_BELOW
+from emotion_ai.contract import CLASSES, DEVIATIONS, EMOTIONS, EXPRESSIONS, KEYPOINTS, UNCERTAIN_BELOW
 from emotion_ai.inference.answer_log import AnswerLog
 from emotion_ai.inference.answer_rows import Answer, FaceAnswers, Origin, crop_files, failure, source_name
 from emotion_ai.inference.results import CropReadings, check_crops
@@ -95,15 +97,22 @@ def _faces(call: FinishedCall, keep: bool) -> FaceAnswers | None:
     return _predicted(call.result, call.source, keep)
 
 
-def _predicted(found: Mapping[str, NDArray[np.float32]], inputs: Any, keep: bool) -> FaceAnswers | None:
+def _predicted(found: Outputs, inputs: Any, keep: bool) -> FaceAnswers | None:
     """The outputs of `predict` for files, of which nothing else is known, or for pixels."""
+    if set(found) == {CLASSES}:  # no faces
+        return None
     count = len(inputs)
+    names = class_names(found) or EMOTIONS
+    columns = found["probabilities"].shape[1] if "probabilities" in found else len(EMOTIONS)
+    if columns != ClassSet.of(names).emotions:  # of a signature without names
+        names = tuple(f"class {number}" for number in range(columns))
     readings = CropReadings(
         found.get("keypoints", np.full((count, len(KEYPOINTS), 2), np.nan, np.float32)),
         found.get("probabilities", np.full((count, len(EMOTIONS)), np.nan, np.float32)),
         found.get(DEVIATIONS),
         found.get(EXPRESSIONS),
         found.get(UNCERTAIN_BELOW),
+        names,
     )
     if isinstance(inputs, np.ndarray):
         images = list(np.rint(inputs[..., 0]).clip(0, 255).astype(np.uint8))

@@ -75,7 +75,7 @@ class FaceAnswers:
     Attributes:
         places: (N, 5), as `PLACE`; NaN, but for the size, without a photo.
         quality: (N, 3), as `QUALITY`; None if it is yet to be measured, or cannot be.
-        probabilities: (N, 5).
+        probabilities: (N, 5), or (N, K) of a network of other classes.
         uncertain_below: (N,), the thresholds of confidence; 0 for none.
         expressions: (N, K).
         deviations: (N, 15, 2), standard deviations of the keypoints in pixels of the 96x96 crop.
@@ -111,6 +111,8 @@ class FaceAnswers:
             quality=np.array([[getattr(quality, name) for name in QUALITY] for quality in qualities], np.float32),
             probabilities=np.stack([face.probabilities for face in faces]),
             uncertain_below=np.array([face.uncertain_below for face in faces], np.float32),
+            expressions=None if faces[0].expressions is None else np.stack([face.over_classes for face in faces]),
+            classes=faces[0].classes,
             deviations=np.stack(deviations) * (CROP_SIZE / sizes[:, None, None]) if deviations else None,
             crops=crops,
         )
@@ -128,14 +130,14 @@ class FaceAnswers:
             return None
         nowhere = np.full(count, np.nan)
         sizes = nowhere if images is None else [min(image.shape) for image in images]
-        thresholds = readings.uncertain_below
         return cls(
             places=np.stack([nowhere, nowhere, sizes, nowhere, nowhere], -1).astype(np.float32),
             quality=None,
             images=None if images is None else [image.copy() for image in images],
             probabilities=readings.probabilities.copy(),  # whoever gets the readings may change them
-            uncertain_below=np.zeros(count, np.float32) if thresholds is None else np.nan_to_num(thresholds),
+            uncertain_below=np.array([readings.threshold(row) for row in range(count)], np.float32),
             expressions=None if readings.expressions is None else readings.expressions.copy(),
+            classes=readings.classes,
             deviations=None if readings.deviations is None else readings.deviations.copy(),
             crops=files,
         )
