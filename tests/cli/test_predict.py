@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from emotion_ai.cli.photos import PredictOptions, follow, predict, predict_command
-from emotion_ai.contract import MEAN_FACE
+from emotion_ai.contract import EMOTIONS, MEAN_FACE
 from emotion_ai.errors import ConfigError, ModelNotFoundError, ServerTimeoutError, ServerUnreachableError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import COLUMNS, CropReadings, Crops, FaceReading
@@ -30,6 +30,9 @@ class Happy:
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         return read_photo(photo, self)
+
+    def class_names(self) -> tuple[str, ...]:
+        return EMOTIONS
 
 
 SERVER = "http://127.0.0.1:9"  # nothing listens there

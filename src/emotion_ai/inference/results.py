@@ -30,7 +30,8 @@ DOUBTFUL: frozenset[Flag] = frozenset({"blurred", "dark", "turned"})
 def columns(classes: Sequence[str] = EMOTIONS) -> tuple[str, ...]:
     """Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo.
 
-    `quality` has the flags, joined by semicolons. Probabilities of the five emotions have their names. Where a network has more classes, those of all of them follow.
+    `quality` has the flags, joined by semicolons. Probabilities of the five emotions have their names; where a network
+    has more classes, those of all of them follow.
     """
     emotions = ClassSet.of(classes).emotions
     return (
