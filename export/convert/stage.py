@@ -29,6 +29,7 @@ from emotion_ai_export.convert.parity_cases import file_cases, parity_faces, pix
 from emotion_ai_export.convert.saved_model import save_servable
 from emotion_ai_export.convert.version_files import SourceNetwork, write_version_files
 from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, withdrawn_on_error, write_config
+from emotion_ai_export.registry.rollout import load_published, server_of
 from emotion_ai_export.registry.warmup import replay_warmup, write_warmup
 from emotion_ai_export.serving.deployment import write_deployment
 from emotion_ai_export.serving.flags import runtime_flags
@@ -95,10 +96,14 @@ def export(cfg: DictConfig) -> Export:
             if reference is not None:
                 reference(staging / servable / REFERENCE_FILE, version)
             write_version_files(staging / servable, servable, sources, proof)
+        server = server_of(base, cfg.server)
         paths = put_in_place(staging, base, version)
         with withdrawn_on_error(base, version):
-            config = write_config(base, cfg.target)
+            config = write_config(base, cfg.target, keep_listed=server is not None)
             deployment = write_deployment(base, cfg.target, cfg.cpus)
+        if server:
+            progress.update(step, description=f"waiting for {server.address}")
+            load_published(base, version, server)
     for path in [*paths, config, deployment[0].parent]:
         console.wrote(path, verb="published")
     return Export(version, paths, report)

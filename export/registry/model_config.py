@@ -1,7 +1,7 @@
 """TensorFlow Serving's `models.config`: which versions of each model are served, and their labels."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -10,7 +10,7 @@ from emotion_ai.client.protos import ModelServerConfig
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.files import read_text, write_text
-from emotion_ai.published import CONFIG_FILE
+from emotion_ai.published import CONFIG_FILE, CONTAINER_BASE
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ModelConfig:
         base_path: the folder of its versions, as the server sees it.
         versions: to load; empty means the newest, which is the server's default.
         labels: versions by label.
-        rest: the entry's other settings, serialized: its platform, and a version policy that is not `specific`.
+        rest: the entry's other settings, serialized: platform, `logging_config`, a policy that is not `specific`.
     """
 
     name: str
@@ -39,7 +39,8 @@ def render(configs: list[ModelConfig]) -> str:
         entry = message.model_config_list.config.add()
         entry.MergeFromString(config.rest)
         entry.name, entry.base_path = config.name, config.base_path
-        entry.model_platform = entry.model_platform or "tensorflow"
+        if not entry.model_type:  # the deprecated field; the server refuses both
+            entry.model_platform = entry.model_platform or "tensorflow"
         if config.versions:
             entry.model_version_policy.specific.versions.extend(sorted(config.versions))
         entry.version_labels.update(config.labels)
@@ -58,6 +59,10 @@ def parse(text: str) -> list[ModelConfig]:
         raise ExportError(
             f"{CONFIG_FILE}: cannot be read ({error}); fix it, or move it away and export again"
         ) from error
+    if message.WhichOneof("config") == "custom_model_config":
+        raise ExportError(
+            f"{CONFIG_FILE}: has a custom_model_config, not a model_config_list; publish to another folder"
+        )
     entries = message.model_config_list.config
     for name, count in Counter(entry.name for entry in entries).items():
         if count > 1:
@@ -111,9 +116,41 @@ def read_own_config(base: Path) -> list[ModelConfig]:
     return configs
 
 
+def relocated(base: Path, configs: list[ModelConfig]) -> tuple[list[ModelConfig], str]:
+    """The entries of a folder that was copied or moved, with paths of this one, and the folder that they named.
+
+    Paths below `CONTAINER_BASE`, where a container sees the folder, stay. So do those of other models, unless they lie
+    below the other folder and this one has them, too.
+
+    Returns:
+        The entries; the other folder, "" if they name this one.
+    """
+    own = base.resolve()
+    parents = {Path(config.base_path).parent for config in configs if config.name in SERVABLES}
+    foreign = sorted(path for path in parents if path != Path(CONTAINER_BASE) and path.resolve() != own)
+
+    def moved(config: ModelConfig) -> ModelConfig:
+        path = Path(config.base_path)
+        root = next((root for root in foreign if path.is_relative_to(root)), None)
+        if root is None or not (config.name in SERVABLES or (base / path.relative_to(root)).is_dir()):
+            return config
+        return replace(config, base_path=str(own / path.relative_to(root)))
+
+    return [moved(config) for config in configs], str(foreign[0]) if foreign else ""
+
+
 def replace_config(base: Path, configs: list[ModelConfig]) -> None:
     """Writes `<base>/models.config` as a whole and waits until it is on the disk."""
     write_text(base / CONFIG_FILE, render(configs), sync=True)
+
+
+def replace_entries(base: Path, configs: list[ModelConfig]) -> None:
+    """Replaces the entries of some models, if they differ; those of other models stay."""
+    entries = {config.name: replace(config, versions=tuple(sorted(set(config.versions)))) for config in configs}
+    listed = read_config(base)
+    changed = [entries.get(config.name, config) for config in relocated(base, listed)[0]]
+    if changed != listed:
+        replace_config(base, changed)
 
 
 def _from_entry(entry: "ModelServerConfig") -> ModelConfig:

@@ -11,8 +11,17 @@ from pathlib import Path
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.files import read_text, sync_path, write_text
-from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, LAST_FILE, MAX_VERSION, list_versions, whole_versions
-from emotion_ai_export.registry.model_config import ModelConfig, read_own_config, replace_config
+from emotion_ai.published import (
+    CHECKSUMS_FILE,
+    CONFIG_FILE,
+    CONTAINER_BASE,
+    LAST_FILE,
+    MAX_VERSION,
+    list_versions,
+    whole_versions,
+)
+from emotion_ai_export.registry.model_config import ModelConfig, read_own_config, relocated, replace_config
+from emotion_ai_export.registry.server_record import left_out
 from emotion_ai_export.registry.staging import (
     STAGING_PREFIX,
     locked,
@@ -22,7 +31,6 @@ from emotion_ai_export.registry.staging import (
     with_number,
 )
 
-CONTAINER_BASE = "/models"
 FIRST_LABEL = "stable"
 TARGETS = ("host", "container")
 
@@ -114,30 +122,35 @@ def withdrawn_on_error(base: Path, version: int) -> Iterator[None]:
         raise
 
 
-def write_config(base: Path, target: str) -> Path:
+def write_config(base: Path, target: str, keep_listed: bool = False) -> Path:
     """Rewrites `models.config`: labelled versions and the newest; labels and other models' entries are kept.
 
     Args:
         base: the published folder.
         target: "host" for absolute paths, "container" for paths below /models.
+        keep_listed: keeps the versions listed so far, until a server has loaded the newest.
 
     Raises:
         ExportError: unknown target, or an existing file that cannot be read or replaced without loss.
     """
     check_target(target)
-    listed = {config.name: config for config in read_own_config(base)}
+    configs, other = relocated(base, read_own_config(base))
+    if other:
+        notice(f"{base / CONFIG_FILE}: named {other}, from which this folder was copied; it names this one now")
+    listed = {config.name: config for config in configs}
     root = CONTAINER_BASE if target == "container" else str(base.resolve())
-    whole = whole_versions(base)
+    whole, broken = whole_versions(base), left_out(base)
+    newest = [number for number in whole if number not in broken][-1:]
     lost = set()
     for name in SERVABLES:
         config = listed.get(name) or ModelConfig(name, "", ())
         kept = {label: number for label, number in config.labels.items() if number in whole}
         lost |= config.labels.items() - kept.items()
-        if name not in listed and whole:
-            kept = {FIRST_LABEL: whole[-1]}  # the first version stays served until a promotion moves the label
-        listed[name] = ModelConfig(
-            name, f"{root}/{name}", tuple(sorted({*kept.values(), *whole[-1:]})), kept, config.rest
-        )
+        if name not in listed and newest:
+            kept = {FIRST_LABEL: newest[-1]}  # the first version stays served until a promotion moves the label
+        before = {number for number in config.versions if number in whole} if keep_listed else set()
+        versions = tuple(sorted({*kept.values(), *newest, *before}))
+        listed[name] = ModelConfig(name, f"{root}/{name}", versions, kept, config.rest)
     for label, number in sorted(lost):
         notice(f"{base}: version {number}, which {label} named, does not exist; the label is removed")
     replace_config(base, list(listed.values()))

@@ -20,11 +20,19 @@ from pathlib import Path
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.files import sync_path
-from emotion_ai.published import CONFIG_FILE, LAST_FILE, LOCK_FILE, PREVIOUS_FILE, list_versions, partial_versions
+from emotion_ai.published import (
+    CONFIG_FILE,
+    LAST_FILE,
+    LOCK_FILE,
+    PREVIOUS_FILE,
+    SERVER_FILE,
+    list_versions,
+    partial_versions,
+)
 from emotion_ai.terminal import Console, printable
 
 STAGING_PREFIX = ".staging-"
-_UNFINISHED = [f".{name}.*.partial" for name in (CONFIG_FILE, PREVIOUS_FILE, LAST_FILE)]
+_UNFINISHED = [f".{name}.*.partial" for name in (CONFIG_FILE, PREVIOUS_FILE, SERVER_FILE, LAST_FILE)]
 _NUMBERED = re.compile(rf"{re.escape(STAGING_PREFIX)}(\d+)-")
 
 

@@ -1,15 +1,32 @@
 """A running server, watched while the versions that it serves change."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
 from emotion_ai.client import FaceClient
 from emotion_ai.contract import SERVABLES, Servable
-from emotion_ai.errors import ClientError, ExportError, ServerUnreachableError
+from emotion_ai.errors import ModelNotFoundError, ServerUnreachableError
 
-_POLL_SECONDS = 0.1
+_NOT_LOADED = re.compile(r"Specific\([^)]*, (\d+)\)")  # an error's, of a label whose version is not loaded
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """Of one version on a server: START, LOADING, AVAILABLE, UNLOADING or END, and why it could not be loaded."""
+
+    name: str
+    problem: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.name == "END" and bool(self.problem)
+
+
+States = dict[str, dict[int, VersionState]]
+"""Of every version that a server has seen, by model and number."""
 
 
 @dataclass(frozen=True)
@@ -17,74 +34,80 @@ class WatchedServer:
     """Attributes:
     address: http:// (REST) or grpc://.
     timeout: seconds that each step may take.
+    poll: seconds between two looks of the server at `models.config`, and at the folder.
+    retries: of a request.
     """
 
     address: str
     timeout: float = 120.0
+    poll: float = 1.0
+    retries: int = 2
 
-    def wait_available(self, model: str, number: int) -> None:
-        """Waits until the server has loaded a version.
+    @property
+    def settle(self) -> float:
+        """Seconds after which the server has followed a change: it reads the file, then the folder, then acts."""
+        return 2.5 * self.poll
+
+    @property
+    def hint(self) -> str:
+        """What to check if nothing happens."""
+        return (
+            "check that it reads this folder's models.config (--model_config_file, "
+            "--model_config_file_poll_wait_seconds=1)"
+        )
+
+    def wait(self) -> None:
+        """Waits a moment before the next look."""
+        time.sleep(0.1 * self.poll)
+
+    def states(self) -> States:
+        """The states of our models' versions; none for a model that the server does not have.
 
         Raises:
-            ExportError: it cannot load the version, or not in time.
-            ClientError: it does not respond.
+            ClientError: the server does not respond, or not as TensorFlow Serving.
         """
+        states: States = {}
+        for model in SERVABLES:
+            with FaceClient(self.address, model=model, retries=self.retries) as client:
+                try:
+                    entries = client.status()
+                except ModelNotFoundError:
+                    entries = []
+            states[model] = {
+                int(entry["version"]): VersionState(entry["state"], entry["status"]["error_message"])
+                for entry in entries
+            }
+        return states
 
-        def available(client: FaceClient) -> bool:
-            for entry in client.status():
-                if int(entry["version"]) == number:
-                    problem = entry["status"]["error_message"]
-                    if entry["state"] == "END" and problem:
-                        raise ExportError(f"{self.address}: cannot load {model} version {number}: {problem}")
-                    return str(entry["state"]) == "AVAILABLE"
-            return False
-
-        with FaceClient(self.address, model=cast(Servable, model)) as client:
-            self._wait(lambda: available(client), f"{model} version {number} is not AVAILABLE")
-
-    def wait_label(self, model: str, label: str, number: int | None) -> None:
-        """Waits until a label names a version; None waits until the label is gone.
+    def labels(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """The versions that labels name, by model and label; without those that the server does not have.
 
         Raises:
-            ExportError: not in time.
-            ClientError: the server does not respond.
+            ClientError: the server does not respond, or not as TensorFlow Serving.
         """
+        found = {(model, name): self._label(model, name) for model in SERVABLES for name in names}
+        return {
+            model: {name: number for (of, name), number in found.items() if of == model and number is not None}
+            for model in SERVABLES
+        }
 
-        def moved(client: FaceClient) -> bool:
+    def _label(self, model: str, name: str) -> int | None:
+        with FaceClient(self.address, model=cast(Servable, model), label=name, retries=self.retries) as client:
             try:
-                return bool(client.metadata()["model_spec"]["version"] == str(number))
-            except ServerUnreachableError:
-                raise
-            except ClientError:
-                return number is None
-
-        with FaceClient(self.address, model=cast(Servable, model), label=label) as client:
-            self._wait(lambda: moved(client), f"{model}'s label {label} has not moved to {number}")
-
-    def _wait(self, done: Callable[[], bool], problem: str) -> None:
-        deadline = time.monotonic() + self.timeout
-        while not done():
-            if time.monotonic() > deadline:
-                raise ExportError(
-                    f"{self.address}: {problem} after {self.timeout:g} s; check that it polls this models.config "
-                    "(--model_config_file, --model_config_file_poll_wait_seconds=1)"
-                )
-            time.sleep(_POLL_SECONDS)
+                return int(client.metadata()["model_spec"]["version"])
+            except ModelNotFoundError as error:
+                number = _NOT_LOADED.search(str(error))
+                return int(number[1]) if number else None
 
 
-def server_states(address: str) -> dict[str, dict[int, str]]:
-    """The state of every version, by model and number; empty if no server responds.
+def running_server(address: str) -> States | None:
+    """The states on a server that has our models; None if none responds, or it has not.
 
     Raises:
         ClientError: the server's response is not TensorFlow Serving's.
     """
-    states: dict[str, dict[int, str]] = {}
-    for model in SERVABLES:
-        with FaceClient(address, model=model, retries=0) as client:
-            try:
-                states[model] = client.versions()
-            except ServerUnreachableError:
-                return {}
-            except ClientError:
-                states[model] = {}
-    return states
+    try:
+        states = WatchedServer(address, retries=0).states()
+    except ServerUnreachableError:
+        return None
+    return states if all(states.values()) else None

@@ -13,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from emotion_ai.contract import MAX_CROP_PIXELS, MAX_FACES, SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.files import write_text
-from emotion_ai.published import CONFIG_FILE, list_versions
+from emotion_ai.published import CONFIG_FILE, CONTAINER_BASE, list_versions
 from emotion_ai_export.registry.model_config import read_config
-from emotion_ai_export.registry.publish import CONTAINER_BASE, check_target
+from emotion_ai_export.registry.publish import check_target
 from emotion_ai_export.registry.warmup import BATCHES
 from emotion_ai_export.serving.dashboard import dashboard
 from emotion_ai_export.serving.engines import IMAGE

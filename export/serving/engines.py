@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emotion_ai.addresses import host_port
+from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ConfigError, MissingExtraError
 from emotion_ai.published import CONFIG_FILE, list_versions
+from emotion_ai_export.registry.fitting import fitting
 from emotion_ai_export.registry.model_config import ModelConfig, read_config, render
 from emotion_ai_export.serving.flags import available_cpus, runtime_flags
 
@@ -118,7 +120,7 @@ def _docker_command(base: Path, options: ServerOptions, scratch: Path) -> list[s
     listed = read_config(base)
     # models.config names its models' folders, so the container must see them under the same names
     inside = Path(listed[0].base_path).parent if listed else Path("/models")
-    if listed and all(Path(config.base_path).parent == inside for config in listed):
+    if listed == fitting(base) and listed and all(Path(config.base_path).parent == inside for config in listed):
         config, volumes = inside / CONFIG_FILE, [f"{base}:{inside}:ro"]
     else:
         inside = Path("/models")
@@ -146,7 +148,8 @@ def _arguments(options: ServerOptions, config: Path) -> list[str]:
 def _config_file(base: Path, scratch: Path) -> Path:
     """The folder's own models.config, which follows promotions, unless it was written for another place."""
     listed = read_config(base)
-    if listed and all(Path(config.base_path).is_dir() for config in listed):
+    parents = {Path(config.base_path).parent.resolve() for config in listed if config.name in SERVABLES}
+    if listed and listed == fitting(base) and parents <= {base} and all(Path(c.base_path).is_dir() for c in listed):
         return base / CONFIG_FILE
     file = scratch / CONFIG_FILE
     file.write_text(render(_configs(base, base)))
@@ -155,8 +158,18 @@ def _config_file(base: Path, scratch: Path) -> Path:
 
 def _configs(base: Path, seen_as: Path) -> list[ModelConfig]:
     """The models of models.config, or every model's newest version, under the path that the server sees."""
-    listed = read_config(base) or [ModelConfig(name, name, ()) for name in served_models(base)]
-    return [replace(c, base_path=str(seen_as / Path(c.base_path).name)) for c in listed]
+    listed = fitting(base)
+    roots = {Path(config.base_path).parent for config in listed if config.name in SERVABLES}
+
+    def seen(config: ModelConfig) -> ModelConfig:
+        path = Path(config.base_path)
+        if config.name in SERVABLES or path.parent in roots or not path.is_dir():
+            return replace(config, base_path=str(seen_as / path.name))
+        return config  # a model from elsewhere
+
+    return [seen(config) for config in listed] or [
+        ModelConfig(name, str(seen_as / name), ()) for name in served_models(base)
+    ]
 
 
 def _binary() -> str | None:

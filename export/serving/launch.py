@@ -18,6 +18,7 @@ from emotion_ai.addresses import bind, host_port, without_brackets
 from emotion_ai.errors import ConfigError, ExportError
 from emotion_ai.published import list_versions
 from emotion_ai.terminal import Console
+from emotion_ai_export.registry.fitting import fit_config
 from emotion_ai_export.registry.model_config import read_config
 from emotion_ai_export.serving.engines import (
     ServerOptions,
@@ -47,6 +48,7 @@ def serve(base: Path, options: ServerOptions | None = None) -> None:
     models = served_models(base)
     host, engine = without_brackets(options.host), choose_engine(options.engine)
     options = replace(options, engine=engine, host=host)
+    fit_config(base)
     _check_port(options.rest_port, options.host, "--rest-port")
     _check_port(options.grpc_port, options.host, "--grpc-port")
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -102,6 +104,7 @@ def running(
     """
     base = base.resolve()
     models = served_models(base)
+    fit_config(base)
     options = ServerOptions(rest_port or free_port(), free_port(), choose_engine(engine))
     options = replace(options, grpc_max_threads=grpc_max_threads)
     if rest_port:

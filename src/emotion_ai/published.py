@@ -12,7 +12,9 @@ from emotion_ai.errors import CheckpointError
 from emotion_ai.files import open_regular
 
 CONFIG_FILE = "models.config"
+CONTAINER_BASE = "/models"  # where a container sees the folder
 PREVIOUS_FILE = ".before.json"  # the version that each label named before
+SERVER_FILE = ".server.json"  # labels that a server has confirmed, and versions that it could not load
 LAST_FILE = ".last-version"  # the highest number ever published
 LOCK_FILE = ".lock"
 EXTRA = "assets.extra"

@@ -1,17 +1,20 @@
 """The commands that manage published versions: versions, promote, rollback and prune."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emotion_ai.terminal import Console
 
+if TYPE_CHECKING:
+    from emotion_ai_export.registry.watched_server import WatchedServer
+
 Base = Annotated[Path, typer.Argument(help="Folder that `emotion-ai export` published to.")]
 Label = Annotated[str, typer.Option(help="stable or canary.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the server at each step.")]
 Server = Annotated[str, typer.Option(help="Address of the server, http:// or grpc://, that must load the change.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Only rewrite models.config, without a server.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Only rewrite models.config; no server may be running.")]
 
 SERVER = "http://127.0.0.1:8501"
 
@@ -21,7 +24,7 @@ def versions(
     server: Annotated[str, typer.Option(help="Server whose version states are shown, if it is running.")] = SERVER,
     json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List published versions with labels, state, metrics, parity and checkpoint."""
+    """List published versions with labels, state, metrics, parity and checkpoint; labels are a running server's."""
     from emotion_ai_export.registry.listing import versions_command
 
     versions_command(base, server, json)
@@ -37,9 +40,8 @@ def promote(
 ) -> None:
     """Move a label to a version, once the server has loaded it."""
     from emotion_ai_export.registry.versions import promote
-    from emotion_ai_export.registry.watched_server import WatchedServer
 
-    number = promote(base, version, label, None if offline else WatchedServer(server, timeout))
+    number = promote(base, version, label, _watched(base, server, offline, timeout))
     Console().print(f"{label} is version {number}", highlight=False)
 
 
@@ -48,9 +50,8 @@ def rollback(
 ) -> None:
     """Move a label back to its previous version."""
     from emotion_ai_export.registry.versions import rollback
-    from emotion_ai_export.registry.watched_server import WatchedServer
 
-    number = rollback(base, label, None if offline else WatchedServer(server, timeout))
+    number = rollback(base, label, _watched(base, server, offline, timeout))
     Console().print(f"{label} is version {number}" if number else f"{label} is removed", highlight=False)
 
 
@@ -63,7 +64,17 @@ def prune(
 ) -> None:
     """Delete old versions, except those with a label."""
     from emotion_ai_export.registry.versions import prune
+
+    deleted = prune(base, keep, _watched(base, server, offline, timeout))
+    Console().print(f"deleted {', '.join(map(str, deleted))}" if deleted else "nothing to delete", highlight=False)
+
+
+def _watched(base: Path, address: str, offline: bool, timeout: float) -> "WatchedServer | None":
+    """The server to wait for; None, with a warning if it is running, when offline."""
+    from emotion_ai_export.registry.rollout import warn_if_running
     from emotion_ai_export.registry.watched_server import WatchedServer
 
-    deleted = prune(base, keep, None if offline else WatchedServer(server, timeout))
-    Console().print(f"deleted {', '.join(map(str, deleted))}" if deleted else "nothing to delete", highlight=False)
+    if not offline:
+        return WatchedServer(address, timeout)
+    warn_if_running(base, address)
+    return None

@@ -1,9 +1,9 @@
 """TensorFlow Serving's messages and tensors, without TensorFlow and without tensorflow-serving-api (which requires it).
 
-Only the fields in use, with the names and numbers of tensorflow_serving/apis/*.proto,
-tensorflow_serving/config/model_server_config.proto and tensorflow/core/{framework,protobuf}/*.proto. They live in a
-protobuf package of their own, so that the official classes can be imported in the same process; on the wire only
-numbers count.
+Only the fields in use, and all of a model server's configuration, with the names and numbers of
+tensorflow_serving/{apis,config,sources/storage_path}/*.proto and tensorflow/core/{framework,protobuf}/*.proto. They
+live in a protobuf package of their own, so that the official classes can be imported in the same process; on the wire
+only numbers count.
 """
 
 import math
@@ -31,6 +31,7 @@ _ENUMS = {
     "Code": "OK=0 CANCELLED=1 UNKNOWN=2 INVALID_ARGUMENT=3 DEADLINE_EXCEEDED=4 NOT_FOUND=5 ALREADY_EXISTS=6 "
     "PERMISSION_DENIED=7 RESOURCE_EXHAUSTED=8 FAILED_PRECONDITION=9 ABORTED=10 OUT_OF_RANGE=11 UNIMPLEMENTED=12 "
     "INTERNAL=13 UNAVAILABLE=14 DATA_LOSS=15 UNAUTHENTICATED=16",
+    "ModelType": "MODEL_TYPE_UNSPECIFIED=0 TENSORFLOW=1 OTHER=2",
     "State": "STATE_UNKNOWN=0 START=10 LOADING=20 AVAILABLE=30 UNLOADING=40 END=50",
 }
 
@@ -63,10 +64,13 @@ _MESSAGES = {
     "Specific": "1 repeated int64 versions",
     "VersionPolicy": "100 Latest latest of policy_choice, 101 All all of policy_choice, "
     "102 Specific specific of policy_choice",
-    "ModelConfig": "1 string name, 2 string base_path, 4 string model_platform, 7 VersionPolicy model_version_policy, "
-    "8 map int64 version_labels",
+    "LogCollectorConfig": "1 string type, 2 string filename_prefix",
+    "SamplingConfig": "1 double sampling_rate, 2 int32 attributes",
+    "LoggingConfig": "1 LogCollectorConfig log_collector_config, 2 SamplingConfig sampling_config",
+    "ModelConfig": "1 string name, 2 string base_path, 3 ModelType model_type, 4 string model_platform, "
+    "6 LoggingConfig logging_config, 7 VersionPolicy model_version_policy, 8 map int64 version_labels",
     "ModelConfigList": "1 repeated ModelConfig config",
-    "ModelServerConfig": "1 ModelConfigList model_config_list",
+    "ModelServerConfig": "1 ModelConfigList model_config_list of config, 2 Any custom_model_config of config",
 }
 
 _ARRAYS: dict[str, tuple[int, str]] = {  # numpy's type → DataType, and the field for values one by one

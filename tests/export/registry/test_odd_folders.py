@@ -141,8 +141,12 @@ def test_a_staging_folder_in_use_is_not_deleted_even_if_the_lock_was(base: Path)
 
 UNREADABLE = {
     "not UTF-8": (b"\xff\xfem\x00", "cannot be read"),
-    "a field that is not known": (b"model_config_list { config { name: 'face' logging_config {} } }", "logging_config"),
-    "several unknown fields": (b"custom_model_config { a: 1 b: 2 }", "custom_model_config"),
+    "a field that is not known": (b"model_config_list { config { name: 'face' quota_config {} } }", "quota_config"),
+    "several unknown fields": (b"custom_model_config { a: 1 b: 2 }", 'no field named "a"'),
+    "no list": (
+        b"custom_model_config { type_url: 'x' value: 'y' }",
+        "custom_model_config in the place of model_config",
+    ),
     "binary": (bytes(range(256)), "cannot be read"),
     "a model twice": (b"model_config_list { config { name: 'face' } config { name: 'face' } }", "'face' 2 times"),
     "huge": (b"#" * (2**20 + 1), "larger than 1048576 bytes"),

@@ -133,7 +133,8 @@ def test_the_list_describes_versions(numbered: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["versions", str(tmp_path), "--server", "http://127.0.0.1:9", "--json"])
     (version,) = json.loads(result.stdout)
     assert version == {
-        "number": 1, "labels": ["stable"], "states": {}, "metrics": {}, "parity": 0.5, "checkpoints": {},
+        "number": 1, "labels": ["stable"], "states": {}, "left_out": "", "metrics": {}, "parity": 0.5,
+        "checkpoints": {},
     }  # fmt: skip
     table = CliRunner().invoke(app, ["versions", str(tmp_path), "--server", "http://127.0.0.1:9"]).stdout
     assert "stable" in table
@@ -214,12 +215,15 @@ def test_a_version_that_does_not_load_is_not_promoted(numbered: Path, live: Any)
     base, server = live
     publish(numbered, base)
     (base / "face" / "7" / "saved_model.pb").write_bytes(b"garbage")
-    before = (base / "models.config").read_text()
-    with pytest.raises(ExportError, match="face version 7"):
-        promote(base, 7, server=WatchedServer(server.rest, timeout=8))
-    with pytest.raises(ExportError, match="face version 7"):
-        prune(base, 1, WatchedServer(server.rest, timeout=8))
-    assert (base / "models.config").read_text() == before
+    before = served(base)
+    for _ in range(2):
+        with pytest.raises(ExportError, match="cannot load face version 7: .*left out"):
+            promote(base, 7, server=WatchedServer(server.rest, timeout=20))
+    assert before == (6, 7)
+    assert (labels(base), served(base)) == ({"stable": 6}, (6,))
+    assert prune(base, 1, WatchedServer(server.rest, timeout=8)) == []
     assert list_versions(base / "face") == [6, 7]
     result = CliRunner().invoke(app, ["versions", str(base), "--server", server.grpc, "--json"])
-    assert json.loads(result.stdout)[0]["states"] == dict.fromkeys(SERVABLES, "AVAILABLE")
+    six, seven = json.loads(result.stdout)
+    assert six["states"] == dict.fromkeys(SERVABLES, "AVAILABLE")
+    assert seven["left_out"].startswith("face: ")

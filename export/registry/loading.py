@@ -1,0 +1,146 @@
+"""Waits until a server has loaded a version, and tells at once what keeps it from that."""
+
+import hashlib
+import time
+from pathlib import Path
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+
+from emotion_ai.contract import SERVABLES
+from emotion_ai.errors import ExportError
+from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, WARMUP_FILE
+from emotion_ai_export.registry.server_record import leave_out
+from emotion_ai_export.registry.staging import notice
+from emotion_ai_export.registry.watched_server import States, WatchedServer
+
+FLAG = "--max_num_load_retries=0"
+WITHOUT_FLAG = f"a server started without {FLAG} retries a failed load for minutes and follows no other change"
+DIFFERS = f"differs from {CHECKSUMS_FILE}"
+_SOON, _LATER = 1.5, 12.0  # polls in which no state changes while a version is loaded
+
+
+class LoadError(ExportError):
+    """A server cannot load a version.
+
+    Attributes:
+        number: of the version.
+        reason: the server's own text, with the model before it.
+    """
+
+    def __init__(self, server: WatchedServer, model: str, number: int, problem: str) -> None:
+        self.number, self.reason = number, f"{model}: {' '.join(problem.split())}"
+        super().__init__(
+            f"{server.address}: cannot load {model} version {number}: {' '.join(problem.split())}; it is left out of "
+            f"{CONFIG_FILE} until it is promoted again"
+        )
+
+
+class LoadWatch:
+    """Waits until a server has loaded a version that has been added to `models.config`.
+
+    Args:
+        base: the published folder.
+        server: that reads its `models.config`.
+        number: of the version.
+        before: the server's states before it was added.
+        listed: the models whose entries listed it already, for longer than the server needs to follow.
+    """
+
+    def __init__(self, base: Path, server: WatchedServer, number: int, before: States, listed: set[str]) -> None:
+        self._base, self._server, self._number = base, server, number
+        self._before, self._believed = before, set(listed)
+        self._start = self._changed = time.monotonic()
+        self._states: States = {}
+        self._damage: dict[tuple[str, int], str] = {}
+        self._said = False
+
+    def wait(self) -> None:
+        """Raises:
+        LoadError: the server cannot load the version.
+        ExportError: not in time, or another version holds it up.
+        ClientError: it does not respond.
+        """
+        while pending := self._pending():
+            self._explain(pending)
+            self._server.wait()
+
+    def _pending(self) -> list[str]:
+        """The models whose version is not loaded.
+
+        A state that the server had before the change may be out of date until it has had the time to follow: AVAILABLE
+        of a version that is about to be unloaded, or the error of an attempt that it is about to repeat.
+        """
+        states, now = self._server.states(), time.monotonic()
+        pending: list[str] = []
+        if states != self._states:
+            self._states, self._changed = states, now
+        waited = (now - self._start) / self._server.settle
+        for model in SERVABLES:
+            state = states[model].get(self._number)
+            if state != self._before[model].get(self._number):
+                self._believed.add(model)
+            if state and state.failed and (model in self._believed or waited > 1.5):
+                raise LoadError(self._server, model, self._number, state.problem)
+            believed = model in self._believed or waited > 1
+            if not (state and state.name == "AVAILABLE" and believed):
+                pending.append(model)
+        return pending
+
+    def _explain(self, pending: list[str]) -> None:
+        """Tells once, soon, why it takes longer, and gives up where waiting is useless."""
+        now, server, number = time.monotonic(), self._server, self._number
+        loading = [(m, n) for m, found in self._states.items() for n, state in found.items() if state.name == "LOADING"]
+        model, other = next((each for each in loading if each[1] != number), loading[0] if loading else ("", number))
+        still = (now - self._changed) / server.poll
+        if loading and still > _SOON:
+            if (model, other) not in self._damage:
+                self._damage[model, other] = damage_of(self._base / model / str(other))
+            damage = self._damage[model, other]
+            certain = bool(damage) and (still > _LATER or DIFFERS not in damage)
+            if certain and other == number:
+                raise LoadError(server, model, number, f"{damage} ({WITHOUT_FLAG})")
+            if certain:
+                leave_out(self._base, other, f"{model}: {damage}")
+            if other != number and (certain or still > _LATER):
+                raise ExportError(
+                    f"{server.address}: version {number} has to wait for {model} version {other}, which is LOADING"
+                    f"{f' and broken ({damage})' if damage else ''}; {WITHOUT_FLAG}; add the flag, or try again later"
+                )
+            self._say(f"{server.address}: waiting for {model} version {other}, which is LOADING; {WITHOUT_FLAG}")
+        elif now - self._start > 2.5 * server.settle and number not in self._states[pending[0]]:
+            self._say(f"{server.address}: {pending[0]} version {number} has not appeared yet; {server.hint}")
+        if now - self._start > server.timeout:
+            problem = f"is not AVAILABLE after {server.timeout:g} s"
+            if loading and other == number:
+                raise LoadError(server, model, number, f"{problem}, still LOADING")
+            raise ExportError(f"{server.address}: {pending[0]} version {number} {problem}; {server.hint}")
+
+    def _say(self, text: str) -> None:
+        if not self._said:
+            notice(text)
+        self._said = True
+
+
+def damage_of(version: Path) -> str:
+    """What is wrong with the files that a server loads, as far as that shows without TensorFlow; "" if nothing is."""
+    saved = version / "saved_model.pb"
+    try:
+        Empty().ParseFromString(saved.read_bytes())
+    except OSError as error:
+        return f"{saved}: {error.strerror}"
+    except DecodeError:
+        return f"{saved}: not a SavedModel"
+    try:
+        lines = (version / CHECKSUMS_FILE).read_text().splitlines()
+    except (OSError, ValueError):
+        return ""
+    for digest, _, name in (line.partition("  ") for line in lines):
+        if name.startswith(("saved_model.pb", "variables/", "assets/", WARMUP_FILE)):
+            try:
+                found = hashlib.sha256((version / name).read_bytes()).hexdigest()
+            except OSError as error:
+                return f"{version / name}: {error.strerror}"
+            if found != digest:
+                return f"{version / name}: {DIFFERS}"
+    return ""

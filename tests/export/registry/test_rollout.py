@@ -1,0 +1,374 @@
+"""Commands beside a server that loads, rejects and lags as TensorFlow Serving does: its double, or the real one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from emotion_ai.cli import app
+from emotion_ai.contract import SERVABLES
+from emotion_ai.errors import ExportError
+from emotion_ai.published import list_versions
+from emotion_ai_export.registry.listing import describe_versions
+from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, render
+from emotion_ai_export.registry.publish import write_config
+from emotion_ai_export.registry.rollout import load_published, server_of
+from emotion_ai_export.registry.server_record import left_out
+from emotion_ai_export.registry.versions import promote, prune, rollback
+from tests.export.registry.site import NO_RETRIES, Site
+
+DEFAULTS = "--max_num_load_retries=5"  # as without the flag
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from emotion_ai_export.convert.frameworks import tf
+    from tests.export.registry.test_versions import Number
+
+    folder, model = tmp_path_factory.mktemp("numbered"), Number()
+    for number in range(1, 8):
+        model.number.assign(number)
+        tf.saved_model.save(model, str(folder / str(number)), signatures={"serving_default": model.call})
+    return folder
+
+
+@pytest.fixture(params=["double", "real"])
+def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    if request.param == "real":
+        if not os.environ.get("TFS_BIN"):
+            pytest.skip("TFS_BIN is not set: no real TensorFlow Serving")
+        return Site(tmp_path / "models", Path(os.environ["TFS_BIN"]), request.getfixturevalue("numbered"), 1.0)
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    monkeypatch.setenv("TFS_DOUBLE_SCALE", "0.1")
+    return Site(tmp_path / "models", request.getfixturevalue("double"), None, 0.1)
+
+
+@contextmanager
+def asking(site: Site, allowed: set[int]) -> Iterator[None]:
+    """Keeps asking each model's stable version; an answer other than the allowed ones fails the test."""
+    done, wrong = threading.Event(), []
+
+    def ask(model: str) -> None:
+        while not done.is_set():
+            if (answer := site.ask(model)) not in allowed:
+                wrong.append((model, answer))
+
+    threads = [threading.Thread(target=ask, args=(model,)) for model in SERVABLES]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong[:3]
+
+
+def test_a_broken_version_is_refused_at_once_and_left_out_until_it_is_promoted_again(site: Site) -> None:
+    site.publish(2)
+    site.add(3, broken=True)
+    before = (site.base / "models.config").read_text()
+    with site.running():
+        with asking(site, {1}):
+            start = time.monotonic()
+            with pytest.raises(ExportError, match=r"cannot load face version 3: .*saved_model\.pb.* left out") as error:
+                promote(site.base, 3, server=site.server)
+            assert time.monotonic() - start < 5 * max(site.poll, 0.5)
+        assert (site.base / "models.config").read_text() == before
+        assert [*left_out(site.base)] == [3]
+        assert left_out(site.base)[3][6:].strip() in str(error.value)
+        assert promote(site.base, server=site.server) == 2  # the newest that loads
+        assert rollback(site.base, server=site.server) == 1
+        assert site.ask() == 1
+    with site.running():  # a restart finds nothing broken
+        found = describe_versions(site.base, site.address)
+        assert [version.left_out for version in found] == ["", "", left_out(site.base)[3]]
+        result = CliRunner().invoke(app, ["versions", str(site.base), "--server", site.address])
+        assert "version 3 is left out of models.config (face: " in result.stderr
+        assert "left out" in result.stdout
+        with pytest.raises(ExportError, match="cannot load face version 3"):
+            promote(site.base, 3, server=site.server)  # still broken; the error is not the old one's
+        site.mend(3)
+        assert promote(site.base, 3, server=site.server) == 3
+        assert left_out(site.base) == {}
+        assert [site.ask(model) for model in SERVABLES] == [3, 3, 3]
+
+
+def test_a_listed_version_that_broke_is_taken_out(site: Site) -> None:
+    """As the newest, which nobody promoted."""
+    site.publish(2)
+    with site.running():
+        site.publish(broken=True)
+        with pytest.raises(ExportError, match="cannot load face version 3"):
+            promote(site.base, 3, server=site.server)
+        assert site.listed() == (1,)
+        assert promote(site.base, 2, server=site.server) == 2
+        assert site.listed() == (2,)
+    with site.running():
+        assert site.ask() == 2
+
+
+def test_with_default_flags_the_commands_say_what_blocks(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.publish(3)
+    for number in (2, 3):
+        promote(site.base, number)
+    site.add(4, broken=True)
+    with site.running(DEFAULTS):
+        assert promote(site.base, 2, server=site.server) == 2  # 3 is kept as the newest
+        start = time.monotonic()
+        with pytest.raises(ExportError, match=f"cannot load face version 4: .*{NO_RETRIES}"):
+            promote(site.base, 4, server=site.server)
+        assert rollback(site.base, server=site.server) == 3  # loaded: its label moves at once
+        assert site.ask() == 3
+        with pytest.raises(ExportError, match=f"version 1 has to wait for face version 4, .*{NO_RETRIES}"):
+            promote(site.base, 1, server=site.server)
+        assert site.listed() == (3,)
+        capsys.readouterr()
+        assert prune(site.base, 1, site.server) == [1, 2]
+        kept = "still keeps version 2 in memory; face version 4 is LOADING, and a server started without "
+        assert kept + NO_RETRIES in capsys.readouterr().err
+        assert time.monotonic() - start < 25 * max(site.poll, 0.5)
+    with site.running(DEFAULTS):  # comes up at once
+        assert site.ask() == 3
+
+
+def test_a_slow_load_is_waited_for_and_named(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    if site.numbered:
+        pytest.skip("the real server cannot be made slow")
+    site.publish(1)
+    site.add(2)
+    (site.base / "face" / "2" / "load_seconds").write_text("0.6")
+    with site.running():
+        assert promote(site.base, 2, server=site.server) == 2
+    assert "waiting for face version 2, which is LOADING" in capsys.readouterr().err
+
+
+def test_a_label_on_a_version_that_is_not_loaded_is_noticed_and_led_out_of(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.publish(4)
+    promote(site.base, 2)
+    with site.running():
+        assert promote(site.base, 2, server=site.server) == 2
+        result = CliRunner().invoke(app, ["promote", str(site.base), "3", "--offline", "--server", site.address])
+        assert "a server is running" in result.stderr
+        time.sleep(3 * site.poll)
+        assert site.ask() == 2
+        result = CliRunner().invoke(app, ["versions", str(site.base), "--server", site.address, "--json"])
+        assert {v["number"]: v["labels"] for v in json.loads(result.stdout)} == {1: [], 2: ["stable"], 3: [], 4: []}
+        assert f"stable is 2 on {site.address}, but 3 in models.config" in result.stderr
+        with asking(site, {2}):
+            assert prune(site.base, 1, site.server) == [1]
+        assert list_versions(site.base / "face") == [2, 3, 4]  # what either calls stable stays
+        assert f"stable is version 3 there, but version 2 on {site.address}" in capsys.readouterr().err
+        promote(site.base, 3)
+        assert rollback(site.base, server=site.server) == 2
+        time.sleep(3 * site.poll)
+        promote(site.base, 3)
+        assert promote(site.base, 4, "canary", site.server) == 4
+        assert site.labels() == {"stable": 2, "canary": 4}
+        time.sleep(3 * site.poll)
+        promote(site.base, 3)
+        with asking(site, {2, 3}):
+            assert promote(site.base, 3, server=site.server) == 3
+        assert site.ask() == 3
+
+
+def test_a_server_that_reads_another_file_changes_nothing(site: Site, tmp_path: Path) -> None:
+    site.publish(3)
+    with site.running():
+        promote(site.base, 2, server=site.server)
+    shutil.copytree(site.base, tmp_path / "other")
+    other = Site(tmp_path / "other", site.binary, site.numbered, site.poll)
+    write_config(other.base, "host")
+    promote(other.base, 1)
+    before = (site.base / "models.config").read_text()
+    with other.running():
+        site.port = other.port
+        for command in (promote, rollback):
+            with pytest.raises(ExportError, match="stable is version 1 there, but version 2 in .* with --server"):
+                command(site.base, server=site.server)
+        with pytest.raises(ExportError, match="which that server does not read"):
+            prune(site.base, 1, site.server)
+    assert (site.base / "models.config").read_text() == before
+    assert list_versions(site.base / "face") == [1, 2, 3]
+
+
+def test_quick_moves_never_believe_a_version_that_is_about_to_be_unloaded(site: Site) -> None:
+    site.publish(3)
+    moves = 100 if site.numbered else 12
+    with site.running(), asking(site, {1, 2, 3}):
+        for move in range(moves):
+            if move % 3 == 2:
+                rollback(site.base, server=site.server)
+            else:
+                promote(site.base, move % 2 + 1, server=site.server)
+            assert site.ask() == site.labels()["stable"]
+
+
+def test_a_label_that_was_written_on_a_stale_state_moves_all_the_same(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version that is dropped behind the command's back, between its load and its label."""
+    from emotion_ai_export.registry import rollout
+
+    site.publish(2)
+    relabel = rollout.Rollout.relabel
+
+    def dropped(self: rollout.Rollout, configs: list[ModelConfig], label: str, number: int) -> object:
+        monkeypatch.setattr(rollout.Rollout, "relabel", relabel)
+        file = site.base / "models.config"
+        file.write_text(file.read_text().replace("        versions: 2\n", ""))
+        while rollout.loaded(site.server.states(), 2):
+            time.sleep(0.01)
+        return relabel(self, configs, label, number)
+
+    with site.running():
+        monkeypatch.setattr(rollout.Rollout, "relabel", dropped)
+        assert promote(site.base, 2, server=site.server) == 2
+        assert site.ask() == 2
+
+
+def test_a_published_version_is_loaded_before_the_newest_is_dropped(site: Site) -> None:
+    site.publish(3)
+    promote(site.base, 2)
+    assert server_of(site.base, "http://127.0.0.1:9") is None
+    with site.running():
+        site.add(4)
+        found = server_of(site.base, site.address)
+        assert found is not None
+        write_config(site.base, "host", keep_listed=True)
+        assert site.listed() == (2, 3, 4)
+        load_published(site.base, 4, site.server)
+        assert (site.listed(), site.labels(), left_out(site.base)) == ((2, 4), {"stable": 2}, {})
+        assert site.ask("face", "") == 4
+        site.add(5, broken=True)
+        write_config(site.base, "host", keep_listed=True)
+        with pytest.raises(ExportError, match="cannot load face version 5: .*left out"):
+            load_published(site.base, 5, site.server)
+        assert (site.listed(), [*left_out(site.base)]) == ((2, 4), [5])
+        assert site.ask("face", "") == 4
+
+
+def test_a_published_version_that_no_server_follows_is_one_line(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.publish(2)
+    shutil.copy(site.base / "models.config", site.base / "elsewhere")
+    with site.running(config=site.base / "elsewhere"):
+        site.publish(1)
+        load_published(site.base, 3, replace(site.server, timeout=10 * site.poll))
+    assert "version 3 is published, and loaded when a server follows" in capsys.readouterr().err
+
+
+def test_entries_that_are_not_ours_stay_as_they_are(site: Site) -> None:
+    site.publish(2)
+    site.add(3, broken=True)
+    shutil.copytree(site.base / "face", site.base / "other")
+    file = site.base / "models.config"
+    text = f'name: "other" base_path: "{site.base}/other" model_platform: "tensorflow" '
+    text += "logging_config { sampling_config { sampling_rate: 0.5 } } "
+    text += "model_version_policy { specific { versions: 1 } }"
+    fourth = parse(f"model_config_list {{ config {{ {text} }} }}")
+    file.write_text(render([*read_config(site.base), *fourth]).replace("model_platform", "# kept\n model_platform"))
+    text = file.read_text()
+    with site.running():
+        with pytest.raises(ExportError):
+            promote(site.base, 3, server=site.server)
+        assert file.read_text() == text
+        promote(site.base, 2, server=site.server)
+        site.publish(1) if not site.numbered else None
+        assert read_config(site.base)[-1] == fourth[0]
+        assert "sampling_rate: 0.5" in file.read_text()
+        assert site.ask("other", "") == 1
+
+
+def test_a_copied_folder_is_its_own_truth(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from emotion_ai_export.registry.fitting import fit_config
+
+    site.publish(4)
+    promote(site.base, 3)
+    promote(site.base, 3, "canary")
+    copy = Site(tmp_path / "copy", site.binary, site.numbered, site.poll)
+    shutil.copytree(site.base, copy.base)
+    for model in SERVABLES:
+        shutil.rmtree(copy.base / model / "3")
+    original = {path: path.read_bytes() for path in site.base.rglob("*") if path.is_file()}
+    fit_config(copy.base)
+    lines = capsys.readouterr().err
+    assert f"models.config: named {site.base}, from which this folder was copied; it names this one now" in lines
+    assert "version 3, which stable named, does not exist; the label is removed" in lines
+    assert {config.base_path for config in read_config(copy.base)} == {f"{copy.base}/{model}" for model in SERVABLES}
+    assert copy.listed() == (4,)
+    with copy.running():
+        assert copy.ask("face", "") == 4
+        assert set(copy.server.states()["face"]) == {4}
+        assert promote(copy.base, 2, server=copy.server) == 2
+        assert copy.ask() == 2
+    assert {path: path.read_bytes() for path in site.base.rglob("*") if path.is_file()} == original
+
+
+COMMANDS: dict[str, Callable[[Path], object]] = {
+    "promote": lambda base: promote(base, 1),
+    "rollback": rollback,
+    "prune": lambda base: prune(base, 3),
+    "export": lambda base: write_config(base, "host"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_in_a_copied_folder_leaves_the_original(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(tmp_path / "models", Path(), None, 1)
+    site.publish(3)
+    promote(site.base, 2)
+    shutil.copytree(site.base / "face", site.base / "own")
+    elsewhere = tmp_path / "elsewhere"
+    entries = "".join(
+        f'config {{ name: "{path.name}" base_path: "{path}" }} ' for path in (site.base / "own", elsewhere)
+    )
+    file = site.base / "models.config"
+    file.write_text(render([*read_config(site.base), *parse(f"model_config_list {{ {entries} }}")]))
+    shutil.copytree(site.base, tmp_path / "copy")
+    original = file.read_bytes()
+    COMMANDS[command](tmp_path / "copy")
+    assert f"named {site.base}, from which this folder was copied" in capsys.readouterr().err
+    paths = [Path(config.base_path) for config in read_config(tmp_path / "copy")]
+    assert paths == [*(tmp_path / "copy" / model for model in SERVABLES), tmp_path / "copy" / "own", elsewhere]
+    assert file.read_bytes() == original
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"left_out": {"x": ""}}', '{"labels": {"stable": "1"}, "left_out": {}}', '{"labels": {}}']
+)
+def test_a_record_that_is_none_is_one_line(tmp_path: Path, content: str) -> None:
+    site = Site(tmp_path / "models", Path(), None, 1)
+    site.publish(2)
+    (site.base / ".server.json").write_text(content)
+    with pytest.raises(ExportError, match=r"\.server\.json: .*; delete it"):
+        promote(site.base, 2)
+    (site.base / ".server.json").unlink()
+    assert promote(site.base, 2) == 2
+
+
+def test_kills_at_any_time_leave_folder_and_server_usable(site: Site) -> None:
+    kills = 40 if site.numbered else 4
+    site.publish(5)
+    promote(site.base, 2)
+    promote(site.base, 3, "canary")
+    with site.running():
+        command = [sys.executable, "-m", "tests.export.registry.served_kills", str(site.base), site.address]
+        done = subprocess.run([*command, str(site.poll), str(kills)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = dict(line.split() for line in done.stdout.splitlines())
+    assert counts == dict.fromkeys(("promote", "rollback", "prune", "export"), str(kills))
