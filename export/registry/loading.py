@@ -108,10 +108,13 @@ class LoadWatch:
                     f"{f' and broken ({damage})' if damage else ''}; {WITHOUT_FLAG}; add the flag, or try again later"
                 )
             self._say(f"{server.address}: waiting for {model} version {other}, which is LOADING; {WITHOUT_FLAG}")
-        elif now - self._start > 2.5 * server.settle and number not in self._states[pending[0]]:
+        waited = now - self._start
+        unseen = number not in self._states[pending[0]] and not loading
+        if unseen and waited > 2 * server.settle:
             self._say(f"{server.address}: {pending[0]} version {number} has not appeared yet; {server.hint}")
-        if now - self._start > server.timeout:
-            problem = f"is not AVAILABLE after {server.timeout:g} s"
+        limit = server.patience if unseen else server.timeout
+        if waited > limit:
+            problem = f"is not AVAILABLE after {limit:g} s"
             if loading and other == number:
                 raise LoadError(server, model, number, f"{problem}, still LOADING")
             raise ExportError(f"{server.address}: {pending[0]} version {number} {problem}; {server.hint}")

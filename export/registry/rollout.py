@@ -42,19 +42,24 @@ class Rollout:
     base: Path
     server: WatchedServer
 
-    def agree(self, configs: list[ModelConfig]) -> list[ModelConfig]:
+    def agree(self, configs: list[ModelConfig], number: int | None = None) -> list[ModelConfig]:
         """The entries with the labels that the server has, and without the versions that it could not load.
 
-        They differ from the file's if the server rejected that, for a label of a version that it has not loaded.
+        They differ from the file's if the server rejected that, for a label of a version that it has not loaded. What
+        the server reports may be older than the file, so this waits until it cannot be. It does not if `number`, the
+        version to be loaded next, is not loaded and all labels are as in the file: nothing else matters then.
 
         Raises:
             ExportError: the server has labels that this folder never gave it; it reads another file.
             ClientError: the server does not respond.
         """
-        self.server.states()  # an error before the wait, not after it
-        age = max(0.0, time.time() - (self.base / CONFIG_FILE).stat().st_mtime)
-        time.sleep(max(0.0, self.server.settle - age))  # what the server reports may be older than the file
-        states = self.server.states()
+        states, names = self.server.states(), _label_names(configs)
+        known = {found[number].name for found in states.values() if number in found} if number else {"LOADING"}
+        same = self.server.labels(names) == {config.name: config.labels for config in configs}
+        if known - {"END"} or not same:
+            age = max(0.0, time.time() - (self.base / CONFIG_FILE).stat().st_mtime)
+            time.sleep(max(0.0, self.server.settle - age))
+            states = self.server.states()
         labels = self._server_labels(configs, states)
         for number in left_out(self.base):
             if loaded(states, number) and any(number in config.versions for config in configs):
@@ -67,7 +72,7 @@ class Rollout:
 
     def _server_labels(self, configs: list[ModelConfig], states: States) -> dict[str, dict[str, int]]:
         """The server's labels by model; a line on stderr for each that differs from the file."""
-        names = sorted({*VERSION_LABELS, *(label for config in configs for label in config.labels)})
+        names = _label_names(configs)
         served, same = self.server.labels(names), True
         notices: dict[str, None] = {}
         for config, name in product(configs, names):
@@ -126,7 +131,7 @@ class Rollout:
         """
         moved = [relabelled(config, label, number) for config in configs]
         replace_entries(self.base, moved)
-        deadline = time.monotonic() + self.server.timeout
+        deadline = time.monotonic() + self.server.patience
         while any(labels.get(label) != number for labels in self.server.labels([label]).values()):
             if number is not None and not loaded(self.server.states(), number):
                 self.load(configs, number)  # it was about to be unloaded, and the file is rejected
@@ -134,7 +139,7 @@ class Rollout:
             if time.monotonic() > deadline:
                 raise ExportError(
                     f"{self.server.address}: {label} has not moved to {_version(number)} after "
-                    f"{self.server.timeout:g} s; {self.server.hint}"
+                    f"{self.server.patience:g} s; {self.server.hint}"
                 )
             self.server.wait()
         return moved
@@ -150,7 +155,7 @@ class Rollout:
             ClientError: it does not respond; `models.config` is as before.
         """
         text = read_text(self.base / CONFIG_FILE)
-        agreed = self.agree(configs)
+        agreed = self.agree(configs, number)
         reason = left_out(self.base).get(number or 0)
         try:
             longer = agreed if number is None else self.load(agreed, number)
@@ -298,6 +303,10 @@ def versions_or_newest(base: Path, config: ModelConfig) -> tuple[int, ...]:
 def loaded(states: States, number: int) -> bool:
     """Whether a version of all models is AVAILABLE."""
     return all(number in found and found[number].name == "AVAILABLE" for found in states.values())
+
+
+def _label_names(configs: list[ModelConfig]) -> list[str]:
+    return sorted({*VERSION_LABELS, *(label for config in configs for label in config.labels)})
 
 
 def _common(configs: list[ModelConfig]) -> dict[str, int]:

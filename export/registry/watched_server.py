@@ -33,7 +33,7 @@ States = dict[str, dict[int, VersionState]]
 class WatchedServer:
     """Attributes:
     address: http:// (REST) or grpc://.
-    timeout: seconds that each step may take.
+    timeout: seconds that loading a version may take.
     poll: seconds between two looks of the server at `models.config`, and at the folder.
     retries: of a request.
     """
@@ -49,11 +49,17 @@ class WatchedServer:
         return 2.5 * self.poll
 
     @property
+    def patience(self) -> float:
+        """Seconds after which a server that shows no sign of a change does not follow it."""
+        return min(self.timeout, 12 * self.settle)
+
+    @property
     def hint(self) -> str:
         """What to check if nothing happens."""
         return (
             "check that it reads this folder's models.config (--model_config_file, "
-            "--model_config_file_poll_wait_seconds=1)"
+            "--model_config_file_poll_wait_seconds=1) and that no label of another model there is on a version that is "
+            "not loaded"
         )
 
     def wait(self) -> None:

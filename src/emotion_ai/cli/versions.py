@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Base = Annotated[Path, typer.Argument(help="Folder that `emotion-ai export` published to.")]
 Label = Annotated[str, typer.Option(help="stable or canary.")]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for the server at each step.")]
+Timeout = Annotated[float, typer.Option(help="Seconds that the server may take to load a version.")]
 Server = Annotated[str, typer.Option(help="Address of the server, http:// or grpc://, that must load the change.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Only rewrite models.config; no server may be running.")]
 
