@@ -207,7 +207,7 @@ def test_a_server_that_reads_another_file_changes_nothing(site: Site, tmp_path: 
 
 def test_quick_moves_never_believe_a_version_that_is_about_to_be_unloaded(site: Site) -> None:
     site.publish(3)
-    moves = 100 if site.numbered else 12
+    moves = 100 if site.numbered else 7
     with site.running(), asking(site, {1, 2, 3}):
         for move in range(moves):
             if move % 3 == 2:
@@ -362,7 +362,7 @@ def test_a_record_that_is_none_is_one_line(tmp_path: Path, content: str) -> None
 
 
 def test_kills_at_any_time_leave_folder_and_server_usable(site: Site) -> None:
-    kills = 40 if site.numbered else 4
+    kills = 40 if site.numbered else 2
     site.publish(5)
     promote(site.base, 2)
     promote(site.base, 3, "canary")
