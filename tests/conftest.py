@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from emotion_ai.class_set import SEVEN
 from emotion_ai.contract import SERVABLES, Task
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -109,8 +110,17 @@ def real_data() -> Path:
 THRESHOLD = 0.55
 """Of the random emotion network, below which it is uncertain."""
 
+LEAD = 0.125
+"""By which an emotion of that network must lead Neutral."""
+
 STRICTER = 0.7123456789
 """Of another export of it, in `folders["face"].parent / "stricter"`; with more digits than a float32 keeps."""
+
+
+def rule(threshold: float) -> VerdictRule:
+    """The rule of the random emotion network for a verdict."""
+    return VerdictRule.leading([threshold] * len(SEVEN), SEVEN, LEAD)
+
 
 ENCODERS: dict[Task, dict[str, Any]] = {
     "keypoints": {
@@ -179,8 +189,8 @@ def folders(
         models = request.getfixturevalue("onnx_models")
         graphs = {task: to_graph(model) for task, model in models.items()}
         for name in SERVABLES:
-            save_servable(graphs, name, base / name, THRESHOLD, SEVEN)
-        save_servable(graphs, "face", base / "stricter", STRICTER)
+            save_servable(graphs, name, base / name, rule(THRESHOLD), SEVEN)
+        save_servable(graphs, "face", base / "stricter", rule(STRICTER), SEVEN)
 
     base = built_once("saved", build)
     return {name: base / name for name in SERVABLES}

@@ -1,7 +1,6 @@
 """The inputs of the parity gate, with PyTorch's predictions for them."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,14 +23,15 @@ from emotion_ai.contract import (
     Task,
 )
 from emotion_ai.data.synthetic import synthetic_faces
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai.vision.photo import encode_png
 
 BATCHES = (1, 2, 7, 64)
 
-Thresholds = float | Sequence[float]
-"""One for all classes, or one for each."""
+Rule = float | VerdictRule
+"""Of a verdict, or one threshold."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def parity_faces(real: NDArray[np.uint8] | None = None, seed: int = 0) -> dict[s
 def pixel_cases(
     networks: dict[Task, FaceNetwork],
     faces: dict[str, NDArray[np.uint8]],
-    uncertain_below: Thresholds = 0.0,
+    rule: Rule = 0.0,
 ) -> list[ParityCase]:
     """Every kind of face at every batch size; the files hold the crops without loss."""
     cases = []
@@ -80,17 +80,17 @@ def pixel_cases(
         for batch in BATCHES:
             chosen = images[np.arange(batch) % len(images)]
             files = [encode_png(image) for image in chosen]
-            expected = _predict(networks, chosen, uncertain_below)
+            expected = _predict(networks, chosen, rule)
             cases.append(ParityCase(kind, chosen[..., None].astype(np.float32), files, expected))
     return cases
 
 
-def file_cases(networks: dict[Task, FaceNetwork], uncertain_below: Thresholds = 0.0) -> list[ParityCase]:
+def file_cases(networks: dict[Task, FaceNetwork], rule: Rule = 0.0) -> list[ParityCase]:
     """Every kind of file, decoded and resized for PyTorch as in training."""
     cases = []
     for kind, file in picture_files().items():
         gray = np.asarray(Image.open(io.BytesIO(file)).convert("L"))
-        expected = _predict(networks, resize_to_crop(gray)[None], uncertain_below)
+        expected = _predict(networks, resize_to_crop(gray)[None], rule)
         cases.append(ParityCase(kind, None, [file], expected))
     return cases
 
@@ -121,7 +121,7 @@ def picture_files(seed: int = 0) -> dict[str, bytes]:
     return files
 
 
-def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any], uncertain_below: Thresholds) -> Outputs:
+def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any], rule: Rule) -> Outputs:
     with torch.inference_mode():
         tensor = torch.from_numpy(images.copy())[:, None]  # Pillow's pixels are read-only
         found = {}
@@ -131,6 +131,7 @@ def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any], uncertain_
         if "emotion" in networks:
             found["probabilities"], found[EXPRESSIONS] = networks["emotion"].classified(tensor)
             names = networks["emotion"].spec.class_set.names
-            others[UNCERTAIN_BELOW] = np.broadcast_to(np.float32(uncertain_below), (len(images), len(names)))
+            verdict = rule if isinstance(rule, VerdictRule) else VerdictRule((rule,) * len(names))
+            others[UNCERTAIN_BELOW] = verdict.bounds(found[EXPRESSIONS].numpy())
             others[CLASSES] = np.array([names] * len(images), object)
         return {name: output.numpy() for name, output in found.items()} | others

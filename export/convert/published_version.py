@@ -8,11 +8,12 @@ import torch
 
 from emotion_ai.contract import BYTES_SIGNATURE, IMAGES_SIGNATURE, INPUTS, SERVABLES, Servable, Task
 from emotion_ai.errors import ParityError
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.parity import Comparison, compare, saved_model_predictor
-from emotion_ai_export.convert.parity_cases import ParityCase, file_cases, parity_faces, pixel_cases
+from emotion_ai_export.convert.parity_cases import ParityCase, Rule, file_cases, parity_faces, pixel_cases
 from emotion_ai_export.registry.warmup import replay_warmup
 
 
@@ -44,19 +45,19 @@ class PublishedVersion:
     def load_checkpoint(self) -> None:
         """Loads the networks, which must be the same in all models, and makes the parity cases from them."""
         found: dict[Task, FaceNetwork] = {}
-        thresholds: float | tuple[float, ...] = 0.0
+        rule: Rule = 0.0
         for model, folder in self.folders.items():
             for task in MODEL_TASKS[model]:
                 file = folder / checkpoint_file(task)
                 network, record = load_network(file, task)
                 if task == "emotion":
-                    thresholds = record.thresholds(network.spec.class_set.names)
+                    rule = VerdictRule.of(record, network.spec.class_set)
                 first = found.setdefault(task, network)
                 weights = first.state_dict()
                 same = all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
                 if first.spec != network.spec or not same:
                     raise ParityError(f"{file}: holds other weights than this version's other models; export again")
-        self.cases = pixel_cases(found, parity_faces(), thresholds) + file_cases(found, thresholds)
+        self.cases = pixel_cases(found, parity_faces(), rule) + file_cases(found, rule)
 
     def compare_models(self) -> list[Comparison]:
         """Compares the SavedModels with the checkpoints."""

@@ -13,6 +13,7 @@ from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation.answers import DESCRIPTION, pa, pc, read_rows
 from emotion_ai.inference.answer_rows import QUALITY, Answer, FaceAnswers, Origin, to_table, write_rows
 from emotion_ai.inference.reader import FaceReader
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models.checkpoint import WEIGHTS, bundled
 from emotion_ai_export.convert.version_files import SourceNetwork
 
@@ -73,8 +74,8 @@ def belongs_to_bundled(reference: Path) -> bool:
 
 def _answers(sources: dict[Task, SourceNetwork], images: list[NDArray[np.uint8]], description: str) -> pa.Table:
     emotion = sources["emotion"]
-    thresholds = emotion.record.thresholds(emotion.network.spec.class_set.names)
-    reader = FaceReader(sources["keypoints"].network, emotion.network, thresholds)
+    rule = VerdictRule.of(emotion.record, emotion.network.spec.class_set)
+    reader = FaceReader(sources["keypoints"].network, emotion.network, rule)
     found = FaceAnswers.of_crops(reader.read_crops(images), images)
     table = to_table([Answer(Origin("face"), time.time(), float("nan"), faces=found)])
     return _described(table, description, {_CHECKPOINT: _digest()} if emotion.checkpoint == "bundled" else {})

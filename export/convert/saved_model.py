@@ -1,10 +1,7 @@
 """Writes graphs as SavedModels with the contract's signatures."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.contract import (
@@ -27,6 +24,7 @@ from emotion_ai.contract import (
     Task,
     outputs,
 )
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.published import MODEL_TASKS
 from emotion_ai_export.convert.frameworks import tf, tf_function
 from emotion_ai_export.convert.graph import NetworkGraph
@@ -44,7 +42,7 @@ def save_servable(
     graphs: dict[Task, NetworkGraph],
     servable: Servable,
     folder: Path,
-    uncertain_below: float | Sequence[float] = 0.0,
+    rule: float | VerdictRule = 0.0,
     classes: ClassSet = FIVE,
 ) -> None:
     """Writes a SavedModel with its signatures.
@@ -53,10 +51,11 @@ def save_servable(
         graphs: of the networks that the servable needs, at least.
         servable: which of the three.
         folder: must not exist.
-        uncertain_below: the emotion network's own threshold, one or one for each class, which `serving_full` returns.
+        rule: the emotion network's own for a verdict, or a threshold, whose bounds `serving_full` returns.
         classes: of the emotion network, which `serving_full` and `serving_classes` return.
     """
-    thresholds = np.broadcast_to(np.float32(uncertain_below), len(classes))
+    if not isinstance(rule, VerdictRule):
+        rule = VerdictRule((rule,) * len(classes))
     names = tf.constant([name.encode() for name in classes.names])
 
     def for_each(count: Any, row: Any) -> Any:
@@ -74,7 +73,11 @@ def save_servable(
         if "probabilities" in found:
             found.setdefault(EXPRESSIONS, tf.identity(found["probabilities"]))
             count = tf.shape(found["probabilities"])[0]
-            found[UNCERTAIN_BELOW] = for_each(count, tf.constant(thresholds))
+            bounds = for_each(count, tf.constant(rule.thresholds, tf.float32))
+            if rule.neutral is not None:
+                led = tf.constant(rule.leads, tf.float32) + found[EXPRESSIONS][:, rule.neutral, tf.newaxis]
+                bounds = tf.minimum(tf.maximum(bounds, led), 1.0)
+            found[UNCERTAIN_BELOW] = bounds
             found[CLASSES] = for_each(count, names)
         return found
 

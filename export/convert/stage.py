@@ -17,6 +17,7 @@ from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, ExportError, MissingExtraError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.provenance import environment
 from emotion_ai.published import REFERENCE_FILE
 from emotion_ai.terminal import Console
@@ -61,8 +62,8 @@ def export(cfg: DictConfig) -> Export:
     faces = parity_faces(_real_faces(cfg.data))
     reference = _reference(sources, faces, cfg)
     classes = networks["emotion"].spec.class_set
-    thresholds = sources["emotion"].record.thresholds(classes.names)
-    pixels, files = pixel_cases(networks, faces, thresholds), file_cases(networks, thresholds)
+    rule = VerdictRule.of(sources["emotion"].record, classes)
+    pixels, files = pixel_cases(networks, faces, rule), file_cases(networks, rule)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     shown = Progress(*columns, console=Console(stderr=True), transient=True)
     with publisher(base) as staging, _errors_in_one_line(base), shown as progress:
@@ -78,7 +79,7 @@ def export(cfg: DictConfig) -> Export:
         models = {}
         for servable in SERVABLES:
             progress.update(step, description=f"{servable}: SavedModel and warm-up")
-            save_servable(graphs, servable, staging / servable, thresholds, classes)
+            save_servable(graphs, servable, staging / servable, rule, classes)
             write_warmup(staging / servable, servable, faces["synthetic"])
             models[servable] = tf.saved_model.load(str(staging / servable))
             replay_warmup(staging / servable, models[servable])

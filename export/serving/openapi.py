@@ -68,8 +68,7 @@ _ONE_FACE: dict[str, Schema] = {
     UNCERTAIN_BELOW: _array(
         _SHARE,
         minItems=2,
-        description="if the most probable class has a probability below its number here, the face is uncertain; the "
-        "same for every face",
+        description="if the most probable class has a probability below its number here, the face is uncertain",
     ),
     CLASSES: _array(
         {"type": "string"}, minItems=2, description="names of the classes that the version knows; the same for each"

@@ -76,8 +76,8 @@ EXPRESSIONS = "expressions"
 are others, they are the `probabilities`."""
 
 UNCERTAIN_BELOW = "uncertain_below"
-"""The version's own threshold for each class, float32 (N, K), the same for every face: if the most probable class has a
-lower probability, the face is uncertain."""
+"""The probability that each class needs to be the verdict, float32 (N, K), by the version's own rule: if the most
+probable class has a lower one, the face is uncertain."""
 
 CLASSES = "classes"
 """Names of the K classes in the order of `expressions`, UTF-8 strings (N, K), the same for every face."""

@@ -97,6 +97,15 @@ class RunRecord:
         common = self.uncertain_below
         return tuple(self._threshold(f"uncertain_below/{name}", common) for name in classes)
 
+    @property
+    def neutral_lead(self) -> float:
+        """By how much an emotion's probability must exceed that of Neutral to be the verdict; 0 if none was chosen.
+
+        Raises:
+            ValueError: what is stored is not a number from 0 to 1.
+        """
+        return self._threshold("neutral_lead", 0.0)
+
     def _threshold(self, key: str, default: float) -> float:
         threshold: Any = self.calibration.get(key, default)
         if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:

@@ -14,6 +14,9 @@ _CALIBRATION = {
     "emotion_temperature": "temperature of the five emotions' own probabilities",
     "emotion_calibration_error_cross_fitted": "their calibration error after, cross-fitted in five folds",
     "uncertain_below": "abstention threshold: a confidence below it is uncertain",
+    "neutral_lead": "lead over Neutral: an emotion that exceeds its probability by less is uncertain",
+    "named": "share of the emotions' own faces that are named as one",
+    "named_rightly": "of these named rightly",
     "deviation_scale": "scale of the standard deviations, applied to the weights",
 }
 
@@ -74,6 +77,8 @@ def _calibration(record: RunRecord) -> str:
 
 def _described(key: str) -> str:
     name, _, which = key.partition("/")
+    if name == "named" and which:
+        return f"share of {which} faces that are named as an emotion"
     return _CALIBRATION[name] + (f" ({which})" if which else "")
 
 

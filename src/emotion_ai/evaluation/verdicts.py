@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.class_set import ClassSet
 from emotion_ai.evaluation.abstention import THRESHOLDS, choose_threshold
-from emotion_ai.inference.verdict import decide
+from emotion_ai.inference.verdict import NEUTRAL, VerdictRule, decide
 
 
 @dataclass(frozen=True)
@@ -39,48 +39,53 @@ def verdict_rates(verdicts: NDArray[np.int64], labels: NDArray[np.int64], classe
     )
 
 
-def bounded_threshold(
+def bounded_lead(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: ClassSet, risk: float
 ) -> float:
-    """The lowest threshold at which faces of other classes are named as an emotion in at most a share `risk`.
+    """The smallest lead over Neutral at which neutral faces are named as an emotion in at most a share `risk`.
 
-    By conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814): the share expected on new faces of these
-    classes is bounded, so that of the given ones must be a little lower. Each of these classes counts alike.
+    By conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814): the share expected of new neutral faces is
+    bounded, so that of the given ones is a little lower.
 
     Returns:
-        1 if no threshold reaches it; 0 without such faces.
+        1 if no lead reaches it; 0 without neutral faces.
     """
-    others = [labels == i for i in range(classes.emotions, len(classes))]
-    present = [rows for rows in others if rows.any()]
-    if not present:
+    if NEUTRAL not in classes.names[classes.emotions :]:
         return 0.0
-    least = min(int(rows.sum()) for rows in present)
-    for threshold in THRESHOLDS:
-        named = decide(probabilities, threshold)
-        shares = [((named >= 0) & (named < classes.emotions))[rows].mean() for rows in present]
-        if (least * float(np.mean(shares)) + 1) / (least + 1) <= risk:
-            return threshold
+    rows = labels == classes.names.index(NEUTRAL)
+    if not rows.any():
+        return 0.0
+    neutral, count = probabilities[rows], int(rows.sum())
+    for lead in THRESHOLDS:
+        rule = VerdictRule.leading([0.0] * len(classes), classes, lead)
+        verdicts = decide(neutral, rule.bounds(neutral))
+        named = int(((verdicts >= 0) & (verdicts < classes.emotions)).sum())
+        if (named + 1) / (count + 1) <= risk:
+            return lead
     return 1.0
 
 
-def choose_thresholds(
+def choose_rule(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: ClassSet, accuracy: float, risk: float
 ) -> dict[str, float]:
-    """Thresholds for a record's calibration: `uncertain_below`, and those of single classes where they differ.
+    """The numbers of a rule for verdicts, and its error rates on the given faces, for a record's calibration.
 
-    Verdicts reach `accuracy` on the given faces. Where there are classes beside the emotions, an emotion also needs the
-    probability of `bounded_threshold`.
+    Of the emotions' own faces that are named as an emotion, a share `accuracy` is named rightly. With Neutral among the
+    classes, neutral faces are named as an emotion in at most a share `risk`, by `bounded_lead`.
 
     Args:
         probabilities: of all classes, float32 (N, K), calibrated.
         labels: int64 (N,), true classes.
         classes: the K classes.
-        accuracy: of the verdicts that are not uncertain.
-        risk: share of other faces that may be named as an emotion.
+        accuracy, risk: 0 to 1.
     """
-    common = choose_threshold(probabilities, labels, accuracy)
     if classes.emotions == len(classes):
-        return {"uncertain_below": common}
-    emotion = bounded_threshold(probabilities, labels, classes, risk)
-    own = {f"uncertain_below/{name}": emotion for name in classes.names[: classes.emotions]}
-    return {"uncertain_below": common} | own
+        return {"uncertain_below": choose_threshold(probabilities, labels, accuracy)}
+    lead = bounded_lead(probabilities, labels, classes, risk)
+    for threshold in (*THRESHOLDS, 1.0):
+        rule = VerdictRule.leading([threshold] * len(classes), classes, lead)
+        rates = verdict_rates(decide(probabilities, rule.bounds(probabilities)), labels, classes)
+        if rates.right >= accuracy:
+            break
+    found = {"uncertain_below": threshold, "neutral_lead": lead, "named": rates.named, "named_rightly": rates.right}
+    return found | {f"named/{name}": share for name, share in rates.others.items()}

@@ -1,7 +1,6 @@
 """`FaceReader`: reads faces with PyTorch, without a server; needs the extra [train]."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +10,7 @@ from emotion_ai.contract import KEYPOINTS
 from emotion_ai.errors import ConfigError, MissingExtraError
 from emotion_ai.inference.pipeline import read_photo
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, check_crops, check_threshold
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.vision.crops import resize_to_crop
 from emotion_ai.vision.photo import Photo, Source
 
@@ -45,21 +45,22 @@ class FaceReader:
     Args:
         keypoints: a network for keypoints.
         emotion: a network for emotion.
-        uncertain_below: confidence below which a class counts as uncertain, one number or one for each class.
+        uncertain_below: confidence below which a class counts as uncertain, or a rule.
 
     Raises:
         ConfigError: `uncertain_below` is not between 0 and 1.
     """
 
     def __init__(
-        self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float | Sequence[float] = 0.0
+        self, keypoints: FaceNetwork, emotion: FaceNetwork, uncertain_below: float | VerdictRule = 0.0
     ) -> None:
         self._networks, self._process = (keypoints, emotion), os.getpid()
         self.classes = emotion.spec.class_set.names
-        several = [uncertain_below] * len(self.classes) if isinstance(uncertain_below, int | float) else uncertain_below
-        if len(several) != len(self.classes):
-            raise ConfigError(f"`uncertain_below` needs a number for each of {len(self.classes)} classes")
-        self.uncertain_below = tuple(map(check_threshold, several))
+        self.rule = (
+            uncertain_below
+            if isinstance(uncertain_below, VerdictRule)
+            else VerdictRule((check_threshold(uncertain_below),) * len(self.classes))
+        )
 
     @classmethod
     def bundled(cls, uncertain_below: float | None = None, *, device: str = "auto") -> Self:
@@ -80,7 +81,7 @@ class FaceReader:
         Args:
             keypoints: a checkpoint for keypoints, or "bundled".
             emotion: a checkpoint for emotion, or "bundled".
-            uncertain_below: by default the thresholds stored in the emotion checkpoint, or 0 without any.
+            uncertain_below: by default the rule stored in the emotion checkpoint, or 0 without any.
             device: "cpu", "cuda", "mps" or another device of PyTorch; "auto" uses a GPU if there is one.
 
         Raises:
@@ -89,9 +90,9 @@ class FaceReader:
         """
         place = _device(device)
         points, classifier = load_network(keypoints, "keypoints"), load_network(emotion, "emotion")
-        own = classifier.record.thresholds(classifier.network.spec.class_set.names)
-        thresholds = own if uncertain_below is None else uncertain_below
-        return cls(points.network.to(place), classifier.network.to(place), thresholds)
+        own = VerdictRule.of(classifier.record, classifier.network.spec.class_set)
+        rule = own if uncertain_below is None else uncertain_below
+        return cls(points.network.to(place), classifier.network.to(place), rule)
 
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of `expressions`."""
@@ -130,8 +131,8 @@ class FaceReader:
                 batches.append((*points.uncertainty(batch), *emotion.classified(batch)))
         found = (torch.cat(parts).cpu().numpy() for parts in zip(*batches, strict=True))
         keypoints, deviations, probabilities, expressions = found
-        thresholds = np.tile(np.array(self.uncertain_below, np.float32), (len(keypoints), 1))
-        return CropReadings(keypoints, probabilities, deviations, expressions, thresholds, self.classes)
+        bounds = self.rule.bounds(expressions)
+        return CropReadings(keypoints, probabilities, deviations, expressions, bounds, self.classes)
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """Detects and reads the faces of a photo, from left to right.

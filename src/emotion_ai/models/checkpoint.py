@@ -81,7 +81,7 @@ def load_network(checkpoint: str | Path, task: Task) -> LoadedNetwork:
         raise CheckpointError(f"{path}: weights that are not finite ({bad[0]}); train again, with a lower optimizer.lr")
     try:
         record = RunRecord.from_dict(saved.record)
-        _ = record.thresholds(spec.classes or ())  # checks them
+        _ = record.thresholds(spec.classes or ()), record.neutral_lead  # checks them
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: has an unreadable training record ({error}); export it again") from error
     return LoadedNetwork(network.eval(), record)

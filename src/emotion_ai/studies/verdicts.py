@@ -10,7 +10,7 @@ Each file holds `logits` or `predictions` (probabilities of all classes) float (
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from emotion_ai.class_set import SEVEN, ClassSet
 from emotion_ai.errors import DataError
 from emotion_ai.evaluation.calibration import fit_temperature
 from emotion_ai.evaluation.tables import Column, ReportTable
-from emotion_ai.evaluation.verdicts import bounded_threshold, choose_thresholds, verdict_rates
-from emotion_ai.inference.verdict import decide
+from emotion_ai.evaluation.verdicts import choose_rule, verdict_rates
+from emotion_ai.inference.verdict import NEUTRAL, VerdictRule, decide
+from emotion_ai.provenance import RunRecord
 from emotion_ai.terminal import Console
 
 Floats = NDArray[np.float64]
@@ -54,7 +55,7 @@ class Logits:
 
 def compare_rules(val: Logits, test: Logits, classes: ClassSet, named: float) -> ReportTable:
     """Rates of every rule on the test split; each bound names the share `named` of the emotions' own val faces."""
-    count = classes.emotions
+    count, neutral = classes.emotions, classes.names.index(NEUTRAL)
     every = fit_temperature(val.values, val.labels)
     own = val.labels < count
     alone = fit_temperature(val.values[own, :count], val.labels[own])
@@ -68,44 +69,46 @@ def compare_rules(val: Logits, test: Logits, classes: ClassSet, named: float) ->
             softmax(z / every, 1)[:, :count].sum(1) * softmax(z[:, :count] / alone, 1).max(1)
         ),
         "margin to the second class": lambda z: np.diff(np.sort(log_softmax(z / every, 1), 1)[:, -2:], axis=1)[:, 0],
+        "probability that it is not Neutral": lambda z: 1 - softmax(z / every, 1)[:, neutral],
+        "lead over Neutral": lambda z: softmax(z / every, 1)[:, :count].max(1) - softmax(z / every, 1)[:, neutral],
     }
-    rows = []
+    rows: list[tuple[str | float, ...]] = []
     for name, score in rules.items():
         scores = np.where(val.values.argmax(1) < count, score(val.values), -np.inf)[own]
         bound = float(np.sort(scores)[round((1 - named) * len(scores))])
         best = test.values.argmax(1)
         verdicts = np.where((best >= count) | (score(test.values) >= bound), best, -1)
-        rows.append((name, bound, *_rates(verdicts, test.labels, classes)))
-    return _table(f"Rules that name {named:.0%} of the emotions' own validation faces", classes, tuple(rows))
+        rows.append((name, bound, *_rates(verdicts, test, classes)))
+    return _table(f"Rules that name {named:.0%} of the emotions' own validation faces", classes, rows)
 
 
-def compare_bounds(val: Logits, test: Logits, classes: ClassSet, risks: tuple[float, ...]) -> ReportTable:
-    """Rates of the probability's rule on the test split, with its threshold chosen by conformal risk control on val."""
+def compare_risks(val: Logits, test: Logits, classes: ClassSet, risks: tuple[float, ...]) -> ReportTable:
+    """Rates on the test split of the rule that training would choose on val for some bounds on neutral faces."""
     temperature = fit_temperature(val.values, val.labels)
     on_val, on_test = (softmax(split.values / temperature, 1).astype(np.float32) for split in (val, test))
-    rows = []
+    rows: list[tuple[str | float, ...]] = []
     for risk in risks:
-        threshold = bounded_threshold(on_val, val.labels, classes, risk)
-        verdicts = decide(on_test, threshold)
-        rows.append((f"at most {risk:.0%} of the others", threshold, *_rates(verdicts, test.labels, classes)))
-    chosen = choose_thresholds(on_val, val.labels, classes, 0.9, risks[0])
-    each = [chosen.get(f"uncertain_below/{name}", chosen["uncertain_below"]) for name in classes.names]
-    verdicts = decide(on_test, each)
-    rows.append(("as training chooses, others from", each[-1], *_rates(verdicts, test.labels, classes)))
-    return _table("Thresholds by conformal risk control", classes, tuple(rows))
+        chosen = choose_rule(on_val, val.labels, classes, 0.9, risk)
+        rule = VerdictRule.of(RunRecord(calibration=chosen), classes)
+        verdicts = decide(on_test, rule.bounds(on_test))
+        rows.append((f"at most {risk:.0%} of neutral faces", chosen["neutral_lead"], *_rates(verdicts, test, classes)))
+    return _table("The rule that training chooses, by conformal risk control", classes, rows)
 
 
-def _rates(verdicts: NDArray[np.int64], labels: NDArray[np.int64], classes: ClassSet) -> tuple[float, ...]:
+def _rates(verdicts: NDArray[np.int64], test: Logits, classes: ClassSet) -> tuple[float, ...]:
+    labels = test.labels
     rates = verdict_rates(verdicts, labels, classes)
     others = (rates.others.get(name, float("nan")) for name in classes.names[classes.emotions :])
     kept = verdicts >= 0
     return rates.named, rates.right, *others, float(kept.mean()), float((verdicts == labels)[kept].mean())
 
 
-def _table(title: str, classes: ClassSet, rows: tuple[tuple[str | float, ...], ...]) -> ReportTable:
+def _table(title: str, classes: ClassSet, rows: Sequence[tuple[str | float, ...]]) -> ReportTable:
     others = (f"{name} named as an emotion" for name in classes.names[classes.emotions :])
     names = ("emotions named", "of these right", *others, "all with a verdict", "of these right")
-    return ReportTable(title, (Column("rule"), Column("bound", ".3f"), *(Column(name, ".3f") for name in names)), rows)
+    return ReportTable(
+        title, (Column("rule"), Column("bound", ".3f"), *(Column(name, ".3f") for name in names)), tuple(rows)
+    )
 
 
 def main() -> None:
@@ -119,7 +122,7 @@ def main() -> None:
     val, test = (Logits.read(path, SEVEN) for path in (options.val, options.test))
     console = Console(width=160)
     console.print(compare_rules(val, test, SEVEN, options.named).as_rich())
-    console.print(compare_bounds(val, test, SEVEN, (0.10, 0.12, 0.15, 0.20)).as_rich())
+    console.print(compare_risks(val, test, SEVEN, (0.10, 0.12, 0.15, 0.20)).as_rich())
 
 
 if __name__ == "__main__":

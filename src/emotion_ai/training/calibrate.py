@@ -5,15 +5,17 @@ import torch
 
 from emotion_ai.data.batches import Batches
 from emotion_ai.data.dataset import FaceDataset
-from emotion_ai.evaluation.abstention import choose_threshold
 from emotion_ai.evaluation.calibration import cross_fitted_error, fit_deviation_scale, fit_temperature
 from emotion_ai.evaluation.metrics import EmotionScores
+from emotion_ai.evaluation.verdicts import choose_rule
 from emotion_ai.models import FaceNetwork
 
 _BATCH_SIZE = 256
 
 
-def calibrate(network: FaceNetwork, val: FaceDataset, confident_accuracy: float = 0.9) -> dict[str, float]:
+def calibrate(
+    network: FaceNetwork, val: FaceDataset, confident_accuracy: float = 0.9, neutral_risk: float = 0.12
+) -> dict[str, float]:
     """Folds the temperature, or the factor of the standard deviations, into the network's weights.
 
     Predicted classes and points do not change.
@@ -21,11 +23,12 @@ def calibrate(network: FaceNetwork, val: FaceDataset, confident_accuracy: float 
     Args:
         network: in evaluation mode.
         val: the validation split.
-        confident_accuracy: accuracy on `val` of the predictions that the abstention threshold keeps.
+        confident_accuracy: accuracy on `val` of the emotions that are named.
+        neutral_risk: share of neutral faces that may be named as an emotion.
 
     Returns:
         The fitted numbers, for the record. For emotion also the calibration error before and after (cross-fitted: each
-        face is evaluated with a temperature fitted to the others), and the abstention threshold, `uncertain_below`.
+        face is evaluated with a temperature fitted to the others), and the rule for verdicts, as by `choose_rule`.
         Where there are more classes than the five emotions, the probabilities of these alone have a temperature of
         their own, `emotion_temperature`.
     """
@@ -57,4 +60,4 @@ def calibrate(network: FaceNetwork, val: FaceDataset, confident_accuracy: float 
             "emotion_temperature": network.spec.emotion_temperature,
             "emotion_calibration_error_cross_fitted": cross_fitted_error(emotions, labels[rows]),
         }
-    return fitted | {"uncertain_below": choose_threshold(probabilities, labels, confident_accuracy)}
+    return fitted | choose_rule(probabilities, labels, classes, confident_accuracy, neutral_risk)

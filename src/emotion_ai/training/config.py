@@ -44,6 +44,7 @@ class EmotionTask:
         vote_weight: share of FER+ votes in the targets, with `data.vote_file`.
         dropout: before the last layer.
         confident_accuracy: validation accuracy of the predictions that the abstention threshold keeps.
+        neutral_risk: share of neutral faces that may be named as an emotion, where Neutral is one of the classes.
     """
 
     name: Literal["emotion"]
@@ -54,6 +55,7 @@ class EmotionTask:
     dropout: _BELOW_ONE
     augment: Augmentation
     confident_accuracy: Annotated[float, Range(gt=0, le=1)] = 0.9
+    neutral_risk: Annotated[float, Range(gt=0, le=1)] = 0.12
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun)
         return Batches(faces, config.batch_size, device, lambda: trainer.current_epoch, shuffle_seed, rank, world)
 
     vote_weight = config.task.vote_weight if isinstance(config.task, EmotionTask) else 0.0
-    confident = {"confident_accuracy": config.task.confident_accuracy} if isinstance(config.task, EmotionTask) else {}
+    names = ("confident_accuracy", "neutral_risk") if isinstance(config.task, EmotionTask) else ()
+    wanted = {name: getattr(config.task, name) for name in names}
     with _lightning():
         train_batches = batches(soft_targets(splits.train, vote_weight), shuffle_seed=config.seed)
         trainer.fit(module, train_batches, batches(splits.val), ckpt_path=previous.last, weights_only=True)
@@ -91,7 +92,7 @@ def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun)
             network, _ = load_network(callbacks.best.best_model_path, module.network.task)
             module.network.load_state_dict(network.state_dict())
         module.network.eval()
-        calibration = calibrate(module.network, splits.val, **confident)
+        calibration = calibrate(module.network, splits.val, **wanted)
         trainer.callbacks.remove(callbacks.ema)  # type: ignore[attr-defined]  # it would evaluate the last epoch's weights
         results = trainer.validate(module, batches(splits.val), verbose=False)
         if config.test:

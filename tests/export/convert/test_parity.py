@@ -29,8 +29,9 @@ from emotion_ai_export.convert.parity_cases import (
     picture_files,
     pixel_cases,
 )
-from tests.conftest import THRESHOLD
+from tests.conftest import THRESHOLD, rule
 
+RULE = rule(THRESHOLD)
 KINDS = {"real", "synthetic", "black", "white", "noise"}
 
 
@@ -49,9 +50,7 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
     report = ParityReport()
     for task, network in networks.items():
         report.rows += compare_onnx(task, onnx_models[task], pixel_cases({task: network}, faces))
-    report.rows += compare(
-        "SavedModel", SERVABLES, saved_model_predictor(loaded), pixel_cases(networks, faces, THRESHOLD)
-    )
+    report.rows += compare("SavedModel", SERVABLES, saved_model_predictor(loaded), pixel_cases(networks, faces, RULE))
     report.require()
     saved = {(r.servable, r.signature, r.output, r.kind, r.batch) for r in report.rows if r.path == "SavedModel"}
     outputs = [
@@ -73,14 +72,16 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
     record = json.loads(json.dumps(report.as_dict()))
     assert record["passes"]
     assert len(record["rows"]) == len(report.rows)
-    probabilities = {"probabilities": 1e-5, "expressions": 1e-5, "uncertain_below": 1e-6, "classes": 1e-6}
+    probabilities = {"probabilities": 1e-5, "expressions": 1e-5, "uncertain_below": 1e-5, "classes": 1e-6}
     assert {"keypoints": 1e-4, "deviations": 1e-4, **probabilities} == TOLERANCES
 
 
 def test_another_threshold_fails(
     networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any], faces: dict[str, Any]
 ) -> None:
-    rows = compare("SavedModel", SERVABLES, saved_model_predictor(loaded), pixel_cases(networks, few(faces), 0.56))
+    rows = compare(
+        "SavedModel", SERVABLES, saved_model_predictor(loaded), pixel_cases(networks, few(faces), rule(0.56))
+    )
     assert {(row.servable, row.output) for row in rows if not row.passes} == {
         ("emotion", "uncertain_below"),
         ("face", "uncertain_below"),
@@ -104,7 +105,7 @@ def test_an_altered_weight_fails(
     changed = networks | {task: altered}
     for rows in (
         compare_onnx(task, onnx_models[task], pixel_cases({task: altered}, few(faces))),
-        compare("SavedModel", ("face",), saved_model_predictor(loaded), pixel_cases(changed, few(faces), THRESHOLD)),
+        compare("SavedModel", ("face",), saved_model_predictor(loaded), pixel_cases(changed, few(faces), RULE)),
     ):
         report = ParityReport(rows)
         assert not report.passes
@@ -123,14 +124,14 @@ def test_a_swap_within_a_batch_fails(
     def shuffled(servable: Servable, signature: str, values: list[bytes] | NDArray[np.float32], /) -> Outputs:
         return {name: value[::-1] for name, value in predict(servable, signature, values).items()}
 
-    report = ParityReport(compare("served", ("keypoints",), shuffled, pixel_cases(networks, few(faces), THRESHOLD)))
+    report = ParityReport(compare("served", ("keypoints",), shuffled, pixel_cases(networks, few(faces), RULE)))
     assert {row.batch for row in report.rows if not row.passes} == set(BATCHES) - {1}
 
 
 def test_files_are_decoded_and_resized_as_in_training(
     networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any]
 ) -> None:
-    rows = compare("SavedModel", SERVABLES, saved_model_predictor(loaded), file_cases(networks, THRESHOLD))
+    rows = compare("SavedModel", SERVABLES, saved_model_predictor(loaded), file_cases(networks, RULE))
     ParityReport(rows).require()
     kinds = {row.kind for row in rows}
     assert len(kinds) == len(picture_files()) == 16
@@ -145,9 +146,7 @@ def test_a_coarser_resize_fails(networks: dict[Task, FaceNetwork], loaded: dict[
         picture = Image.open(io.BytesIO(bytes(values[0]))).convert("L").resize((96, 96), Image.Resampling.NEAREST)
         return predict(servable, signature, [encode_png(np.asarray(picture))])
 
-    failed = {
-        row.kind for row in compare("served", ("face",), nearest, file_cases(networks, THRESHOLD)) if not row.passes
-    }
+    failed = {row.kind for row in compare("served", ("face",), nearest, file_cases(networks, RULE)) if not row.passes}
     assert {kind for kind in picture_files() if "96x96" not in kind and "1x1" not in kind} <= failed
 
 
@@ -163,9 +162,7 @@ def test_a_coarser_resize_fails(networks: dict[Task, FaceNetwork], loaded: dict[
 def test_an_answer_that_is_not_the_contracts_does_not_pass(
     answer: dict[str, Any], networks: dict[Task, FaceNetwork], faces: dict[str, Any]
 ) -> None:
-    report = ParityReport(
-        compare("served", ("emotion",), lambda *_: answer, pixel_cases(networks, few(faces), THRESHOLD))
-    )
+    report = ParityReport(compare("served", ("emotion",), lambda *_: answer, pixel_cases(networks, few(faces), RULE)))
     assert not any(row.passes for row in report.rows)
     with pytest.raises(ParityError):
         report.require()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotion_ai.class_set import SEVEN
 from emotion_ai.client import FaceClient, signatures
 from emotion_ai.contract import FULL_SIGNATURE, SERVABLES, Task
 from emotion_ai.inference.pipeline import DetectedFace, read_faces
@@ -21,7 +22,7 @@ from emotion_ai_export.registry.publish import write_config
 from emotion_ai_export.registry.versions import promote
 from emotion_ai_export.registry.watched_server import WatchedServer
 from emotion_ai_export.serving.launch import Addresses, running
-from tests.conftest import STRICTER, THRESHOLD
+from tests.conftest import LEAD, STRICTER, THRESHOLD
 
 PHOTO = np.tile(np.arange(256, dtype=np.uint8).repeat(4), (60, 1))  # the brighter, the surer are random networks
 FACES = [DetectedFace(Box(left, 0, 60), 0.9) for left in range(0, 964, 40)]
@@ -53,7 +54,7 @@ def server(base: Path) -> Iterator[Addresses]:
 
 def reader(networks: dict[Task, FaceNetwork], folder: Path, threshold: float) -> FaceReader:
     for task, network in networks.items():
-        record = RunRecord(calibration={"uncertain_below": threshold})
+        record = RunRecord(calibration={"uncertain_below": threshold, "neutral_lead": LEAD})
         save_network(network, folder / f"{task}.safetensors", record)
     return FaceReader.load(folder / "keypoints.safetensors", folder / "emotion.safetensors", device="cpu")
 
@@ -88,6 +89,7 @@ def test_crops_carry_the_threshold_and_all_classes(server: Addresses, networks: 
     for address in (server.rest, server.grpc):
         with FaceClient(address, version=3) as client:
             found = client.read_crops(crops)
-        np.testing.assert_array_equal(found.uncertain_below, wanted.uncertain_below)
-        np.testing.assert_array_equal(found.expressions, found.probabilities)
+        np.testing.assert_allclose(found.uncertain_below, wanted.uncertain_below, atol=1e-5)
+        np.testing.assert_allclose(found.expressions, wanted.expressions, atol=1e-5)
+        assert found.classes == wanted.classes == SEVEN.names
         np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
