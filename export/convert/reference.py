@@ -1,13 +1,19 @@
-"""The reference of a version: how its networks answer the faces that they were made for, for `emotion-ai drift`."""
+"""The reference of a version: how its networks answer the faces that they were made for, for `emotion-ai drift`.
+
+After a change of the bundled weights, their reference is written anew with
+
+    python -m emotion_ai_export.convert.reference fer2013.csv PublicTest
+"""
 
 import hashlib
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.contract import Task
+from emotion_ai.contract import TASKS, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.evaluation.answers import DESCRIPTION, pa, pc, read_rows
@@ -20,7 +26,7 @@ from emotion_ai_export.convert.version_files import SourceNetwork
 BUNDLED = WEIGHTS / "reference.parquet"
 """The bundled weights' answers to faces that they were not trained on."""
 
-MAX_FACES = 2_000
+MAX_FACES = 2_500
 
 _CHECKPOINT = b"emotion_ai_checkpoint"  # whose answers these are
 _COLUMNS = ("time", "source", "model", "version", "face", "size", *QUALITY, "emotion", "confidence", "verdict", "error")
@@ -104,3 +110,8 @@ def _sampled(count: int) -> NDArray[np.int64]:
 
 def _digest() -> bytes:
     return hashlib.sha256(bundled("emotion").read_bytes()).hexdigest().encode()
+
+
+if __name__ == "__main__":
+    bundled_sources: dict[Task, SourceNetwork] = {task: SourceNetwork.load("bundled", task) for task in TASKS}
+    write_rows(version_reference(bundled_sources, {}, *sys.argv[1:3]), BUNDLED)

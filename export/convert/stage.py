@@ -1,9 +1,8 @@
 """`emotion-ai export`: checkpoints to one published version of the three servables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.data.loaders import load
-from emotion_ai.errors import ConfigError, ExportError, MissingExtraError, ParityError
+from emotion_ai.errors import ConfigError, ExportError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.provenance import environment
@@ -27,6 +26,7 @@ from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.graph import to_graph, to_onnx
 from emotion_ai_export.convert.parity import IN_PIXELS, ParityReport, compare, compare_onnx, saved_model_predictor
 from emotion_ai_export.convert.parity_cases import file_cases, parity_faces, pixel_cases
+from emotion_ai_export.convert.reference import version_reference, write_reference
 from emotion_ai_export.convert.saved_model import save_servable
 from emotion_ai_export.convert.version_files import SourceNetwork, write_version_files
 from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, withdrawn_on_error, write_config
@@ -60,7 +60,7 @@ def export(cfg: DictConfig) -> Export:
     sources = {task: SourceNetwork.load(checkpoint, task) for task, checkpoint in _checkpoints(cfg).items()}
     networks = {task: source.network for task, source in sources.items()}
     faces = parity_faces(_real_faces(cfg.data))
-    reference = _reference(sources, faces, cfg)
+    reference = version_reference(sources, faces, cfg.reference, cfg.reference_part)
     classes = networks["emotion"].spec.class_set
     rule = VerdictRule.of(sources["emotion"].record, classes)
     pixels, files = pixel_cases(networks, faces, rule), file_cases(networks, rule)
@@ -94,8 +94,7 @@ def export(cfg: DictConfig) -> Export:
         version = next_version(base)
         proof = {"version": version, "environment": environment(), **report.as_dict()}
         for servable in SERVABLES:
-            if reference is not None:
-                reference(staging / servable / REFERENCE_FILE, version)
+            write_reference(reference, staging / servable / REFERENCE_FILE, version)
             write_version_files(staging / servable, servable, sources, proof)
         server = server_of(base, cfg.server)
         paths = put_in_place(staging, base, version)
@@ -138,19 +137,6 @@ def _checkpoints(cfg: DictConfig) -> dict[Task, str]:
     if cfg.checkpoint is None and (cfg.keypoints is None or cfg.emotion is None):
         raise ConfigError("both networks are needed: give checkpoint=bundled, or keypoints=FILE and emotion=FILE")
     return {"keypoints": cfg.keypoints or "bundled", "emotion": cfg.emotion or "bundled"}
-
-
-def _reference(
-    sources: dict[Task, SourceNetwork], faces: dict[str, NDArray[np.uint8]], cfg: DictConfig
-) -> Callable[[Path, int], None] | None:
-    """Writes the reference of a version to a path; None where pyarrow is not installed and nothing is given."""
-    try:
-        from emotion_ai_export.convert.reference import version_reference, write_reference
-    except MissingExtraError:
-        if cfg.reference is None:
-            return None
-        raise
-    return partial(write_reference, version_reference(sources, faces, cfg.reference, cfg.reference_part))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from emotion_ai.contract import SERVABLES, TASKS
+from emotion_ai.evaluation.answers import find_reference, read_answers
 from emotion_ai.models import FaceNetwork, load_network, save_network
 from emotion_ai.provenance import RunRecord
 from emotion_ai.published import list_versions
@@ -75,6 +76,8 @@ def test_a_killed_export_leaves_nothing_visible_and_the_next_one_publishes(tmp_p
         for line in (extra / "SHA256SUMS").read_text().splitlines():
             digest, path = line.split("  ")
             assert hashlib.sha256((base / name / "1" / path).read_bytes()).hexdigest() == digest
+        reference = read_answers(find_reference(base / name / "1"))
+        assert (len(reference) > 60, reference.versions) == (True, (1,))
         parts = TASKS if name == "face" else (name,)
         for task in parts:
             load_network(extra / f"{task}.safetensors", task)
