@@ -13,14 +13,19 @@ from emotion_ai import FaceClient
 from emotion_ai.client import call_log
 from emotion_ai.client.call_log import CallLog
 from emotion_ai.client.transport import Connection, Prediction
-from emotion_ai.contract import MEAN_FACE
+from emotion_ai.contract import EMOTIONS, MEAN_FACE
 from emotion_ai.errors import ConfigError, NoFaceError, ServerFailureError
 from emotion_ai.inference.answer_log import AnswerLog
 from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import PORTRAITS, encode_png, load_photo
 
 CROPS = np.full((3, 48, 60), 77, np.uint8)
-ROW = {"keypoints": MEAN_FACE, "deviations": np.ones((15, 2)), "probabilities": [0.1, 0, 0, 0.9, 0]}
+ROW = {
+    "keypoints": MEAN_FACE,
+    "deviations": np.ones((15, 2)),
+    "probabilities": [0.1, 0, 0, 0.9, 0],
+    "classes": EMOTIONS,
+}
 
 
 @dataclass

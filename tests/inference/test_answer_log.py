@@ -35,7 +35,7 @@ def faces(count: int = 1, seed: int = 0, classes: int = 5) -> FaceAnswers:
         rng.random((count, 15, 2), np.float32),
         rng.dirichlet(np.ones(classes), count).astype(np.float32),
         rng.random((count, 15, 2), np.float32),
-        uncertain_below=np.full(count, 0.4, np.float32),
+        uncertain_below=np.full((count, classes), 0.4, np.float32),
     )
     found = FaceAnswers.of_crops(readings, list(rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)))
     assert found is not None
@@ -78,7 +78,7 @@ def test_a_row_holds_the_answer_of_a_face() -> None:
 def test_a_verdict_below_the_threshold_is_uncertain() -> None:
     probabilities = np.array([[0.5, 0.5, 0, 0, 0], [0, 0, 0.1, 0.9, 0]], np.float32)
     readings = CropReadings(
-        np.zeros((2, 15, 2), np.float32), probabilities, uncertain_below=np.full(2, 0.6, np.float32)
+        np.zeros((2, 15, 2), np.float32), probabilities, uncertain_below=np.full((2, 5), 0.6, np.float32)
     )
     table = to_table([Answer(FACE, 0, 0, faces=FaceAnswers.of_crops(readings, None))])
     assert table["emotion"].to_pylist() == ["Angry", "Happy"]

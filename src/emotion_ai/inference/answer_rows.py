@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.class_set import UNCERTAIN
 from emotion_ai.contract import CROP_SIZE, EMOTIONS
 from emotion_ai.errors import NoFaceError
 from emotion_ai.extras import optional_imports
@@ -80,6 +81,7 @@ class FaceAnswers:
         expressions: (N, K).
         deviations: (N, 15, 2), standard deviations of the keypoints in pixels of the 96x96 crop.
         classes: names of the `expressions`, or of the `probabilities` without them.
+        verdicts: where more than the threshold decides.
         images: crops, uint8 (H, W) each, to measure the quality.
         crops: PNG files, where they are kept.
     """
@@ -91,6 +93,7 @@ class FaceAnswers:
     expressions: NDArray[np.float32] | None = None
     deviations: NDArray[np.float32] | None = None
     classes: tuple[str, ...] = EMOTIONS
+    verdicts: Sequence[str | None] | None = None
     images: Sequence[NDArray[np.uint8]] | None = None
     crops: Sequence[bytes] | None = None
 
@@ -113,6 +116,7 @@ class FaceAnswers:
             uncertain_below=np.array([face.uncertain_below for face in faces], np.float32),
             expressions=None if faces[0].expressions is None else np.stack([face.over_classes for face in faces]),
             classes=faces[0].classes,
+            verdicts=[face.verdict for face in faces],
             deviations=np.stack(deviations) * (CROP_SIZE / sizes[:, None, None]) if deviations else None,
             crops=crops,
         )
@@ -213,7 +217,8 @@ def write_rows(table: pa.Table, path: Path, *, sync: bool = False) -> None:
 def _outputs(found: FaceAnswers) -> tuple[Any, ...]:
     """What a model returned, apart from the values."""
     shapes = tuple(np.shape(getattr(found, name))[1:] for name in _LISTS)
-    return shapes, found.classes, found.crops is not None, bool(np.isnan(found.probabilities).any())
+    there = (found.verdicts is not None, found.crops is not None, bool(np.isnan(found.probabilities).any()))
+    return shapes, found.classes, there
 
 
 def _table(answers: Sequence[Answer]) -> pa.Table:
@@ -263,7 +268,9 @@ def _face_columns(faces: Sequence[FaceAnswers]) -> dict[str, Any]:
         names = np.array(faces[0].classes, object)[scores.argmax(1)]
         columns["confidence"] = confidence
         columns["emotion"] = pa.array(names, pa.string())
-        verdicts = np.where(confidence < thresholds, "uncertain", names)
+        verdicts = np.where(confidence < thresholds, UNCERTAIN, names)
+        if faces[0].verdicts is not None:
+            verdicts = [verdict for found in faces for verdict in found.verdicts or ()]
         columns["verdict"] = pa.array(verdicts, pa.string())
     return columns
 
