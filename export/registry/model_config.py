@@ -11,6 +11,7 @@ from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.files import read_text, write_text
 from emotion_ai.published import CONFIG_FILE, CONTAINER_BASE
+from emotion_ai_export.registry.config_text import replaced
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,22 @@ def relocated(base: Path, configs: list[ModelConfig]) -> tuple[list[ModelConfig]
 
 
 def replace_config(base: Path, configs: list[ModelConfig]) -> None:
-    """Writes `<base>/models.config` as a whole and waits until it is on the disk."""
-    write_text(base / CONFIG_FILE, render(configs), sync=True)
+    """Writes `<base>/models.config` as a whole and waits until it is on the disk; the text of other entries stays."""
+    file = base / CONFIG_FILE
+    text = _changed(read_text(file), configs) if file.is_file() else None
+    write_text(file, text or render(configs), sync=True)
+
+
+def _changed(text: str, configs: list[ModelConfig]) -> str | None:
+    """A text with other entries in the places of the present ones; None if that is not possible."""
+    listed = parse(text)
+    if [config.name for config in configs] != [config.name for config in listed]:
+        return None
+    new = {place: render([config]) for place, config in enumerate(configs) if config != listed[place]}
+    entries = {place: "\n".join(rendered.splitlines()[1:-1]).lstrip() for place, rendered in new.items()}
+    changed = replaced(text, entries)
+    wanted = [parse(new[place])[0] if place in new else config for place, config in enumerate(listed)]
+    return changed if changed is not None and parse(changed) == wanted else None
 
 
 def replace_entries(base: Path, configs: list[ModelConfig]) -> None:

@@ -64,7 +64,7 @@ class WatchedServer:
 
     def wait(self) -> None:
         """Waits a moment before the next look."""
-        time.sleep(0.1 * self.poll)
+        time.sleep(0.05 * self.poll)
 
     def states(self) -> States:
         """The states of our models' versions; none for a model that the server does not have.
