@@ -2,6 +2,7 @@
 
 import json
 
+from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.evaluation.card_texts import DATA, LIMITS, TERMS, TITLES, UNFIT, VOTES
 from emotion_ai.evaluation.report import EvaluationReport
 from emotion_ai.evaluation.tables import estimate_table, value_table
@@ -21,12 +22,13 @@ _CALIBRATION = {
 }
 
 
-def model_card(report: EvaluationReport, record: RunRecord) -> str:
+def model_card(report: EvaluationReport, record: RunRecord, classes: ClassSet = FIVE) -> str:
     """A network's card in Markdown, from an evaluation of it and its training record."""
+    words = _words(classes)
     tables = "\n\n".join(f"### {table.title}\n\n{table.as_markdown()}" for table in report.tables)
     part = f", {report.part}" if report.part else ""
     passes = "predictions averaged over each face and its mirror image" if report.flip else "single forward pass"
-    return f"""# {TITLES[report.task]}
+    return f"""# {TITLES[report.task].format(**words)}
 
 ## Metrics
 
@@ -43,7 +45,7 @@ On {report.faces} faces of `{report.source}`{part}, {report.seen}; {passes}; {re
 {_calibration(record)}
 ## Data
 
-{_data(record)}
+{_data(record, words)}
 
 {_terms(record)} The code is Apache-2.0.
 
@@ -55,7 +57,7 @@ Intended: research, teaching, and trying out the way from training to serving.
 
 ## Limits
 
-{LIMITS[report.task]}
+{LIMITS[report.task].format(**words)}
 
 ## Training
 
@@ -82,12 +84,25 @@ def _described(key: str) -> str:
     return _CALIBRATION[name] + (f" ({which})" if which else "")
 
 
-def _data(record: RunRecord) -> str:
+def _words(classes: ClassSet) -> dict[str, str]:
+    """What the texts say of a network's classes."""
+    count = {5: "five", 7: "seven"}.get(len(classes), str(len(classes)))
+    shared = {"classes": count, "Classes": count.capitalize()}
+    if classes == FIVE:
+        others = "Neutral and fearful faces\nalso get one of the five classes."
+        return shared | {"without": " without fear and neutral", "other": "fear or\nneutral", "others": others}
+    others = f"Other expressions\nthan {', '.join(classes.names)} also get one of these."
+    return shared | {"without": "", "other": "otherwise", "others": others}
+
+
+def _data(record: RunRecord, words: dict[str, str]) -> str:
     if record.data is None:
         return "The checkpoint has no record of its training data."
     train = record.data.train
-    text = DATA.get(train.fingerprint, f"{train.faces} faces of `{train.source}`, {record.data.how}.")
-    return text + (VOTES if record.config.get("data", {}).get("vote_file") else "")
+    votes = VOTES if record.config.get("data", {}).get("vote_file") else ""
+    if train.fingerprint in DATA:
+        return (DATA[train.fingerprint] + votes).format(**words)
+    return f"{train.faces} faces of `{train.source}`, {record.data.how}." + votes.format(**words)
 
 
 def _terms(record: RunRecord) -> str:

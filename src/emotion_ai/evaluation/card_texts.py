@@ -4,7 +4,7 @@ from emotion_ai.contract import Task
 
 TITLES: dict[Task, str] = {
     "keypoints": "Keypoints: 15 points of a face",
-    "emotion": "Emotion: one of five, from a face",
+    "emotion": "Emotion: one of {classes}, from a face",
 }
 
 _YOUTUBE_FACES = "5e1cb81415bb031aa5636e6438f7cc3d14b3c52d4ff85e98feb573eb27d22f9e"
@@ -22,7 +22,7 @@ corrected labels. A network trained with mirror images cannot learn such a shift
 error: RMSE 1.640 (1.579 to 1.711) with the same weights. It also widened the standard deviations, whose regions now
 cover more than their level.""",
     _FER2013: """\
-FER2013 without fear and neutral: five classes, 48×48, enlarged to 96×96. Training faces with the pixels of a test face
+FER2013{without}: {classes} classes, 48×48, enlarged to 96×96. Training faces with the pixels of a test face
 were removed before training. The labels are noisy: about a third differ from the majority of ten later annotators.
 Disgust is rare (2 %), and its metrics are the least certain. The faces come from web searches and have no labels of
 age, sex, skin tone or culture.""",
@@ -31,8 +31,7 @@ age, sex, skin tone or culture.""",
 
 VOTES = """
 
-The training targets mix each label with the FER+ votes (MIT licence) for the five classes. Faces labelled fear or
-neutral that at least half of the FER+ annotators saw as one of the five were also trained on, never evaluated on."""
+The training targets mix each label with the FER+ votes (MIT licence) for the {classes} classes. Faces labelled {other} that at least half of the FER+ annotators saw as one of the {classes} were also trained on, never evaluated on."""  # noqa: E501
 
 TERMS = {
     _YOUTUBE_FACES: "YouTube Faces and MTFL are for research only, and so are these weights.",
@@ -59,10 +58,9 @@ Bias: accuracy by age, sex or skin tone was not measured; the data have no such 
 networks found larger errors on older faces, even at equal pose and resolution (arXiv:2604.06961), and on people with
 dementia (arXiv:1905.07446). Expect the same here.""",
     "emotion": """\
-Five expressions, predicted from one gray picture without its context. What a face shows is not what a person feels: how
+{Classes} expressions, predicted from one gray picture without its context. What a face shows is not what a person feels: how
 people express anger, disgust, sadness, happiness and surprise differs between cultures, situations and persons, and the
-same face may go with several of them (Barrett et al. 2019, doi:10.1177/1529100619832930). Neutral and fearful faces
-also get one of the five classes.
+same face may go with several of them (Barrett et al. 2019, doi:10.1177/1529100619832930). {others}
 
 Bias: differences between groups of age, sex, skin tone or culture were not measured. Others measured some: datasets
 of expressions are skewed between groups (20 datasets, arXiv:2303.15889); where a dataset ties an expression to a

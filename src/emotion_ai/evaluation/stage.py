@@ -108,7 +108,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         write_json(values, report.as_dict())
         write_page(page, report, figures, record.as_dict())
         for path in card:
-            write_text(path, escaped(model_card(report, record)))
+            write_text(path, escaped(model_card(report, record, network.spec.class_set)))
     print_report(report, written)
     if slices is not None:
         slices.check()

@@ -10,7 +10,7 @@ import pytest
 
 from emotion_ai.class_set import SEVEN
 from emotion_ai.client import FaceClient, signatures
-from emotion_ai.contract import FULL_SIGNATURE, SERVABLES, Task
+from emotion_ai.contract import CLASSES_SIGNATURE, EMOTIONS, FULL_SIGNATURE, SERVABLES, Task
 from emotion_ai.inference.pipeline import DetectedFace, read_faces
 from emotion_ai.inference.reader import FaceReader
 from emotion_ai.inference.results import FaceReading, PhotoReader
@@ -24,6 +24,7 @@ from emotion_ai_export.registry.watched_server import WatchedServer
 from emotion_ai_export.serving.launch import Addresses, running
 from tests.conftest import LEAD, STRICTER, THRESHOLD
 
+NEW = (FULL_SIGNATURE, CLASSES_SIGNATURE)  # signatures that version 0.1 lacked
 PHOTO = np.tile(np.arange(256, dtype=np.uint8).repeat(4), (60, 1))  # the brighter, the surer are random networks
 FACES = [DetectedFace(Box(left, 0, 60), 0.9) for left in range(0, 964, 40)]
 
@@ -33,7 +34,7 @@ def base(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     """Version 1 as from before `serving_full`, and 2 and 3 with it, with a threshold each; "stable" is 1."""
     base = tmp_path_factory.mktemp("thresholds")
     face = tf.saved_model.load(str(folders["face"]))
-    older = {name: function for name, function in face.signatures.items() if name != FULL_SIGNATURE}
+    older = {name: function for name, function in face.signatures.items() if name not in NEW}
     tf.saved_model.save(face, str(base / "face" / "1"), older)
     for name in ("keypoints", "emotion"):
         shutil.copytree(folders[name], base / name / "1")
@@ -93,3 +94,18 @@ def test_crops_carry_the_threshold_and_all_classes(server: Addresses, networks: 
         np.testing.assert_allclose(found.expressions, wanted.expressions, atol=1e-5)
         assert found.classes == wanted.classes == SEVEN.names
         np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("signature", [None, "serving_uncertainty", "serving_bytes", "serving_default"])
+def test_a_version_without_classes_has_the_five_emotions(signature: str | None, server: Addresses) -> None:
+    crops = np.random.default_rng(1).integers(0, 256, (3, 96, 96), np.uint8)
+    for address in (server.rest, server.grpc):
+        with FaceClient(address, version=1, signature=signature) as client:
+            found = client.read_crops(crops)
+            assert client.class_names() == found.classes == EMOTIONS
+            assert found.probabilities.shape == (3, 5)
+        with FaceClient(address, version=2, signature=signature) as client:
+            newer = client.read_crops(crops)
+            assert client.class_names() == SEVEN.names
+            assert newer.classes == (SEVEN.names if signature is None else EMOTIONS)
+        np.testing.assert_allclose(newer.probabilities, found.probabilities, atol=1e-5)  # as old clients know them
