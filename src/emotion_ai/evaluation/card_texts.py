@@ -58,7 +58,8 @@ Bias: accuracy by age, sex or skin tone was not measured; the data have no such 
 networks found larger errors on older faces, even at equal pose and resolution (arXiv:2604.06961), and on people with
 dementia (arXiv:1905.07446). Expect the same here.""",
     "emotion": """\
-{Classes} expressions, predicted from one gray picture without its context. What a face shows is not what a person feels: how
+{Classes} expressions, \
+predicted from one gray picture without its context. What a face shows is not what a person feels: how
 people express anger, disgust, sadness, happiness and surprise differs between cultures, situations and persons, and the
 same face may go with several of them (Barrett et al. 2019, doi:10.1177/1529100619832930). {others}
 
