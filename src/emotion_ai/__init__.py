@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 from emotion_ai.contract import EMOTIONS, KEYPOINTS
 
 if TYPE_CHECKING:
-    from emotion_ai.client import FaceClient
+    from emotion_ai.client import AsyncFaceClient, FaceClient
     from emotion_ai.inference.reader import FaceReader
 
-__all__ = ["EMOTIONS", "KEYPOINTS", "FaceClient", "FaceReader", "__version__"]
+__all__ = ["EMOTIONS", "KEYPOINTS", "AsyncFaceClient", "FaceClient", "FaceReader", "__version__"]
 
 __version__ = version("emotion-ai")
 
 
 def __getattr__(name: str) -> object:
-    """Imports the readers on first use; `FaceReader` needs PyTorch, which `FaceClient` does without."""
-    if name == "FaceClient":
-        from emotion_ai.client import FaceClient
+    """Imports readers and clients on first use; `FaceReader` needs PyTorch, which the clients do without."""
+    if name in ("AsyncFaceClient", "FaceClient"):
+        from emotion_ai import client
 
-        return FaceClient
+        return getattr(client, name)
     if name == "FaceReader":
         from emotion_ai.inference.reader import FaceReader
 

@@ -10,13 +10,15 @@ EmotionAIError
  ├─ MissingExtraError      an optional dependency
  ├─ ExportError            conversion or publishing
  │   └─ ParityError        an export differs from its checkpoint
- └─ ClientError            a request to a server
-     ├─ ServerUnreachableError
-     ├─ ServerTimeoutError
-     ├─ ModelNotFoundError     404: no such model, version or label
-     ├─ RequestRejectedError   other 4xx: the server's own text is kept
-     └─ ServerFailureError     5xx, or a response that breaks the contract
-         └─ ServerUnavailableError     502, 503 or 504: try again later
+ └─ ClientError            a request to a server, the same over REST and gRPC
+     ├─ ServerUnreachableError     no connection, or it broke
+     │   └─ ConnectionSettingsError     TLS, scheme or port do not fit the server: try again with other settings
+     ├─ ServerTimeoutError         no whole response within the time-out
+     ├─ ModelNotFoundError         no such model, version or label
+     ├─ RequestRejectedError       the request is invalid or too large: the server's own text is kept
+     │   └─ AccessDeniedError           the server or a proxy wants a login, or denies access
+     └─ ServerFailureError         the server failed, or its response breaks the contract
+         └─ ServerUnavailableError      overloaded, not ready, or away behind a proxy: try again later
 """
 
 TERMINATED = 143
@@ -73,6 +75,10 @@ class ServerUnreachableError(ClientError):
     pass
 
 
+class ConnectionSettingsError(ServerUnreachableError):
+    pass
+
+
 class ServerTimeoutError(ClientError):
     pass
 
@@ -82,6 +88,10 @@ class ModelNotFoundError(ClientError):
 
 
 class RequestRejectedError(ClientError):
+    pass
+
+
+class AccessDeniedError(RequestRejectedError):
     pass
 
 

@@ -27,7 +27,7 @@ class Transport:
             raise RequestRejectedError(f'400, Serving signature name: "{signature}" not found')
         if inputs and inputs[0] == encode_png(np.zeros((1, 1), np.uint8)):
             raise ServerFailureError("500, broken")
-        rows = {
+        rows: dict[str, Any] = {
             "keypoints": MEAN_FACE,
             "deviations": np.ones((15, 2)),
             "probabilities": np.full(5, 1 / len(EMOTIONS)),
@@ -59,7 +59,7 @@ def log() -> Log:
 
 @pytest.fixture
 def client(log: Log) -> FaceClient:
-    client = FaceClient(label="stable")
+    client = FaceClient(label="stable", concurrency=1)
     client._transport = Transport()  # type: ignore[assignment]
     client._observers = (log,)
     return client

@@ -141,7 +141,7 @@ def test_crops_are_sent_without_loss_and_results_keep_their_order(server: FakeSe
     rng = np.random.default_rng(0)
     crops = [rng.integers(0, 256, (h, w), np.uint8) for h, w in rng.integers(1, 60, (70, 2))]
     server.handler = by_mean
-    with FaceClient(server.url) as client:
+    with FaceClient(server.url, concurrency=1) as client:
         readings = client.read_crops(crops)
     sent = [image for _, _, body in server.requests for image in decoded(body)]
     assert [len(body["instances"]) for _, _, body in server.requests] == [32, 32, 6]

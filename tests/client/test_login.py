@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from emotion_ai.client import FaceClient
-from emotion_ai.client.transport import Connection, without_login
+from emotion_ai.client.address import without_login
+from emotion_ai.client.transport import Connection
 from emotion_ai.errors import ClientError, ConfigError
 
 PASSWORD = "p@ss:word/1"

@@ -145,7 +145,7 @@ def test_a_given_version_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_version_that_changes_between_two_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(NEW)
-    client = client_of(server, monkeypatch)
+    client = client_of(server, monkeypatch, concurrency=1)
     predict = server.predict
 
     def reloaded(signature: str, inputs: Any, names: tuple[str, ...]) -> Prediction:

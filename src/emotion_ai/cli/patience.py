@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from emotion_ai.errors import (
     ClientError,
+    ConnectionSettingsError,
     ModelNotFoundError,
     ServerTimeoutError,
     ServerUnavailableError,
@@ -53,7 +54,9 @@ class PatientReader:
                 self._say(f"{state.outcome.exception()}; waiting up to {seconds:g} s for the server")
 
         retrying = Retrying(
-            retry=retry_if_exception_type(SERVER_AWAY),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, SERVER_AWAY) and not isinstance(error, ConnectionSettingsError)
+            ),
             stop=stop_after_delay(seconds),
             wait=wait_exponential(0.25, max=2.0),
             before_sleep=before_sleep,

@@ -45,7 +45,7 @@ def web(
 ) -> None:
     """Open a web page that reads pictures and the webcam with a served model."""
     from emotion_ai.addresses import host_port, without_brackets
-    from emotion_ai.client.transport import without_login
+    from emotion_ai.client.address import without_login
     from emotion_ai.web.backend import private_folder
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -4,65 +4,47 @@ The time-outs of requests are for single operations of a socket: a server that s
 without end, stays below them for ever.
 """
 
+import contextlib
 import http.client
 import io
 import socket
-import time
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from emotion_ai.errors import ServerFailureError, ServerTimeoutError
+from emotion_ai.client.deadline import Deadline
+from emotion_ai.errors import ServerFailureError
 
 
-@dataclass
-class Budget:
-    """What a request may take.
+class Budget(Deadline):
+    """What a request may take: time, and bytes of the response.
 
-    Attributes:
+    Args:
         where: its address, for messages.
         seconds: from now to the last byte of the response.
         size: bytes of the response, headers included, as they come and decompressed.
     """
 
-    where: str
-    seconds: float
-    size: int
-    received: int = 0
-    _deadline: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._deadline = time.monotonic() + self.seconds
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is over."""
-        return time.monotonic() >= self._deadline
-
-    def left(self) -> float:
-        """The seconds left.
-
-        Raises:
-            ServerTimeoutError: there are none.
-        """
-        if self.over:
-            raise self.timeout()
-        return self._deadline - time.monotonic()
-
-    def timeout(self, seconds: float | None = None) -> ServerTimeoutError:
-        """The error of a request that takes longer."""
-        seconds = seconds or self.seconds
-        return ServerTimeoutError(f"{self.where}: no answer within {seconds:g} s; is the server overloaded?")
+    def __init__(self, where: str, seconds: float, size: int) -> None:
+        super().__init__(where, seconds)
+        self.size, self.received = size, 0
+        self.socket: socket.socket | None = None
 
     def check(self, size: int) -> None:
         """Raises ServerFailureError for a response of so many bytes if they are too many."""
         if size > self.size:
             limit = f"{self.size / 2**20:.1f} MiB"
             raise ServerFailureError(f"{self.where}: the response is larger than {limit}; is this TensorFlow Serving?")
+
+    def abort(self) -> None:
+        """Ends what another thread waits for on the connection."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # below TLS, which the other thread is using
 
 
 BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
@@ -92,6 +74,7 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self._budget is None:
             return self._stream.readinto(buffer)
+        self._budget.socket = self._socket
         self._socket.settimeout(self._budget.left())
         try:
             size = self._stream.readinto(buffer)
@@ -115,10 +98,14 @@ class _Response(http.client.HTTPResponse):
 class _HTTPConnection(HTTPConnection):
     response_class = _Response
 
+    def __init__(self, host: str, *args: Any, **options: Any) -> None:
+        super().__init__(unquote(host), *args, **options)  # "%25eth0" of a link-local IPv6 address
+
     def send(self, data: Any) -> None:
         budget = BUDGET.get()
         if budget is None or self.sock is None:
             return super().send(data)
+        budget.socket = self.sock
         self.sock.settimeout(budget.left())
         try:
             super().send(data)

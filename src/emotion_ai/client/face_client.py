@@ -1,7 +1,7 @@
 """`FaceClient`: reads faces with a served model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -11,9 +11,11 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from emotion_ai.client.address import ServerAddress
 from emotion_ai.client.answers import class_names, crop_readings, is_mixed, joined
 from emotion_ai.client.calls import Call, CallObserver, observed
 from emotion_ai.client.checks import Outputs, check_inputs, check_metadata, check_outputs, check_status
+from emotion_ai.client.parallel import in_parallel
 from emotion_ai.client.request_limits import split
 from emotion_ai.client.rest import RestTransport
 from emotion_ai.client.signatures import SignatureChooser, check_signature, is_unknown_signature
@@ -46,46 +48,69 @@ _ATTEMPTS = 3  # to read all crops of a call with the same classes
 class FaceClient:
     """Reads faces with a served model.
 
-    A context manager; connections are kept alive until `close`.
+    A context manager; connections are kept alive until `close`. Threads may share one client: each request has a
+    connection of its own, and what is remembered of the server is the same for all of them. A forked process makes
+    REST requests over connections of its own; for gRPC it needs a client of its own.
 
     Args:
-        url: http(s)://HOST:PORT of the REST API, or grpc(s)://HOST:PORT, which needs the extra [grpc].
+        url: http(s)://HOST:PORT of the REST API, or grpc(s)://HOST:PORT, which needs the extra [grpc]; or a
+            `ServerAddress`, which has `ca_file`, `headers` and `proxy` as well.
         model: "face", "keypoints" or "emotion".
         version: a version's number; without it the server's newest version is used.
         label: a version's label, such as "stable", instead of its number.
         signature: by default the fullest that the version has: "serving_full", otherwise "serving_uncertainty" or
             "serving_bytes". These send PNG files, "serving_default" sends pixels.
         timeout: seconds to connect, and for a whole request with its retries, as one number or a pair.
-        retries: attempts after a failed or broken connection or a 503 (UNAVAILABLE), after 0.2, 0.4, ... at most 2
-            seconds, whatever the server's Retry-After says; time-outs and rejected requests are not retried.
+        retries: further attempts of a request while the server is overloaded (429, 503, RESOURCE_EXHAUSTED,
+            UNAVAILABLE), or while no connection can be made or it breaks. By default, an overloaded server is asked
+            until the time-out, and a connection tried 3 times. The waits are random, up to 0.2, 0.4, ... at most 2
+            seconds, and at least as long as the server's Retry-After; time-outs and rejected requests are not retried.
         uncertain_below: confidence below which a class counts as uncertain, 0 for none; by default the thresholds of
             the version that answers, or none from a version without "serving_full".
-        session: used for REST requests as it is, without our retries; `close` leaves it open. Its adapters decide how
-            long a server may take for the headers of a response.
+        ca_file: PEM file with the certificates to trust; by default that of REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or
+            SSL_CERT_FILE, otherwise the usual authorities.
+        headers: sent with each request, such as {"Authorization": "Bearer ..."}; over gRPC as metadata.
+        proxy: http://HOST:PORT, also with USER:PASSWORD@; by default that of the environment (HTTP_PROXY, HTTPS_PROXY
+            and NO_PROXY; for gRPC grpc_proxy, https_proxy, http_proxy and no_proxy), which does not apply to servers
+            on this machine.
+        concurrency: requests at once, at most, of a call with many faces.
+        session: used for REST requests as it is, one at a time and without our retries; `close` leaves it open. Its
+            adapters decide how long a server may take for the headers of a response.
         log: a folder to which a row per face is appended, as Parquet files, or an `AnswerLog`; needs the extra
             [record]. A folder is closed with the client, a log stays open.
 
     Raises:
-        ConfigError: an argument is invalid, or two contradict each other.
+        ConfigError: an argument is invalid, or two contradict each other; also from the methods, once it is closed.
         MissingExtraError: gRPC without the extra [grpc].
     """
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8501",
+        url: str | ServerAddress = "http://127.0.0.1:8501",
         *,
         model: Servable = "face",
         version: int | None = None,
         label: str | None = None,
         signature: str | None = None,
         timeout: float | tuple[float, float] = (3.05, 30.0),
-        retries: int = 2,
+        retries: int | None = None,
         uncertain_below: float | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        concurrency: int = 4,
         session: requests.Session | None = None,
         log: "AnswerLog | str | os.PathLike[str] | None" = None,
     ) -> None:
         pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        self.connection = Connection(url, model, version, label, pair, retries)
+        server = ServerAddress(url, ca_file, headers, proxy) if isinstance(url, str) else url
+        if server is url and not (ca_file is None and headers is None and proxy is None):
+            raise ConfigError(f"{url}: give `ca_file`, `headers` and `proxy` in the ServerAddress")
+        access = (server.ca_file, server.headers, server.proxy)
+        self.connection = Connection(server.url, model, version, label, pair, retries, *access)
+        if concurrency < 1:
+            raise ConfigError(f"`concurrency` must be >= 1, got {concurrency}")
+        self.concurrency = concurrency
         if signature is not None:
             check_signature(model, signature)
         self.signature = signature
@@ -143,17 +168,17 @@ class FaceClient:
         return None if named else self.class_names()
 
     def _crop_outputs(self, images: list[NDArray[np.uint8]], call: Call) -> list[Outputs]:
-        parts: list[Outputs] = []
-        for start in range(0, len(images), BATCH):
-            crops = images[start : start + BATCH]
-            if self.signature is None or INPUTS[self.signature] == BYTES_INPUT:
-                parts += self._requests(
-                    [encode_png(shrink(crop, MAX_CROP_PIXELS, MAX_CROP_SIDE)) for crop in crops], self.signature, call
-                )
-            else:
-                pixels = np.stack([resize_to_crop(crop) for crop in crops])[..., None]
-                parts += self._requests(pixels, self.signature, call)
-        return parts
+        as_files = self.signature is None or INPUTS[self.signature] == BYTES_INPUT
+
+        def read(crops: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+            if as_files:
+                files = [encode_png(shrink(crop, MAX_CROP_PIXELS, MAX_CROP_SIDE)) for crop in crops]
+                return self._requests(files, self.signature, call, 1)
+            pixels = np.stack([resize_to_crop(crop) for crop in crops])[..., None]
+            return self._requests(pixels, self.signature, call, 1)
+
+        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        return [part for batch in in_parallel(read, batches, self.concurrency) for part in batch]
 
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """Detects and reads the faces of a photo, from left to right.
@@ -208,14 +233,18 @@ class FaceClient:
             check_signature(self.connection.model, signature, crops=False)
         with observed(self._observers, self.connection, "predict", inputs) as call:
             checked = check_inputs(signature or FULL_SIGNATURE, inputs)
-            call.result = joined(self._requests(checked, signature, call))
+            call.result = joined(self._requests(checked, signature, call, self.concurrency))
         return call.result
 
-    def _requests(self, inputs: Inputs, signature: str | None, call: Call) -> list[Outputs]:
-        """The outputs of as many requests as the inputs need."""
-        if signature is not None:
-            return [self._predict(values, call, signature, True) for values in split(inputs)]
-        return [self._chooser.request(partial(self._predict, values, call)) for values in split(inputs)]
+    def _requests(self, inputs: Inputs, signature: str | None, call: Call, threads: int) -> list[Outputs]:
+        """The outputs of as many requests as the inputs need, in at most so many threads."""
+
+        def send(values: Inputs) -> Outputs:
+            if signature is not None:
+                return self._predict(values, call, signature, True)
+            return self._chooser.request(partial(self._predict, values, call))
+
+        return in_parallel(send, list(split(inputs)), threads)
 
     def _predict(self, inputs: Inputs, call: Call, signature: str, any_classes: bool = False) -> Outputs:
         names = outputs(self.connection.model, signature)
@@ -270,7 +299,7 @@ class _PartOfCall:
 
 
 def _transport(connection: Connection, session: requests.Session | None) -> Transport:
-    if not connection.scheme.startswith("grpc"):
+    if not connection.grpc:
         return RestTransport(connection, session)
     if session is not None:
         raise ConfigError(f"`session` is for REST, but {connection.url} uses gRPC; leave it out")

@@ -2,27 +2,33 @@
 
 import base64
 import json
-import os
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import BadStatusLine, RemoteDisconnected
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay, wait_exponential
 
-from emotion_ai.client.bounded import BUDGET, BoundedAdapter, Budget
+from emotion_ai.client import failures, probe
+from emotion_ai.client.address import without_login
+from emotion_ai.client.bounded import BUDGET, Budget
+from emotion_ai.client.certificates import trust_context, trusted_file
+from emotion_ai.client.failures import TransientError, plain
+from emotion_ai.client.proxies import proxy_failure, proxy_of
+from emotion_ai.client.retrying import seconds_to_wait, with_retries
+from emotion_ai.client.sessions import Sessions
 from emotion_ai.client.transport import Connection, Inputs, Prediction
-from emotion_ai.errors import (
-    ConfigError,
-    ModelNotFoundError,
-    RequestRejectedError,
-    ServerFailureError,
-    ServerUnavailableError,
-    ServerUnreachableError,
-)
+from emotion_ai.errors import ClientError, ConfigError, ConnectionSettingsError, ServerFailureError
 
 MAX_RESPONSE, MAX_RESPONSE_PER_FACE = 4 * 2**20, 2**14
 """Bytes of a response, decompressed; a face's numbers take 2 kB."""
+
+
+_PLAIN_ON_TLS = re.compile(r"\b(HTTPS|SSL-enabled) (server|port)", re.IGNORECASE)
 
 
 class RestTransport:
@@ -35,14 +41,17 @@ class RestTransport:
             self._path += f"/versions/{connection.version}"
         elif connection.label is not None:
             self._path += f"/labels/{connection.label}"
-        self._given, self._process = session, os.getpid()
-        self._session = session or _new_session(connection)
+        self._trusted = trusted_file(connection.ca_file) if connection.secure else None
+        self._sessions = Sessions(connection, session)
         self._retries = connection.retries if session is None else 0
+        self._options = _options(connection, self._trusted, given=session is not None)
+
+    def __reduce__(self) -> tuple[type["RestTransport"], tuple[Connection, requests.Session | None]]:
+        return RestTransport, (self._connection, self._sessions.given)
 
     def close(self) -> None:
         """Closes the connections, unless the session was given."""
-        if self._given is None:
-            self._session.close()
+        self._sessions.close()
 
     def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> Prediction:
         """The outputs as lists; the server returns one output as bare values, several as objects."""
@@ -72,51 +81,87 @@ class RestTransport:
         """The state of each version."""
         return self._request("GET", self._model_path).get("model_version_status")
 
-    def _open(self) -> requests.Session:
-        """The session; another one in a forked process, which must not share the connections of the first."""
-        if self._process != os.getpid():
-            if self._given is not None:
-                raise ConfigError("a session was passed on by a fork; create session and client in the new process")
-            self._session, self._process = _new_session(self._connection), os.getpid()
-        return self._session
-
     def _request(self, method: str, path: str, body: Any = None, faces: int = 0) -> dict[str, Any]:
         """The JSON object of a response, within the time-out, retries included."""
-        seconds = self._connection.timeout[1]
-        budget = Budget(self._connection.url + path, seconds, MAX_RESPONSE + faces * MAX_RESPONSE_PER_FACE)
-        retrying = Retrying(
-            stop=stop_after_attempt(self._retries + 1) | stop_before_delay(seconds),
-            wait=wait_exponential(0.2, max=2.0),  # seconds; never as long as a server's Retry-After
-            retry=retry_if_exception_type((_Unreachable, _Busy)),
-            reraise=True,
-        )
+        size = MAX_RESPONSE + faces * MAX_RESPONSE_PER_FACE
+        budget = Budget(self._connection.url + path, self._connection.timeout[1], size)
         token = BUDGET.set(budget)
         try:
-            return retrying(self._respond, budget, method, path, body)
+            with budget.aborting(budget.abort):
+                return with_retries(lambda: self._respond(budget, method, body), self._retries, budget)
+        except TransientError as failed:
+            if self._sessions.given is not None:
+                raise failed.error from failed
+            trust = trust_context(self._trusted)
+            raise probe.explained(failed, self._connection, budget.where, trust) from failed
         finally:
             BUDGET.reset(token)
 
-    def _respond(self, budget: Budget, method: str, path: str, body: Any) -> dict[str, Any]:
-        connecting, where = min(self._connection.timeout[0], budget.left()), budget.where
-        options = {"json": body, "auth": self._connection.login, "allow_redirects": False, "stream": True}
+    def _respond(self, budget: Budget, method: str, body: Any) -> dict[str, Any]:
+        timeout = min(self._connection.timeout[0], budget.left()), budget.left()
+        with (
+            self._errors(budget, timeout[0]),
+            self._sessions.borrow(budget) as session,
+            session.request(method, budget.where, json=body, timeout=timeout, **self._options) as response,
+        ):
+            content = _read(response, budget) if self._sessions.given is None else _read_given(response, budget)
+        return _parsed(budget.where, response, content)
+
+    @contextmanager
+    def _errors(self, budget: Budget, connecting: float) -> Iterator[None]:
+        """Errors of requests in the block become ours."""
+        where = budget.where
         try:
-            timeout = (connecting, budget.left())
-            with self._open().request(method, budget.where, timeout=timeout, **options) as response:
-                content = _read(response, budget) if self._given is None else _read_given(response, budget)
+            yield
         except requests.Timeout as error:
-            raise budget.timeout(connecting if isinstance(error, requests.ConnectTimeout) else None) from error
-        except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-            kind = "the proxy" if isinstance(error, requests.exceptions.ProxyError) else "TLS"
-            raise ServerUnreachableError(f"{where}: {kind} failed ({_plain(str(error), 200)})") from error
+            budget.check_cancelled()
+            if budget.socket is not None:
+                raise budget.timeout() from error
+            raise TransientError(budget.timeout(connecting), unexplained=True) from error  # nothing was sent yet
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            budget.check_cancelled()
             if budget.over:
                 raise budget.timeout() from error
-            if isinstance(error, requests.ConnectionError):
-                raise _Unreachable(f"{where}: no server answers; start one with: emotion-ai serve") from error
-            raise _Unreachable(f"{where}: the connection broke before the response was complete") from error
+            cause: BaseException | str = _root(error)
+            if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+                cause = "the response is not HTTP"
+            proxy = proxy_of(self._connection)
+            if isinstance(error, requests.exceptions.ProxyError) or (proxy and cause == "the response is not HTTP"):
+                raise proxy_failure(where, proxy, cause) from error
+            if isinstance(error, requests.exceptions.SSLError):
+                raise failures.tls_failure(where, str(cause)) from error
+            raise failures.no_connection(where, str(cause)) from error
+        except requests.exceptions.InvalidSchema as error:
+            kind = plain(str(error), 200)
+            raise ConfigError(f"{where}: the proxy cannot be used ({kind}); give one as http://HOST:PORT") from error
+        except requests.exceptions.InvalidURL:  # its text has parts of a malformed password
+            raise ConfigError(f"{where}: the proxy's address is malformed; write it as http://HOST:PORT") from None
         except requests.RequestException as error:
-            raise ServerFailureError(f"{where}: the request failed ({_plain(str(error), 200)})") from error
-        return _parsed(where, response, content)
+            raise ServerFailureError(f"{where}: the request failed ({plain(str(error), 200)})") from error
+
+
+def _options(connection: Connection, trusted: str | None, given: bool) -> dict[str, Any]:
+    """Arguments of each request; they win over the settings of a session and over the environment."""
+    headers = dict(connection.headers or {})
+    options: dict[str, Any] = {"headers": headers, "allow_redirects": False, "stream": True}
+    if connection.login is not None:
+        options["auth"] = connection.login
+    elif any(name.lower() == "authorization" for name in headers):
+        options["auth"] = lambda request: request  # keeps .netrc from replacing the header
+    if connection.proxy is not None:
+        proxy = proxy_of(connection)
+        options["proxies"] = {"http": proxy, "https": proxy}
+    if trusted is not None and not (given and connection.ca_file is None):
+        options["verify"] = trusted
+    return options
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an error of requests or urllib3 goes back to."""
+    for inner in (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__):
+        if isinstance(inner, Exception):
+            return _root(inner)
+    return error
 
 
 def _read(response: requests.Response, budget: Budget) -> bytes:
@@ -140,55 +185,52 @@ def _read_given(response: requests.Response, budget: Budget) -> bytes:
     return content
 
 
-def _new_session(connection: Connection) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = not connection.local  # proxy settings do not apply to the machine itself
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, BoundedAdapter())
-    return session
-
-
-class _Unreachable(ServerUnreachableError):
-    """Worth another attempt."""
-
-
-class _Busy(ServerUnavailableError):
-    """Worth another attempt: predictions change nothing on the server, so POST may be repeated."""
-
-
 def _parsed(where: str, response: requests.Response, content: bytes) -> dict[str, Any]:
     """The object in a response.
 
     Raises:
         ClientError: another status than 200, or no JSON object.
+        TransientError: the server is overloaded, or a proxy does not reach it.
     """
     status = response.status_code
     if 300 <= status < 400:
-        target = _plain(response.headers.get("location", "nowhere"), 200)
-        raise ServerFailureError(f"{where}: {status}, redirects to {target}; redirects are not followed")
-    unavailable = {502: ServerUnavailableError, 503: _Busy, 504: ServerUnavailableError}.get(status)
+        raise _redirected(where, status, response.headers.get("location", ""))
+    text, foreign = "", "without JSON"
+    problem: Exception | None = None
     try:
         # error texts quote requests, and may cut a character
         text = content.decode("utf-8", "strict" if status == 200 else "replace")
         parsed = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        if unavailable:
-            raise unavailable(f"{where}: {status} {_plain(response.reason or '', 200)}; try again later") from error
-        reason = "with JSON that is nested too deeply" if isinstance(error, RecursionError) else "without JSON"
-        if isinstance(error, _RepeatedKeyError):
-            reason = f"with JSON in which {error}"
-        raise ServerFailureError(f"{where}: returned {status} {reason}; is this TensorFlow Serving?") from error
-    if status == 200 and isinstance(parsed, dict):
-        return parsed
-    error_text = parsed.get("error") if isinstance(parsed, dict) else None
-    text = _plain(error_text if isinstance(error_text, str) else text, 2000)
-    message = f"{where}: {status}, {text}"
-    # the server returns 400 for an unknown label, 404 for an unknown version
-    if status == 404 or text.startswith("Unrecognized servable version label"):
-        raise ModelNotFoundError(message)
-    if 400 <= status < 500:
-        raise RequestRejectedError(message)
-    raise unavailable(message) if unavailable else ServerFailureError(message)
+    except _RepeatedKeyError as error:
+        foreign, problem = f"with JSON in which {error}", error
+    except RecursionError as error:
+        foreign, problem = "with JSON that is nested too deeply", error
+    except ValueError as error:
+        problem = error
+    else:
+        if status == 200 and isinstance(parsed, dict):
+            return parsed
+        said = parsed.get("error") if isinstance(parsed, dict) else None
+        if status != 200 and isinstance(said, str):
+            raise failures.failure(where, status, str(status), plain(said, 2000), retry_after=_retry_after(response))
+        foreign = "with other JSON"
+    if status == 400 and _PLAIN_ON_TLS.search(text):
+        raise ConnectionSettingsError(f"{where}: this port speaks TLS; write https:// instead of http://")
+    reason = f"{status} {plain(response.reason or '', 200)}".strip()
+    raise failures.failure(where, status, reason, foreign=foreign, retry_after=_retry_after(response)) from problem
+
+
+def _retry_after(response: requests.Response) -> float:
+    return seconds_to_wait(response.headers.get("retry-after"))
+
+
+def _redirected(where: str, status: int, location: str) -> ClientError:
+    """The error of a redirect; its query may be secret."""
+    target, here = without_login(plain(location, 200)).partition("?")[0] or "nowhere", urlsplit(where)
+    if target.startswith("https://") and here.scheme == "http" and urlsplit(target).hostname == here.hostname:
+        return ConnectionSettingsError(f"{where}: {status}, redirects to {target}; write https:// instead of http://")
+    advice = "redirects are not followed, so give the server's own address; is a login page before it?"
+    return ServerFailureError(f"{where}: {status}, redirects to {target}; {advice}")
 
 
 class _RepeatedKeyError(ValueError):
@@ -200,9 +242,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise _RepeatedKeyError("a key occurs twice")
     return found
-
-
-def _plain(text: str, length: int) -> str:
-    """A server's text on one line, without control characters, cut to a length."""
-    text = " ".join(text[: 2 * length].split())
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)[:length]

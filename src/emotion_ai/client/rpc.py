@@ -1,21 +1,20 @@
 """TensorFlow Serving's gRPC API; its errors become ours. Needs the extra [grpc]."""
 
-import json
 import os
+import re
 from typing import Any
 
+from emotion_ai.client import failures, probe
+from emotion_ai.client.certificates import trust_context, trusted_certificates, trusted_file
+from emotion_ai.client.deadline import Deadline
+from emotion_ai.client.failures import TransientError, plain
+from emotion_ai.client.proxies import proxy_failure, proxy_of, proxy_problem
+from emotion_ai.client.retrying import seconds_to_wait, with_retries
 from emotion_ai.client.transport import Connection, Inputs, Prediction
 from emotion_ai.contract import INPUTS
-from emotion_ai.errors import (
-    ClientError,
-    ConfigError,
-    MissingExtraError,
-    ModelNotFoundError,
-    RequestRejectedError,
-    ServerFailureError,
-    ServerTimeoutError,
-    ServerUnreachableError,
-)
+from emotion_ai.errors import ClientError, ConfigError, MissingExtraError, ServerFailureError
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines on stderr repeat the errors, and precede ours
 
 try:
     import grpc
@@ -29,31 +28,45 @@ except ModuleNotFoundError as error:
 MAX_REQUEST, MAX_RESPONSE = 256 * 2**20, 64 * 2**20
 """Bytes, decompressed; gRPC's default of 4 MB holds the response for 6,000 faces."""
 
-_REJECTED = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED"}
 _TOO_LARGE = "larger than max"
+_PUSHBACK = "grpc-retry-pushback-ms"
+_HTTP_STATUS = re.compile(r"http2 header with status: (\d{3})")
+_NO_CONNECTION = re.compile(
+    r"(?i)failed to connect|errors? resolving|dns resolution|socket closed|recvmsg|sendmsg|goaway|keepalive"
+    r"|connection (reset|refused|attempt)|broken pipe|stream refused|endpoint clos|unreachable|no route|draining"
+)
+"""What gRPC itself says with UNAVAILABLE; other texts are the server's."""
+
+_TLS = re.compile(r"(?i)\btls|\bssl|verification check|alpn|security handshaker")
+_TIMED_OUT = re.compile(r"(?i)timed out|timeout|deadline|handshake read failed .endpoint closing")
 
 
 class GrpcTransport:
     """A `Transport` over one gRPC channel."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection, self._url, self._deadline = connection, connection.url, connection.timeout[1]
-        self._process = os.getpid()
+        self._connection, self._url = connection, connection.url
+        self._process, self._closed = os.getpid(), False
         version = None if connection.version is None else {"value": connection.version}
         self._spec = {"name": connection.model, "version": version, "version_label": connection.label}
+        self._trusted = trusted_file(connection.ca_file) if connection.secure else None
+        self._proxy = proxy_of(connection)
+        connecting = int(connection.timeout[0] * 1000)
         options = [
             ("grpc.max_receive_message_length", MAX_RESPONSE),
             ("grpc.max_send_message_length", MAX_REQUEST),
-            ("grpc.enable_http_proxy", int(not connection.local)),
-            ("grpc.enable_retries", 1),
+            ("grpc.enable_http_proxy", int(self._proxy is not None)),
+            ("grpc.enable_retries", 0),  # `with_retries` counts and waits the same way over REST
+            ("grpc.min_reconnect_backoff_ms", connecting),  # the time to connect
+            ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5000),  # the default of 120 s is longer than an outage is waited for
-            ("grpc.service_config", json.dumps(_service_config(connection.retries))),
+            *([] if self._proxy is None else [("grpc.http_proxy", self._proxy)]),
         ]
-        self._channel = (
-            grpc.secure_channel(connection.address, grpc.ssl_channel_credentials(), options)
-            if connection.scheme == "grpcs"
-            else grpc.insecure_channel(connection.address, options)
-        )
+        if connection.secure:
+            credentials = grpc.ssl_channel_credentials(trusted_certificates(self._trusted))
+            self._channel = grpc.secure_channel(connection.address, credentials, options)
+        else:
+            self._channel = grpc.insecure_channel(connection.address, options)
         self._predict = self._method(protos.PREDICT, protos.PredictResponse)
         self._metadata = self._method(protos.GET_MODEL_METADATA, protos.GetModelMetadataResponse)
         self._status = self._method(protos.GET_MODEL_STATUS, protos.GetModelStatusResponse)
@@ -63,6 +76,7 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Closes the channel, unless it is another process's."""
+        self._closed = True
         if self._process == os.getpid():
             self._channel.close()
 
@@ -113,34 +127,62 @@ class GrpcTransport:
         )
 
     def _call(self, method: Any, request: Any) -> Any:
+        """The response, within the time-out, retries included."""
         if self._process != os.getpid():  # gRPC's threads stay behind: the request would hang
             raise ConfigError(f"{self._url}: a gRPC client cannot be used after a fork; create it in the new process")
+        deadline = Deadline(self._url, self._connection.timeout[1])
         try:
-            return method(request, timeout=self._deadline)
+            return with_retries(lambda: self._attempt(method, request, deadline), self._connection.retries, deadline)
+        except TransientError as failed:
+            trust = trust_context(self._trusted)
+            raise probe.explained(failed, self._connection, self._url, trust) from failed
+
+    def _attempt(self, method: Any, request: Any, deadline: Deadline) -> Any:
+        settings = {"timeout": deadline.left(), "metadata": self._connection.metadata or None}
+        try:
+            if deadline.cancellation is None:
+                return method(request, **settings)
+            future = method.future(request, **settings)
+            with deadline.aborting(future.cancel):
+                return future.result()
+        except grpc.FutureCancelledError:
+            deadline.check_cancelled()
+            raise
         except grpc.RpcError as error:
-            raise self._error(error.code().name, error.details() or "") from error
+            deadline.check_cancelled()
+            raise self._failure(error, deadline) from error
+        except ValueError as error:
+            if self._closed:
+                raise ConfigError(f"{self._url}: the client is closed; create another one") from error
+            raise
 
-    def _error(self, code: str, text: str) -> ClientError:
-        message = f"{self._url}: {code}, {text}"
+    def _failure(self, error: Any, deadline: Deadline) -> ClientError | ConfigError | TransientError:
+        code, text = error.code().name, plain(error.details() or "", 2000)
+        if self._closed:
+            return ConfigError(f"{self._url}: the client is closed; create another one")
         if code == "DEADLINE_EXCEEDED":
-            return ServerTimeoutError(f"{self._url}: no answer within {self._deadline:g} s; is the server overloaded?")
-        if code == "UNAVAILABLE":
-            return ServerUnreachableError(f"{message}; is a server running? emotion-ai serve starts one")
-        if code == "NOT_FOUND" or text.startswith("Unrecognized servable version label"):
-            return ModelNotFoundError(message)
-        if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text and ("CLIENT" in text or "Decompressed" in text):
-            return ServerFailureError(f"{self._url}: the response is larger than {MAX_RESPONSE // 2**20} MiB")
+            return deadline.timeout()
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text:
-            return RequestRejectedError(f"{message}; send fewer images at once")
-        return RequestRejectedError(message) if code in _REJECTED else ServerFailureError(message)
+            if "CLIENT" in text or "Decompressed" in text:
+                return ServerFailureError(f"{self._url}: the response is larger than {MAX_RESPONSE // 2**20} MiB")
+            return failures.failure(self._url, 413, code, text)
+        if found := _HTTP_STATUS.search(text):
+            return failures.failure(self._url, int(found[1]), f"HTTP {found[1]}", foreign="without gRPC")
+        if code == "UNAVAILABLE" and _NO_CONNECTION.search(text):
+            return self._no_connection(text, deadline)
+        waits = {key: value for key, value in error.trailing_metadata() or () if key in ("retry-after", _PUSHBACK)}
+        milliseconds = seconds_to_wait(waits.get(_PUSHBACK)) / 1000
+        wait = milliseconds or seconds_to_wait(waits.get("retry-after"))
+        return failures.failure(self._url, failures.STATUS_OF_CODE.get(code, 500), code, text, retry_after=wait)
 
-
-def _service_config(retries: int) -> dict[str, object]:
-    policy = {
-        "maxAttempts": min(retries, 4) + 1,  # gRPC takes at most five
-        "initialBackoff": "0.2s",
-        "maxBackoff": "2s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    return {"methodConfig": [{"name": [{}], **({"retryPolicy": policy} if retries > 0 else {})}]}
+    def _no_connection(self, text: str, deadline: Deadline) -> ClientError | TransientError:
+        """The failure of a connection that could not be made or broke, from gRPC's text."""
+        if self._proxy is None and _TIMED_OUT.search(text):
+            timeout = deadline.timeout(min(self._connection.timeout[0], deadline.seconds))
+            return TransientError(timeout, unexplained=True)
+        if _TLS.search(text):
+            return failures.tls_failure(self._url, text)
+        if self._proxy is not None:
+            problem = proxy_problem(self._proxy, min(probe.SECONDS, deadline.left()))
+            return proxy_failure(self._url, self._proxy, problem or text.rpartition("last error: ")[2])
+        return failures.no_connection(self._url, text.rpartition("last error: ")[2])

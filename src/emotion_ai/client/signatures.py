@@ -36,7 +36,7 @@ class SignatureChooser(Generic[Answer]):
         names = (FULL_SIGNATURE, UNCERTAINTY_SIGNATURE, BYTES_SIGNATURE)
         self._names = [name for name in names if outputs(model, name)]
         self._fixed = fixed
-        self._position, self._until = 0, 0.0
+        self._remembered = (0, 0.0)  # which name to start with, and until when; replaced as a whole, for threads
 
     def request(self, send: Callable[[str], Answer]) -> Answer:
         """The answer of `send`, called with a signature that the version has.
@@ -44,7 +44,8 @@ class SignatureChooser(Generic[Answer]):
         Raises:
             ClientError: from `send`.
         """
-        start = self._position if self._fixed or time.monotonic() < self._until else 0
+        position, until = self._remembered
+        start = position if self._fixed or time.monotonic() < until else 0
         lacking: RequestRejectedError | None = None
         for position in (*range(start, len(self._names)), *range(start)):
             try:
@@ -55,9 +56,9 @@ class SignatureChooser(Generic[Answer]):
                 lacking = error
                 continue
             if lacking is not None:
-                self._position, self._until = position, time.monotonic() + RECHECK_SECONDS
+                self._remembered = (position, time.monotonic() + RECHECK_SECONDS)
             elif start == 0:
-                self._position = 0
+                self._remembered = (0, 0.0)
             return answer
         assert lacking is not None
         raise lacking

@@ -1,7 +1,11 @@
 """Which model a client reads with, and what a transport does for it."""
 
+import base64
+import ipaddress
 import math
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -9,6 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.client.address import SCHEMES, check_headers, split_address, split_proxy
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ConfigError
 
@@ -18,21 +23,25 @@ Inputs = list[bytes] | NDArray[np.float32] | NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Connection:
-    """A served model, and how to reach it.
+    """A served model, and how to reach it. What is secret is in no message and no repr.
 
     Attributes:
         url: http(s)://HOST:PORT of the REST API, or grpc(s)://HOST:PORT. A user and password in it are kept in `login`
-            only, so that no message shows them.
+            only.
         model: "face", "keypoints" or "emotion".
         version: a version's number.
         label: a version's label, such as "stable"; without version and label the server's newest version is used.
         timeout: seconds to connect, and for a whole request with its retries.
-        retries: attempts after a failed or broken connection or a 503 (UNAVAILABLE); time-outs and rejected requests
-            are not retried.
+        retries: further attempts of a request that fails for a while. By default, until the time-out if the server is
+            overloaded, and 2 if there is no connection or it breaks.
+        ca_file: PEM file with the certificates to trust; by default that of REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or
+            SSL_CERT_FILE, or the usual authorities.
+        headers: sent with each request, over gRPC as metadata.
+        proxy: http://HOST:PORT; by default that of the environment, which does not apply to this machine.
         login: user and password for HTTP basic authentication.
 
     Raises:
-        ConfigError: a value is invalid, or both version and label are given.
+        ConfigError: a value is invalid, or two contradict each other.
     """
 
     url: str
@@ -40,11 +49,14 @@ class Connection:
     version: int | None = None
     label: str | None = None
     timeout: tuple[float, float] = (3.05, 30.0)
-    retries: int = 2
+    retries: int | None = None
+    ca_file: str | os.PathLike[str] | None = None
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
     login: tuple[str, str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        parts = _checked(self.url.rstrip("/"))
+        parts = split_address(self.url.rstrip("/"))
         if parts.username is not None or parts.password is not None:
             object.__setattr__(self, "login", (unquote(parts.username or ""), unquote(parts.password or "")))
         object.__setattr__(self, "url", parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
@@ -56,8 +68,15 @@ class Connection:
             raise ConfigError(f"`label` may contain letters, digits and _ only, got {self.label!r}")
         if len(self.timeout) != 2 or not all(0 < seconds < math.inf for seconds in self.timeout):
             raise ConfigError(f"`timeout` must be finite and > 0 seconds, got {self.timeout}")
-        if self.retries < 0:
+        if self.retries is not None and self.retries < 0:
             raise ConfigError(f"`retries` must be >= 0, got {self.retries}")
+        if self.ca_file is not None and not self.secure:
+            raise ConfigError(f"{self.url}: `ca_file` is for https:// and grpcs:// addresses; leave it out")
+        names = [name.lower() for name, _ in check_headers(self.headers or {})]
+        if self.login is not None and "authorization" in names:
+            raise ConfigError(f"{self.url}: give a user and password or an Authorization header, not both")
+        if self.proxy is not None:
+            split_proxy(self.proxy, ("http",) if self.grpc else ("http", "https"))
 
     @property
     def scheme(self) -> str:
@@ -65,14 +84,46 @@ class Connection:
         return self._parts.scheme
 
     @property
+    def grpc(self) -> bool:
+        """Whether the address is one of gRPC."""
+        return self.scheme.startswith("grpc")
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme.endswith("s")
+
+    @property
     def address(self) -> str:
         """HOST:PORT."""
         return self._parts.netloc
 
     @property
+    def host(self) -> str:
+        """Name or IP address of the server, without brackets."""
+        return unquote(self._parts.hostname or "")
+
+    @property
+    def port(self) -> int:
+        """The port, that of the scheme by default."""
+        return self._parts.port or SCHEMES[self.scheme] or 0
+
+    @property
     def local(self) -> bool:
-        """Whether the server runs on this machine, which proxies do not reach."""
-        return self._parts.hostname in ("127.0.0.1", "localhost", "::1")
+        """Whether the server runs on this machine, which proxies of the environment do not reach."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost" or self.host.endswith(".localhost")
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Headers of each request in lower case, the login among them."""
+        found = [(name.lower(), value) for name, value in (self.headers or {}).items()]
+        if self.login is not None:
+            login = base64.b64encode(":".join(self.login).encode()).decode()
+            found.append(("authorization", f"Basic {login}"))
+        return tuple(found)
 
     @property
     def _parts(self) -> SplitResult:
@@ -93,7 +144,7 @@ class Prediction:
 
 
 class Transport(Protocol):
-    """Sends requests to one served model; every method but `close` raises ClientError."""
+    """Sends requests to one served model, for several threads at once; every method but `close` raises ClientError."""
 
     def predict(self, signature: str, inputs: Inputs, outputs: tuple[str, ...]) -> Prediction:
         """The named outputs, as far as the response has them."""
@@ -108,24 +159,3 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def without_login(url: str) -> str:
-    """A URL, well-formed or not, without user and password."""
-    head, at, rest = url.rpartition("@")
-    return f"{head[: head.find('://') + 3] if '://' in head else ''}{rest}" if at else url
-
-
-def _checked(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https", "grpc", "grpcs") or not parts.hostname or (parts.port or 1) < 1:
-            raise ValueError("not a server's address")
-        if parts.scheme.startswith("grpc") and (parts.port is None or parts.path.strip("/")):
-            raise ValueError("gRPC needs a port and takes no path")
-    except ValueError as error:
-        raise ConfigError(
-            f"server {without_login(url)!r}: write it as http://HOST:PORT or grpc://HOST:PORT, such as "
-            "http://127.0.0.1:8501"
-        ) from error
-    return parts

@@ -146,7 +146,7 @@ def test_large_responses_over_grpc(live: Addresses) -> None:
 
 
 def test_no_server_is_a_clear_error() -> None:
-    with pytest.raises(ServerUnreachableError, match="UNAVAILABLE"):
+    with pytest.raises(ServerUnreachableError, match="no server answers"):
         FaceClient("grpc://127.0.0.1:9", retries=0).status()
 
 
