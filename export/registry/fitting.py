@@ -7,6 +7,7 @@ from pathlib import Path
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.published import CONFIG_FILE, list_versions
+from emotion_ai_export.registry.loading import garbage_of
 from emotion_ai_export.registry.model_config import ModelConfig, read_config, relocated, replace_config
 from emotion_ai_export.registry.server_record import left_out
 from emotion_ai_export.registry.staging import locked, notice
@@ -18,8 +19,10 @@ def fitting(base: Path, tell: Callable[[str], None] = lambda _: None) -> list[Mo
     A server that is started with a version that does not exist waits for it with closed ports, and one that is started
     with a version that it cannot load ends. `tell` gets a line for each difference to the file.
     """
-    file, broken = base / CONFIG_FILE, left_out(base)
+    file = base / CONFIG_FILE
     configs, other = relocated(base, read_config(base))
+    ours = [(config.name, number) for config in configs if config.name in SERVABLES for number in config.versions]
+    broken = {n: reason for name, n in ours if (reason := garbage_of(base / name / str(n)))} | left_out(base)
     if other:
         tell(f"{file}: named {other}, from which this folder was copied; it names this one now")
     lines: dict[str, None] = {}

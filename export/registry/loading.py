@@ -127,13 +127,8 @@ class LoadWatch:
 
 def damage_of(version: Path) -> str:
     """What is wrong with the files that a server loads, as far as that shows without TensorFlow; "" if nothing is."""
-    saved = version / "saved_model.pb"
-    try:
-        Empty().ParseFromString(saved.read_bytes())
-    except OSError as error:
-        return f"{saved}: {error.strerror}"
-    except DecodeError:
-        return f"{saved}: not a SavedModel"
+    if garbage := garbage_of(version):
+        return garbage
     try:
         lines = (version / CHECKSUMS_FILE).read_text().splitlines()
     except (OSError, ValueError):
@@ -146,4 +141,16 @@ def damage_of(version: Path) -> str:
                 return f"{version / name}: {error.strerror}"
             if found != digest:
                 return f"{version / name}: {DIFFERS}"
+    return ""
+
+
+def garbage_of(version: Path) -> str:
+    """What is wrong with a version that no server can load; "" if it has a file that may be a SavedModel."""
+    saved = version / "saved_model.pb"
+    try:
+        Empty().ParseFromString(saved.read_bytes())
+    except OSError as error:
+        return f"{saved}: {error.strerror}"
+    except DecodeError:
+        return f"{saved}: not a SavedModel"
     return ""

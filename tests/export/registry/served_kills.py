@@ -79,7 +79,7 @@ def main(base: Path, server: WatchedServer, kills: int) -> None:
         while done < kills:
             before = stable()
             target = next(n for n in whole_versions(base) if n != before)
-            most = 8 * server.poll
+            most = 5 * server.poll
             if name == "promote":
                 done += kill_at_random(partial(promote, base, target, server=server), most)
                 moved = stable() != before
