@@ -407,3 +407,18 @@ def test_any_reader_can_be_logged(tmp_path: Path) -> None:
     assert found[0]["crop"] == encode_png(gray[2:32, 1:31])
     assert (found[0]["left"], found[0]["top"], found[0]["size"]) == (1, 2, 30)
     assert found[2]["crop"] == encode_png(gray)
+
+
+def test_of_many_crops_some_are_measured(log: AnswerLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_log._Writer, "_start", lambda _: None)  # nothing is written before `flush`
+    for count in (100, 0, 200):
+        log.add(answer(count) if count else Answer(FACE, 0, 0))
+    log.flush()
+    measured = [i for i, row in enumerate(rows(log.folder)) if row["brightness"] is not None]
+    assert len(measured) == answer_log.MEASURED
+    assert max(np.diff(measured)) < 10  # spread over all
+    monkeypatch.setattr(answer_log, "MAX_IMAGE_BYTES", 5 * 48 * 48)
+    for _ in range(2):
+        log.add(answer(4))
+    log.flush()
+    assert sum(row["brightness"] is not None for row in rows(log.folder)) == answer_log.MEASURED + 4

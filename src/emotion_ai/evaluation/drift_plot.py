@@ -70,7 +70,8 @@ def _classes(axis: Axes, reference: dict[str, float], log: dict[str, float]) -> 
 def _histograms(axis: Axes, samples: Sequence[NDArray[np.float64]]) -> None:
     known = [values[np.isfinite(values)] for values in samples]
     low, high = np.quantile(np.concatenate(known), [0.002, 0.998])
-    edges = np.linspace(low, max(high, low + 1e-6), 31)
+    margin = 0.5 if high == low else 0.0
+    edges = np.linspace(low - margin, high + margin, 31)
     for color, values in zip((REFERENCE, LOG), known, strict=True):
         counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
         axis.stairs(counts / max(len(values), 1), edges, color=color, fill=True, alpha=0.25)

@@ -29,7 +29,9 @@ from emotion_ai.inference.answer_rows import (
     failure,
     pa,
     source_name,
+    thinned,
     to_table,
+    without_images,
     write_rows,
 )
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, PhotoReader
@@ -37,6 +39,12 @@ from emotion_ai.vision.photo import Photo, Source, encode_png
 
 CAPACITY = 10_000
 """Faces that wait to be written; more are dropped and counted."""
+
+MEASURED = 64
+"""Crops whose quality is measured for each write, so that a busy client spends no more than 1 % of its time on it."""
+
+MAX_IMAGE_BYTES = 64 * 2**20
+"""Pixels that wait to be measured."""
 
 PART_ROWS = 5_000
 """Rows of a finished file."""
@@ -200,7 +208,7 @@ class _Writer:
         self._process = os.getpid()
         self._queue_lock, self._write_lock, self._wake = threading.Lock(), threading.Lock(), threading.Event()
         self._queue: list[tuple[Answer, VersionLookup | None]] = []
-        self._waiting = self.dropped = 0
+        self._waiting = self._image_bytes = self.dropped = 0
         self._thread: threading.Thread | None = None
         self._closed = False
         self._versions: dict[VersionLookup, int | None] = {}
@@ -215,8 +223,12 @@ class _Writer:
             if self._closed or self._waiting + count > CAPACITY:
                 self.dropped += count
                 return
+            size = sum(image.nbytes for image in answer.faces.images or () if image is not None) if answer.faces else 0
+            if self._image_bytes + size > MAX_IMAGE_BYTES:
+                answer, size = without_images(answer), 0
             self._queue.append((answer, lookup))
             self._waiting += count
+            self._image_bytes += size
             if self._thread is None:
                 self._start()
             if self._waiting > CAPACITY / 2:
@@ -244,10 +256,11 @@ class _Writer:
         with self._write_lock:
             started = time.perf_counter()
             with self._queue_lock:
-                queue, self._queue, lost, self._waiting = self._queue, [], self._waiting, 0
+                queue, self._queue, lost = self._queue, [], self._waiting
+                self._waiting = self._image_bytes = 0
             try:
                 self._part = self._current_part()
-                rows = to_table(self._with_versions(queue))
+                rows = to_table(thinned(self._with_versions(queue), MEASURED))
                 lost = 0
                 self._keep(rows)
                 self._write()

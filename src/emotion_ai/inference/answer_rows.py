@@ -82,7 +82,7 @@ class FaceAnswers:
         deviations: (N, 15, 2), standard deviations of the keypoints in pixels of the 96x96 crop.
         classes: names of the `expressions`, or of the `probabilities` without them.
         verdicts: where more than the threshold decides.
-        images: crops, uint8 (H, W) each, to measure the quality.
+        images: crops, uint8 (H, W) each, to measure the quality; None where it is not.
         crops: PNG files, where they are kept.
     """
 
@@ -94,7 +94,7 @@ class FaceAnswers:
     deviations: NDArray[np.float32] | None = None
     classes: tuple[str, ...] = EMOTIONS
     verdicts: Sequence[str | None] | None = None
-    images: Sequence[NDArray[np.uint8]] | None = None
+    images: Sequence[NDArray[np.uint8] | None] | None = None
     crops: Sequence[bytes] | None = None
 
     def __len__(self) -> int:
@@ -132,10 +132,11 @@ class FaceAnswers:
         count = len(readings.probabilities)
         if not count:
             return None
-        nowhere = np.full(count, np.nan)
-        sizes = nowhere if images is None else [min(image.shape) for image in images]
+        places = np.full((count, len(PLACE)), np.nan, np.float32)
+        if images is not None:
+            places[:, PLACE.index("size")] = [min(image.shape) for image in images]
         return cls(
-            places=np.stack([nowhere, nowhere, sizes, nowhere, nowhere], -1).astype(np.float32),
+            places=places,
             quality=None,
             images=None if images is None else [image.copy() for image in images],
             probabilities=readings.probabilities.copy(),  # whoever gets the readings may change them
@@ -193,6 +194,27 @@ def crop_files(faces: Sequence[FaceReading], source: Source | Photo) -> list[byt
 def failure(error: BaseException | None) -> str | None:
     """Why a request failed; None if it did not, as for a photo without a face."""
     return None if error is None or isinstance(error, NoFaceError) else str(error) or type(error).__name__
+
+
+def without_images(answer: Answer) -> Answer:
+    """The same answer, whose crops are not measured."""
+    return replace(answer, faces=replace(answer.faces, images=None)) if answer.faces else answer
+
+
+def thinned(answers: Sequence[Answer], count: int) -> list[Answer]:
+    """The same answers with at most so many crops to measure, spread evenly over all of them."""
+    waiting = sum(len(answer.faces.images or ()) for answer in answers if answer.faces)
+    if waiting <= count:
+        return list(answers)
+    chosen = set(np.linspace(0, waiting - 1, count).astype(int).tolist())
+    found, position = list[Answer](), 0
+    for answer in answers:
+        if answer.faces and answer.faces.images:
+            images = [image if position + i in chosen else None for i, image in enumerate(answer.faces.images)]
+            position += len(images)
+            answer = replace(answer, faces=replace(answer.faces, images=images))
+        found.append(answer)
+    return found
 
 
 def to_table(answers: Sequence[Answer]) -> pa.Table:
@@ -280,7 +302,7 @@ def _quality(found: FaceAnswers) -> NDArray[np.float32]:
         return found.quality
     if found.images is None:
         return np.full((len(found), len(QUALITY)), np.nan, np.float32)
-    measured = [measure_quality(image) for image in found.images]
+    measured = [UNKNOWN_QUALITY if image is None else measure_quality(image) for image in found.images]
     return np.array([[getattr(quality, name) for name in QUALITY] for quality in measured], np.float32)
 
 
