@@ -139,7 +139,7 @@ def random_network(task: Task, encoder: dict[str, Any], seed: int = 0, head: str
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):  # the same in every worker
         torch.manual_seed(seed)
-        more = {"classes": SEVEN.names, "emotion_temperature": 1.7} if task == "emotion" else {}
+        more: dict[str, Any] = {"classes": SEVEN.names, "emotion_temperature": 1.7} if task == "emotion" else {}
         network = FaceNetwork(task, encoder, {"name": head}, mean=120.0, std=60.0, **more).eval()
     with torch.no_grad():
         for module in network.modules():

@@ -9,11 +9,12 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from emotion_ai.client.checks import Outputs
 from emotion_ai.client.transport import Inputs
 from emotion_ai.contract import IMAGES_INPUT, IMAGES_SIGNATURE, INPUTS, Servable, Task, outputs
 from emotion_ai.errors import ParityError
 from emotion_ai_export.convert.frameworks import tf
-from emotion_ai_export.convert.parity_cases import BATCHES, Outputs, ParityCase
+from emotion_ai_export.convert.parity_cases import BATCHES, ParityCase
 
 TOLERANCES = {
     "keypoints": 1e-4,

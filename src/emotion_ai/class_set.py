@@ -1,7 +1,7 @@
 """Class sets: the classes that an expression network can name, with their other spellings and colours."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -114,7 +114,7 @@ class ClassSet:
                 raise ConfigError(f"classes.colors.{name}: {color!r} is no colour such as #d1495b")
 
     @classmethod
-    def of(cls, names: tuple[str, ...] | list[str]) -> Self:
+    def of(cls, names: Sequence[str]) -> Self:
         return cls(tuple(names))
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """Verdicts: one rule for all, its numbers chosen on held-out faces, and what it promises."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,9 +102,9 @@ def test_the_study_compares_rules_at_the_same_share_of_named_faces(tmp_path: Pat
     val, test = (Logits.read(tmp_path / f"{name}.npz", SEVEN) for name in ("val", "test"))
     rules = compare_rules(val, test, SEVEN, 0.6)
     assert all(row[2] == pytest.approx(0.6, abs=0.05) for row in rules.rows)
-    neutral = {row[0]: row[5] for row in rules.rows}
+    neutral: dict[Any, Any] = {row[0]: row[5] for row in rules.rows}
     assert neutral["lead over Neutral"] < neutral["probability of the class"]
-    named = [row[2] for row in compare_risks(val, test, SEVEN, (0.05, 0.1, 0.2)).rows]
+    named: list[Any] = [row[2] for row in compare_risks(val, test, SEVEN, (0.05, 0.1, 0.2)).rows]
     assert named == sorted(named)
     with pytest.raises(DataError, match=r"has the shape \(2000, 7\), expected \(2000, 5\)"):
         Logits.read(tmp_path / "val.npz", FIVE)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import ConfigError, NoFaceError
 from emotion_ai.inference import answer_log
 from emotion_ai.inference.answer_log import AnswerLog
@@ -384,6 +385,9 @@ class Reader:
             raise NoFaceError("no face found")
         points = np.zeros((15, 2), np.float32)
         return [FaceReading(points, np.eye(5, dtype=np.float32)[3], Box(1, 2, 30), points, 0.9)]
+
+    def class_names(self) -> tuple[str, ...]:
+        return EMOTIONS
 
     def read_crops(self, images: Any) -> CropReadings:
         return CropReadings(np.zeros((len(images), 15, 2), np.float32), np.eye(5, dtype=np.float32)[: len(images)])

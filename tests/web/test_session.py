@@ -89,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if body["signature_name"] == "serving_classes":
+            self._respond(400, {"error": 'Serving signature name: "serving_classes" not found in signature def'})
+            return
         self.server.requests.append(f"POST {self.path}")
         if (number := self._number()) is None:
             return
@@ -98,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         if body["signature_name"] in ("serving_uncertainty", "serving_full"):
             row["deviations"] = np.ones((15, 2)).tolist()
         if body["signature_name"] == "serving_full":
-            row |= {"expressions": PROBABILITIES[number], "uncertain_below": 0.99}
+            row |= {"expressions": PROBABILITIES[number], "uncertain_below": [0.99] * 5, "classes": list(EMOTIONS)}
         self._respond(200, {"predictions": [row] * len(body["instances"])})
 
     def _number(self) -> int | None:

@@ -170,6 +170,10 @@ class LoggedReader:
     reader: PhotoReader
     log: AnswerLog
 
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of `expressions`."""
+        return self.reader.class_names()
+
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """The faces of a photo, from left to right."""
         return self.log.read(lambda: self.reader.read(photo), photo=photo)

@@ -50,10 +50,10 @@ class VerdictRule:
 
     def bounds(self, expressions: NDArray[np.float32]) -> NDArray[np.float32]:
         """The probability that each class needs, float32 (N, K), of faces with these probabilities (N, K)."""
-        thresholds = np.broadcast_to(np.float32(self.thresholds), expressions.shape)
+        thresholds = np.broadcast_to(np.array(self.thresholds, np.float32), expressions.shape)
         if self.neutral is None:
             return thresholds.copy()
-        led = np.float32(self.leads) + expressions[:, self.neutral, None]
+        led = np.array(self.leads, np.float32) + expressions[:, self.neutral, None]
         return np.minimum(np.maximum(thresholds, led), np.float32(1))
 
 

@@ -1,14 +1,26 @@
-"""Calibration of probabilities and standard deviations on the validation split, after training."""
+"""Calibration of probabilities and standard deviations on the validation split, after training.
+
+Weights of a run are calibrated anew, for example with another bound on neutral faces, by
+
+    python -m emotion_ai.training.calibrate run/best.ckpt fer2013.csv.xz calibrated.safetensors
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from emotion_ai.data.batches import Batches
 from emotion_ai.data.dataset import FaceDataset
+from emotion_ai.data.splits import DataConfig, build_splits
+from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.evaluation.calibration import cross_fitted_error, fit_deviation_scale, fit_temperature
 from emotion_ai.evaluation.metrics import EmotionScores
 from emotion_ai.evaluation.verdicts import choose_rule
-from emotion_ai.models import FaceNetwork
+from emotion_ai.models import FaceNetwork, load_network, save_network
+from emotion_ai.schema import bind
 
 _BATCH_SIZE = 256
 
@@ -61,3 +73,51 @@ def calibrate(
             "emotion_calibration_error_cross_fitted": cross_fitted_error(emotions, labels[rows]),
         }
     return fitted | choose_rule(probabilities, labels, classes, confident_accuracy, neutral_risk)
+
+
+def calibrate_anew(
+    checkpoint: Path, data: Path, out: Path, votes: Path | None, accuracy: float, risk: float
+) -> dict[str, float]:
+    """Calibrates an emotion network on the validation split of its run, and writes it to `out`.
+
+    Args:
+        checkpoint: of the run, as training left it.
+        data: the run's training data.
+        votes: its FER+ votes, if it had any; they do not change the validation split.
+        accuracy, risk: as in `choose_rule`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or has no record of its data.
+        DataError: the data cannot be used.
+        ConfigError: the data are not those of the run.
+    """
+    network, record = load_network(checkpoint, "emotion")
+    if record.data is None or "data" not in record.config:
+        raise CheckpointError(f"{checkpoint}: has no record of its data; give the checkpoint of a run")
+    settings = record.config["data"] | {"train": str(data), "vote_file": None if votes is None else str(votes)}
+    if settings.get("test") is not None or isinstance(settings.get("val"), str):
+        raise ConfigError(f"{checkpoint}: its run had files of its own for test or validation; train it again")
+    splits = build_splits("emotion", bind(DataConfig, settings), record.config["seed"], network.spec.class_set)
+    if splits.record().train.fingerprint != record.data.train.fingerprint:
+        raise ConfigError(f"{data}: is not the training data of {checkpoint} ({record.data.train.source})")
+    fitted = calibrate(network, splits.val, accuracy, risk)
+    save_network(network, out, replace(record, calibration=fitted))
+    return fitted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m emotion_ai.training.calibrate")
+    parser.add_argument("checkpoint", type=Path, help="best.ckpt of a run")
+    parser.add_argument("data", type=Path, help="its training data")
+    parser.add_argument("out", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--votes", type=Path, help="its FER+ votes")
+    parser.add_argument("--accuracy", type=float, default=0.9, help="of named emotions (%(default)s)")
+    parser.add_argument("--risk", type=float, default=0.12, help="share of neutral faces named (%(default)s)")
+    options = parser.parse_args()
+    fitted = calibrate_anew(**vars(options))
+    for name, value in fitted.items():
+        print(f"{name}: {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()
