@@ -3,10 +3,11 @@
 A TF1 session runs the SavedModel as TensorFlow Serving does, with its thread flags, and callers run it at once, one
 face per call, as the server's request threads do. There is no network and no decoding of requests, so figures are not
 those of a server; compare them within one run. Configurations take turns in every round, in a random order, and their
-ratios are taken within the rounds, so that other load on the machine falls on all of them.
+ratios are taken within the rounds, so that other load on the machine falls on all of them. The processor time of a
+face, which other load hardly changes, is what limits a server whose cores are all busy.
 
 Batching follows the server's with `batch_timeout_micros: 0`: as many threads as CPUs, each of which takes the waiting
-calls, at most the largest batch, and fills the batch up to the next allowed size.
+calls, at most the largest batch, and fills the batch up to the next of the allowed sizes.
 """
 
 import argparse
@@ -45,25 +46,33 @@ class Setting:
     Attributes:
         name: of the flags.
         intra, inter: values of `--tensorflow_intra_op_parallelism` and `--tensorflow_inter_op_parallelism`.
-        batching: whether calls are gathered into batches.
+        batching: sizes of the batches into which calls are gathered, ascending; none without batching.
         faces: in each call.
     """
 
     name: str
     intra: int
     inter: int
-    batching: bool = False
+    batching: tuple[int, ...] = ()
     faces: int = 1
 
 
 @dataclass(frozen=True)
 class ThreadsRow:
-    """One configuration with a number of callers; the ratio to the first configuration with its range over rounds."""
+    """One configuration with a number of callers: medians over rounds.
+
+    Attributes:
+        per_second: faces.
+        median_ms: of a call.
+        cpu_ms: processor time of a face.
+        ratio, low, high: `per_second` relative to the first configuration, and its range over the rounds.
+    """
 
     setting: str
     callers: int
     per_second: float
     median_ms: float
+    cpu_ms: float
     ratio: float
     low: float
     high: float
@@ -72,8 +81,8 @@ class ThreadsRow:
 class BatchedCall:
     """Calls that are gathered into batches by so many threads."""
 
-    def __init__(self, run: Call, threads: int) -> None:
-        self._run, self._queue = run, queue.Queue[tuple[NDArray[np.float32], Future[None]] | None]()
+    def __init__(self, run: Call, threads: int, sizes: tuple[int, ...] = BATCHES) -> None:
+        self._run, self._sizes, self._queue = run, sizes, queue.Queue[tuple[NDArray[np.float32], Future[None]] | None]()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -92,7 +101,7 @@ class BatchedCall:
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
             batch = [first]
-            while sum(len(images) for images, _ in batch) < BATCHES[-1]:
+            while sum(len(images) for images, _ in batch) < self._sizes[-1]:
                 try:
                     more = self._queue.get_nowait()
                 except queue.Empty:
@@ -102,7 +111,7 @@ class BatchedCall:
                     break
                 batch.append(more)
             images = np.concatenate([images for images, _ in batch])
-            size = next(size for size in BATCHES if size >= len(images))
+            size = next(size for size in self._sizes if size >= len(images))
             try:
                 self._run(np.concatenate([images, np.repeat(images[:1], size - len(images), 0)]))
             except BaseException as error:
@@ -120,7 +129,8 @@ def settings(cpus: int) -> list[Setting]:
         Setting("intra 1, inter per CPU (ours)", 1, cpus),
         Setting("intra 1, inter 1", 1, 1),
         Setting("intra per CPU, inter 1", cpus, 1),
-        Setting("ours, batching", 1, cpus, batching=True),
+        Setting("ours, batching, allowed sizes", 1, cpus, BATCHES),
+        Setting("ours, batching, any size", 1, cpus, tuple(range(1, BATCHES[-1] + 1))),
         Setting("ours, 8 faces in each call", 1, cpus, faces=8),
     ]
 
@@ -154,9 +164,12 @@ def measure(call: Call, images: NDArray[np.float32], callers: int, seconds: floa
 
     def work(caller: int) -> None:
         ready.wait()
-        while (start := time.perf_counter()) < end:
+        finished = time.perf_counter()
+        while finished < end or not times[caller]:
+            start = finished
             call(images)
-            times[caller].append(time.perf_counter() - start)
+            finished = time.perf_counter()
+            times[caller].append(finished - start)
 
     threads = [threading.Thread(target=work, args=(caller,)) for caller in range(callers)]
     for thread in threads:
@@ -177,16 +190,18 @@ def compare_settings(
     images = [rng.uniform(0, 255, (s.faces, CROP_SIZE, CROP_SIZE, 1)).astype(np.float32) for s in known]
     for setting, faces in zip(known, images, strict=True):
         run = sessions[setting.intra, setting.inter]
-        for size in BATCHES if setting.batching else (setting.faces,):
+        for size in {setting.faces, *setting.batching[-1:]}:
             run(np.repeat(faces[:1], size, 0))  # warm-up
-        calls.append(BatchedCall(run, cpus) if setting.batching else run)
-    rates = np.zeros((len(callers), len(known), rounds))
-    medians = np.zeros_like(rates)
+        calls.append(BatchedCall(run, cpus, setting.batching) if setting.batching else run)
+    rates, medians, costs = (np.zeros((len(callers), len(known), rounds)) for _ in range(3))
     for turn in track(range(rounds), "rounds", transient=True, console=Console(stderr=True)):
         for i, count in enumerate(callers):
             for j in rng.permutation(len(known)):
+                start, before = time.perf_counter(), time.process_time()
                 times = measure(calls[j], images[j], count, seconds)
-                rates[i, j, turn] = len(times) * known[j].faces / seconds
+                read = len(times) * known[j].faces
+                rates[i, j, turn] = read / (time.perf_counter() - start)
+                costs[i, j, turn] = 1000 * (time.process_time() - before) / read
                 medians[i, j, turn] = 1000 * float(np.median(times))
     for call in calls:
         if isinstance(call, BatchedCall):
@@ -198,6 +213,7 @@ def compare_settings(
             count,
             float(np.median(rates[i, j])),
             float(np.median(medians[i, j])),
+            float(np.median(costs[i, j])),
             float(np.median(ratios[i, j])),
             float(ratios[i, j].min()),
             float(ratios[i, j].max()),
@@ -224,11 +240,11 @@ def main() -> None:
         print_error(error)
         sys.exit(2)
     table = Table(box=SIMPLE_HEAD)
-    for name in ("setting", "callers", "faces/s", "median ms", "to default", "range"):
+    for name in ("setting", "callers", "faces/s", "median ms", "CPU ms/face", "to default", "range"):
         table.add_column(name, justify="left" if name == "setting" else "right")
     for row in rows:
         span = f"{row.low:.2f} to {row.high:.2f}"
-        cells = (f"{row.per_second:.0f}", f"{row.median_ms:.1f}", f"{row.ratio:.2f}", span)
+        cells = (f"{row.per_second:.0f}", f"{row.median_ms:.1f}", f"{row.cpu_ms:.2f}", f"{row.ratio:.2f}", span)
         table.add_row(row.setting, str(row.callers), *cells)
     Console().print(table)
     if options.out is not None:

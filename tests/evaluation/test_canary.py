@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 from emotion_ai import FaceReader
 from emotion_ai.cli import app, canary_command
 from emotion_ai.cli.canary_command import CanaryOptions
-from emotion_ai.contract import FLIP, Task
+from emotion_ai.contract import EMOTIONS, FLIP, Task
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError, RequestRejectedError, ServerFailureError, ServerUnreachableError
 from emotion_ai.evaluation.canary import answers
+from emotion_ai.evaluation.canary import faces as faces_module
 from emotion_ai.evaluation.canary.answers import MAX_FAILURES, ask_both, shift
 from emotion_ai.evaluation.canary.compare import Margins, Verdict, exact_mcnemar, judge
 from emotion_ai.evaluation.canary.faces import CanaryFaces, load_faces
@@ -98,7 +99,8 @@ class Reader:
                 scores[label] = self.sharpness
                 wobble = np.abs(own.normal(0, self.unsteady / 20, 5))
                 return points, (scores + wobble) / (scores + wobble).sum()
-        raise AssertionError("an unknown picture")
+        assert not image.any(), "an unknown picture"
+        return np.zeros((15, 2)), np.full(5, 0.2)
 
 
 def verdict(canary: Reader, faces: CanaryFaces = KNOWN, stable: Reader | None = None, **margins: float) -> Verdict:
@@ -225,7 +227,7 @@ def test_requests_alternate_so_that_noise_is_shared() -> None:
     stable, canary = Reader(error=note("stable")), Reader(error=note("canary"))
     ask_both(stable, canary, CanaryFaces("few", KNOWN.crops[:4]))
     assert order[2:10] == ["stable", "canary", "canary", "stable", "stable", "canary", "canary", "stable"]
-    assert stable.sizes == canary.sizes == [1, 1, 1, 1, 1, 4, 4]
+    assert stable.sizes == canary.sizes == [1, *[1] * 60, 4, 4]
 
 
 @pytest.mark.parametrize("error", [ServerFailureError("NaN"), RequestRejectedError("400")])
@@ -251,7 +253,7 @@ def test_errors_that_are_not_the_canarys_end_the_comparison() -> None:
 
 def test_intervals_resample_people_where_they_are_known() -> None:
     people = np.arange(80) // 20
-    grouped = CanaryFaces("people", KNOWN.crops, KNOWN.points, KNOWN.labels, people, "people")
+    grouped = replace(KNOWN, groups=people, resampled="people")
     both = ask_both(Reader(), Reader(noise=1.6), KNOWN)
     wide, narrow = (
         next(check for check in judge(faces, both).checks if check.margin_name == "rmse") for faces in (grouped, KNOWN)
@@ -284,6 +286,37 @@ def test_a_model_with_one_task_is_compared_in_what_it_answers() -> None:
     assert not {"rmse", "points"} & {check.margin_name for check in emotion.checks}
 
 
+def with_classes(names: tuple[str, ...], order: list[int]) -> type[Reader]:
+    """A reader that knows the five in another order, or more classes."""
+
+    class Other(Reader):
+        def read_crops(self, images: Crops) -> CropReadings:
+            found = super().read_crops(images)
+            more = np.zeros((len(images), len(names)), np.float32)
+            more[:, order] = found.probabilities
+            five = found.probabilities if names[:5] == EMOTIONS else more
+            return replace(found, probabilities=five, expressions=more, classes=names)
+
+    return Other
+
+
+def test_labels_are_compared_by_the_names_of_the_classes() -> None:
+    names = tuple(sorted(EMOTIONS))
+    backwards = with_classes(names, [names.index(name) for name in EMOTIONS])
+    found = verdict(backwards(wrong=0.4), stable=backwards(wrong=0.1))
+    assert {"accuracy", "classes"} <= refusals(found)
+    accuracy = next(check for check in found.checks if check.name == "accuracy")
+    assert accuracy.stable == pytest.approx(0.9, abs=0.07)
+
+
+def test_versions_with_more_classes_are_compared_in_the_five_emotions() -> None:
+    seven = with_classes((*EMOTIONS, "Fear", "Neutral"), list(range(5)))
+    assert not verdict(seven()).worse
+    assert {"accuracy", "classes"} <= refusals(verdict(seven(wrong=0.4)))
+    with pytest.raises(ConfigError, match="the versions know different classes"):
+        verdict(with_classes(("a", "b", "c", "d", "e"), list(range(5)))())
+
+
 @pytest.mark.parametrize("first", range(6))
 def test_mcnemar_agrees_with_scipy(first: int) -> None:
     from scipy.stats import binomtest
@@ -302,18 +335,23 @@ def test_margins_must_be_known_and_sensible(text: str) -> None:
         Margins.parse([text])
 
 
-def test_faces_come_from_photos_crops_and_datasets(tmp_path: Path) -> None:
+def test_faces_come_from_photos_crops_and_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(FACES.images[0]).save(tmp_path / "crop.png")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    photos = load_faces([], [*PORTRAITS, tmp_path / "crop.png", tmp_path / "broken.jpg"], 300, 0)
-    assert len(photos) == 3
-    assert photos.points is photos.labels is None
-    assert len(load_faces([], [], 30, 2)) == 30
-    assert len(load_faces([], PORTRAITS, 1, 0)) == 1
     folder = tmp_path / "classes"
     for name, i in (("angry", 0), ("happy", 1)):
         (folder / name).mkdir(parents=True)
         Image.fromarray(FACES.images[i]).save(folder / name / "face.png")
+    with pytest.raises(DataError, match="2 photos: a comparison needs 20 faces, found 2"):
+        load_faces([], PORTRAITS, 300, 0)
+    with pytest.raises(ConfigError, match="--count must be >= 20, got 19"):
+        load_faces([], [], 19, 0)
+    assert len(load_faces([], [], 30, 2)) == 30
+    monkeypatch.setattr(faces_module, "MIN_FACES", 1)
+    photos = load_faces([], [*PORTRAITS, tmp_path / "crop.png", tmp_path / "broken.jpg"], 300, 0)
+    assert len(photos) == 3
+    assert photos.points is photos.labels is None
+    assert len(load_faces([], PORTRAITS, 1, 0)) == 1
     labelled = load_faces([folder], [], 300, 0)
     assert labelled.labels is not None
     assert labelled.labels.tolist() == [0, 3]
@@ -323,8 +361,6 @@ def test_faces_come_from_photos_crops_and_datasets(tmp_path: Path) -> None:
     assert load_faces([folder], [], 300, 0).resampled == "groups of near-identical faces"
     with pytest.raises(DataError, match="no face in the 1 photos"):
         load_faces([], [tmp_path / "broken.jpg"], 300, 0)
-    with pytest.raises(ConfigError, match="count must be >= 1"):
-        load_faces([], [], 0, 0)
 
 
 CONFIG = """
@@ -424,11 +460,19 @@ def test_bad_input_is_a_clear_error(base: Path, tmp_path: Path) -> None:
         run(base, "--margin", "speed=3")
     with pytest.raises(ConfigError, match="no such file or folder"):
         run(base, "--faces", str(tmp_path / "missing"))
+    with pytest.raises(ServerUnreachableError):
+        run(base, "--server", "http://127.0.0.1:9")
+
+
+def test_faces_that_cannot_be_used_are_a_clear_error(
+    base: Path, served: dict[str | None, Reader], tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no photos there"):
         run(base, "--faces", str(tmp_path / "empty"))
-    with pytest.raises(ServerUnreachableError):
-        run(base, "--server", "http://127.0.0.1:9", "--count", "1")
+    (tmp_path / "faces.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="a dataset is compared alone"):
+        run(base, "--faces", str(tmp_path / "faces.csv"), "--faces", str(tmp_path / "empty"))
 
 
 def test_the_options_are_those_of_the_command() -> None:

@@ -1,18 +1,19 @@
 """What `emotion-ai canary` does: asks both versions, prints a table or JSON, and writes the picture."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from emotion_ai.class_set import ClassSet
 from emotion_ai.cli.photo_files import find_photos
 from emotion_ai.client import FaceClient
-from emotion_ai.contract import Servable
+from emotion_ai.contract import CROP_SIZE, Servable
 from emotion_ai.errors import ConfigError
 from emotion_ai.evaluation.canary.answers import ask_both
 from emotion_ai.evaluation.canary.compare import LEVEL, Check, Margins, Verdict, judge
@@ -50,6 +51,9 @@ def canary_command(options: CanaryOptions) -> int:
         EmotionAIError: invalid options or faces, labels that the folder or the server lacks, a server that is away.
     """
     margins = Margins.parse(list(options.margins))
+    for path in options.faces:
+        if not path.exists():
+            raise ConfigError(f"--faces {path}: no such file or folder; check the path")
     if options.picture is not None:
         load_extra("emotion_ai.evaluation.canary.figure")  # fails before the work
     versions = _versions(options)
@@ -61,13 +65,14 @@ def canary_command(options: CanaryOptions) -> int:
             style="yellow",
             highlight=False,
         )
-    faces = _faces(options.faces, options.count, options.seed)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with (
         FaceClient(options.server, model=options.model, label=options.labels[0]) as stable,
         FaceClient(options.server, model=options.model, label=options.labels[1]) as canary,
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
     ):
+        classes = ClassSet.of(stable.read_crops([np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)]).classes)
+        faces = _faces(options, classes)
         task = progress.add_task(f"asking versions {versions[0]} and {versions[1]}", total=1.0)
         both = ask_both(stable, canary, faces, lambda share: progress.update(task, completed=share))
     if _versions(options) != versions:
@@ -108,15 +113,13 @@ def _versions(options: CanaryOptions) -> tuple[int, int]:
     return labels[options.labels[0]], labels[options.labels[1]]
 
 
-def _faces(paths: Sequence[Path], count: int, seed: int) -> CanaryFaces:
-    for path in paths:
-        if not path.exists():
-            raise ConfigError(f"--faces {path}: no such file or folder; check the path")
-    datasets = [path for path in paths if path.suffix.lower() not in PICTURE_SUFFIXES and is_dataset(path)]
+def _faces(options: CanaryOptions, classes: ClassSet) -> CanaryFaces:
+    paths, count, seed = options.faces, options.count, options.seed
+    datasets = [path for path in paths if path.suffix.lower() not in PICTURE_SUFFIXES and is_dataset(path, classes)]
     if datasets and len(paths) > 1:
         raise ConfigError(f"--faces {datasets[0]}: a dataset is compared alone; give it without other --faces")
     if datasets or not paths:
-        return load_faces(datasets, [], count, seed)
+        return load_faces(datasets, [], count, seed, classes)
     found = find_photos(paths)
     for problem in found.problems:
         Console(stderr=True, soft_wrap=True).print(printable(problem), style="dim", highlight=False)

@@ -19,6 +19,7 @@ def test_every_setting_is_measured(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--callers", "1", "3", "--rounds", "2", "--seconds", "0.02", "--cpus", "2"]
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["threads", str(folders["face"]), *arguments, "--out", str(tmp_path / "o.json")])
     threads.main()
     record = json.loads((tmp_path / "o.json").read_text())

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.contract import CROP_SIZE, FLIP
+from emotion_ai.contract import CROP_SIZE, EMOTIONS, FLIP
 from emotion_ai.errors import RequestRejectedError, ServerFailureError, ServerTimeoutError
 from emotion_ai.evaluation.canary.faces import CanaryFaces
 from emotion_ai.inference.results import CropReader, CropReadings
@@ -18,6 +18,9 @@ FAILURES = (ServerFailureError, RequestRejectedError, ServerTimeoutError)
 
 MAX_FAILURES = 5
 """Failed requests after which no more are sent."""
+
+MIN_TIMED = 60
+"""Timed requests to each version; with fewer faces they are sent several times."""
 
 SHIFT = 1 / 48
 """Of a crop's width, by which it is moved right: 2 pixels of the 96x96 crop."""
@@ -31,15 +34,17 @@ class Answers:
 
     Attributes:
         points: float32 (N, 15, 2), pixels of the 96x96 crop.
-        probabilities: float32 (N, 5).
+        probabilities: float32 (N, 5), or (N, K) from a network of other classes than the five emotions.
         expressions: float32 (N, K), or None from a version without them.
         deviations: float32 (N, 15, 2), or None.
+        classes: names of the K classes.
     """
 
     points: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     expressions: NDArray[np.float32] | None
     deviations: NDArray[np.float32] | None
+    classes: tuple[str, ...] = EMOTIONS
 
     @classmethod
     def joined(cls, parts: Sequence[CropReadings | int]) -> Self:
@@ -59,7 +64,7 @@ class Answers:
         points, probabilities = join("keypoints"), join("probabilities")
         assert points is not None
         assert probabilities is not None
-        return cls(points, probabilities, join("expressions"), join("deviations"))
+        return cls(points, probabilities, join("expressions"), join("deviations"), known.classes)
 
 
 @dataclass
@@ -70,7 +75,7 @@ class VersionAnswers:
         plain: to the faces as they are.
         mirrored: to the mirrored faces, the points mirrored back.
         shifted: to the faces moved right, the points moved back.
-        seconds: float64 (N,), of each request with one face.
+        seconds: float64 (M,), of the requests with one face; at least `MIN_TIMED`.
     """
 
     plain: Answers
@@ -97,8 +102,8 @@ def ask_both(
 ) -> BothAnswers:
     """The answers of both versions.
 
-    Each face is sent alone to both, first to one and then to the other, in alternating order, and is timed. Its
-    mirrored and shifted copies follow in batches.
+    Each face is sent alone to both, first to one and then to the other, in alternating order, and timed. Mirrored and
+    shifted copies follow in batches.
 
     Args:
         stable, canary: read crops.
@@ -111,9 +116,10 @@ def ask_both(
     readers, failures = (stable, canary), list[str]()
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in faces.crops]
     shifted = [shift(image) for image in faces.crops]
-    kinds = [(faces.crops, 1), (mirrored, _BATCH), (shifted, _BATCH)]
+    single = faces.crops * -(-MIN_TIMED // len(faces))
+    kinds = [(single, 1), (mirrored, _BATCH), (shifted, _BATCH)]
     total = sum(-(-len(images) // size) for images, size in kinds)
-    sent, found, seconds = 0, list[list[Answers]](), ([0.0] * len(faces), [0.0] * len(faces))
+    sent, found, seconds = 0, list[list[Answers]](), ([0.0] * len(single), [0.0] * len(single))
     for reader in readers:  # the first requests open connections
         _read(reader, faces.crops[:1], failures if reader is canary else None)
     for images, size in kinds:
@@ -130,7 +136,7 @@ def ask_both(
                 return BothAnswers(None, failures)
         if all(isinstance(part, int) for part in parts[1]):
             return BothAnswers(None, failures)
-        found.append([Answers.joined(part) for part in parts])
+        found.append([Answers.joined(part[: len(faces)]) for part in parts])
     plain, back, moved = found
     for which in (0, 1):
         mirror_back(back[which])

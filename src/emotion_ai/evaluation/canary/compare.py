@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import ConfigError
 from emotion_ai.evaluation.canary.answers import Answers, BothAnswers, VersionAnswers
 from emotion_ai.evaluation.canary.faces import CanaryFaces
@@ -169,8 +170,7 @@ class _Comparison:
         self, faces: CanaryFaces, stable: VersionAnswers, canary: VersionAnswers, margins: Margins, seed: int
     ) -> None:
         self.faces, self.stable, self.canary, self.margins, self.seed = faces, stable, canary, margins, seed
-        same = _class_scores(stable.plain, canary.plain, "expressions")
-        self.output = "expressions" if same else "probabilities"
+        self.output, self.classes = _common_output(stable.plain, canary.plain)
 
     @property
     def identical(self) -> bool:
@@ -184,8 +184,9 @@ class _Comparison:
         """Against known points and labels, if there are any."""
         checks = []
         first, second = (getattr(version.plain, self.output) for version in (self.stable, self.canary))
-        labels = self.faces.labels
-        if labels is not None:
+        if self.faces.labels is not None:
+            places = [self.classes.index(name) if name in self.classes else -1 for name in self.faces.classes.names]
+            labels = np.array([*places, -1])[self.faces.labels]  # the last for unknown ones, -1
             known = (labels >= 0) & (labels < first.shape[1]) & ~np.isnan(first[:, 0]) & ~np.isnan(second[:, 0])
             rows = np.flatnonzero(known)
             if len(rows):
@@ -202,7 +203,11 @@ class _Comparison:
             counts = known.sum((1, 2))
             if counts.sum():
                 roots = [lambda rows, s=s: float(np.sqrt(s[rows].sum() / counts[rows].sum())) for s in sums]
-                checks.append(self._factor("keypoint RMSE, px", "rmse", *roots, rows=np.flatnonzero(counts)))
+                checks.append(
+                    self._factor(
+                        "keypoint RMSE, px", "rmse", *roots, rows=np.flatnonzero(counts), groups=self.faces.groups
+                    )
+                )
         return checks
 
     def steadiness(self) -> list[Check]:
@@ -249,10 +254,11 @@ class _Comparison:
             lambda rows, seconds=version.seconds: float(np.median(seconds[rows]) * 1000)
             for version in (self.stable, self.canary)
         ]
-        return [self._factor("latency, ms", "latency", *medians, rows=np.arange(len(self.faces)))]
+        rows = np.arange(len(self.stable.seconds))
+        return [self._factor("latency, ms", "latency", *medians, rows=rows, groups=None)]
 
     def _apart(self, name: str, margin: str, values: Array, rows: NDArray[np.int64]) -> Check:
-        effect = self._interval(lambda chosen: float(values[chosen].mean()), rows)
+        effect = self._interval(lambda chosen: float(values[chosen].mean()), rows, self.faces.groups)
         return Check(name, margin, None, None, *effect, getattr(self.margins, margin))
 
     def _difference(
@@ -266,7 +272,7 @@ class _Comparison:
         p: float | None = None,
     ) -> Check:
         change = sign * (second.astype(float) - first)
-        effect = self._interval(lambda chosen: float(change[chosen].mean()), rows)
+        effect = self._interval(lambda chosen: float(change[chosen].mean()), rows, self.faces.groups)
         means = float(first[rows].mean()), float(second[rows].mean())
         return Check(name, margin, *means, *effect, getattr(self.margins, margin), p=p)
 
@@ -275,7 +281,7 @@ class _Comparison:
         if not len(rows):
             return []
         means = [lambda rows, values=values: float(values[rows].mean()) for values in (first, second)]
-        return [self._factor(name, margin, *means, rows=rows, both_ways=both_ways)]
+        return [self._factor(name, margin, *means, rows=rows, groups=self.faces.groups, both_ways=both_ways)]
 
     def _factor(
         self,
@@ -285,21 +291,24 @@ class _Comparison:
         second: Statistic,
         *,
         rows: NDArray[np.int64],
+        groups: NDArray[np.int64] | None,
         both_ways: bool = False,
     ) -> Check:
         def change(chosen: NDArray[np.int64]) -> float:
             return log(max(second(chosen), 1e-9) / max(first(chosen), 1e-9))
 
-        effect, low, high = self._interval(change, rows)
+        effect, low, high = self._interval(change, rows, groups)
         if both_ways and effect < 0:
             effect, low, high = -effect, -high, -low
         values = first(rows), second(rows)
         effects = exp(effect), exp(low), exp(high)
         return Check(name, margin, *values, *effects, getattr(self.margins, margin), factor=True)
 
-    def _interval(self, statistic: Statistic, rows: NDArray[np.int64]) -> tuple[float, float, float]:
+    def _interval(
+        self, statistic: Statistic, rows: NDArray[np.int64], numbers: NDArray[np.int64] | None
+    ) -> tuple[float, float, float]:
         """The statistic of the rows, and its percentile interval over faces, or people, resampled with replacement."""
-        rng, numbers = np.random.default_rng(self.seed), self.faces.groups
+        rng = np.random.default_rng(self.seed)
         groups = None if numbers is None else [rows[numbers[rows] == number] for number in np.unique(numbers[rows])]
 
         def draw() -> NDArray[np.int64]:
@@ -319,6 +328,20 @@ def exact_mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return min(1.0, 2 * sum(comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
-def _class_scores(first: Answers, second: Answers, name: str) -> bool:
-    a, b = getattr(first, name), getattr(second, name)
-    return a is not None and b is not None and a.shape == b.shape
+def _common_output(first: Answers, second: Answers) -> tuple[str, tuple[str, ...]]:
+    """The output with class probabilities that both versions have alike, and the names of its classes.
+
+    Raises:
+        ConfigError: they know different classes.
+    """
+    if first.expressions is not None and second.expressions is not None and first.classes == second.classes:
+        return "expressions", first.classes
+    names = [
+        EMOTIONS if answers.classes[: len(EMOTIONS)] == EMOTIONS else answers.classes for answers in (first, second)
+    ]
+    if names[0] != names[1]:
+        known = " and ".join(", ".join(each) for each in names)
+        raise ConfigError(
+            f"the versions know different classes ({known}) and cannot be compared; compare --model keypoints"
+        )
+    return "probabilities", names[0]

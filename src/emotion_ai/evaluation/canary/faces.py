@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.folders import list_folder
 from emotion_ai.data.loaders import load
@@ -16,6 +17,9 @@ from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.terminal import Console, printable
 from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import load_photo
+
+MIN_FACES = 20
+"""Fewer faces give no interval that could be trusted."""
 
 _MAX_CROP_SIDE = 256
 """Pixels: a picture without a face that the detector finds counts as a crop up to this side."""
@@ -29,7 +33,8 @@ class CanaryFaces:
         source: where they come from, for messages.
         crops: gray, uint8 (H, W) each.
         points: float32 (N, 15, 2), pixels of the 96x96 crop, NaN where not annotated; None without any.
-        labels: int64 (N,), class indices, -1 where unknown; None without any.
+        labels: int64 (N,), indices into `classes`, -1 where unknown; None without any.
+        classes: what the labels mean.
         groups: int64 (N,), faces that are not independent, such as those of one person, have the same number; None if
             every face stands alone.
         resampled: what intervals resample: "faces", "people", ...
@@ -39,6 +44,7 @@ class CanaryFaces:
     crops: list[NDArray[np.uint8]]
     points: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None
+    classes: ClassSet = FIVE
     groups: NDArray[np.int64] | None = None
     resampled: str = "faces"
 
@@ -46,7 +52,9 @@ class CanaryFaces:
         return len(self.crops)
 
 
-def load_faces(paths: Sequence[Path], pictures: Sequence[Path], count: int, seed: int) -> CanaryFaces:
+def load_faces(
+    paths: Sequence[Path], pictures: Sequence[Path], count: int, seed: int, classes: ClassSet = FIVE
+) -> CanaryFaces:
     """The faces to compare with.
 
     Args:
@@ -54,32 +62,40 @@ def load_faces(paths: Sequence[Path], pictures: Sequence[Path], count: int, seed
         pictures: photos, used if there is no dataset; a small picture without a detected face counts as a crop.
         count: at most so many faces; synthetic ones, if nothing is given.
         seed: of the sample, and of synthetic faces.
+        classes: of the network: which a dataset's labels are read as.
 
     Raises:
-        ConfigError: a count below 1.
-        DataError: a dataset or a photo that cannot be read, or no face at all.
+        ConfigError: a count below `MIN_FACES`.
+        DataError: a dataset or a photo that cannot be read, or fewer faces.
     """
-    if count < 1:
-        raise ConfigError(f"count must be >= 1, got {count}")
+    if count < MIN_FACES:
+        raise ConfigError(f"--count must be >= {MIN_FACES}, got {count}")
+    faces = _load(paths, pictures, count, seed, classes)
+    if len(faces) < MIN_FACES:
+        raise DataError(f"{faces.source}: a comparison needs {MIN_FACES} faces, found {len(faces)}; give more")
+    return faces
+
+
+def _load(paths: Sequence[Path], pictures: Sequence[Path], count: int, seed: int, classes: ClassSet) -> CanaryFaces:
     if len(paths) == 1:
-        loaded = load(paths[0])
+        loaded = load(paths[0], classes=classes)
         faces = loaded[_sample(len(loaded), count, seed)]
         groups, resampled = _groups(paths[0], faces, len(loaded))
         points = faces.points if faces.task == "keypoints" else None
         labels = faces.labels if faces.task == "emotion" else None
-        return CanaryFaces(faces.source, list(faces.images), points, labels, groups, resampled)
+        return CanaryFaces(faces.source, list(faces.images), points, labels, classes, groups, resampled)
     if pictures:
         return _photos(pictures, count, seed)
     synthetic = synthetic_faces(count, seed)
     return CanaryFaces("synthetic faces", list(synthetic.images), synthetic.points, synthetic.labels)
 
 
-def is_dataset(path: Path) -> bool:
-    """Whether a path is a CSV file, an archive, or a folder of class folders, rather than photos."""
+def is_dataset(path: Path, classes: ClassSet = FIVE) -> bool:
+    """Whether a path is a CSV file, an archive, or a folder of folders of these classes, rather than photos."""
     if not path.is_dir():
         return True
     try:
-        list_folder(path)
+        list_folder(path, classes)
     except DataError:
         return False
     return True

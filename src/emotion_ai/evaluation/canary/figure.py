@@ -27,7 +27,7 @@ def draw_verdict(verdict: Verdict, title: str) -> Figure:
     axis.set_xlabel(f"how much worse the canary is, in margins; bars: {LEVEL:.0%} intervals")
     answer = "worse" if verdict.worse else "not worse"
     failed = f", {len(verdict.failures)} failed requests" if verdict.failures else ""
-    axis.set_title(f"{title}: the canary is {answer} ({verdict.faces} of {verdict.source}{failed})", fontsize=10)
+    figure.suptitle(f"{title}: the canary is {answer} ({verdict.faces:,} faces, {verdict.source}{failed})", fontsize=10)
     return figure
 
 
