@@ -193,6 +193,25 @@ def test_uncertain_below_a_confidence(
         predict_command(PredictOptions(PORTRAITS, server=SERVER, uncertain_below=1.5))
 
 
+def test_flags_have_a_column_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    photo = tmp_path / "half.png"
+    Image.open(PORTRAITS[1]).convert("RGB").crop((0, 0, 290, 600)).save(photo)
+    assert predict(PredictOptions([photo], csv=tmp_path / "faces.csv"), Happy()) == 0
+    out = capsys.readouterr().out
+    assert "quality" in out
+    assert "cut" in out
+    with (tmp_path / "faces.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["quality"] == "cut"
+    assert abs(float(row["roll"])) < 10
+    assert predict(PredictOptions([PORTRAITS[1]], json=True), Happy()) == 0
+    ((face,),) = (record["faces"] for record in json.loads(capsys.readouterr().out))
+    assert (face["flags"], set(face["quality"])) == ([], {"size", "sharpness", "brightness", "contrast"})
+
+
 def test_frames_of_a_video_are_smoothed(capsys: pytest.CaptureFixture[str]) -> None:
     """Each frame's face has another expression; a broken frame costs only its own place in time."""
     shares = iter([0.9, 0.3, 0.3])

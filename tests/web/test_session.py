@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from emotion_ai.contract import EMOTIONS, KEYPOINTS, MEAN_FACE, TASKS
@@ -30,6 +31,9 @@ from emotion_ai.inference.answer_log import AnswerLog
 from emotion_ai.models import bundled, load_network, save_network
 from emotion_ai.provenance import RunRecord
 from emotion_ai.published import checkpoint_file
+from emotion_ai.vision.crops import resize_to_crop
+from emotion_ai.vision.photo import PORTRAITS
+from emotion_ai.vision.pose import UNKNOWN_POSE, Pose
 from emotion_ai.web import backend, render
 from emotion_ai.web.backend import ModelSource
 from emotion_ai.web.examples import examples
@@ -285,8 +289,38 @@ def test_an_emotion_below_the_threshold_is_uncertain(session: ModelSession) -> N
     shown = render.result(detected, uncertain, names=True, ellipses=True)
     assert "Face 1: uncertain" in shown
     assert "Happy 60% is below the threshold" in shown
+    assert "<summary>pose and quality</summary>" in shown
     points_only = replace(readings.faces[0], probabilities=np.full(len(EMOTIONS), np.nan, np.float32))
     assert "Face 1: points" in render.result(detected, VersionReadings([points_only], 1, 0.1))
+
+
+def test_a_card_shows_pose_quality_and_the_flags_that_forbid_a_verdict(session: ModelSession) -> None:
+    detected = detect(examples()["Grace Hopper"])
+    (face,) = with_threshold(session.read(detected, "1"), 0.5).faces
+    assert face.quality is not None
+    blurred = replace(face.quality, sharpness=0.031, size=27.4)
+    doubtful = replace(face, quality=blurred, pose=Pose(-3.4, 51.2), cut=True)
+    shown = render.result(detected, VersionReadings([doubtful], 1, 0.1))
+    assert "Face 1: uncertain" in shown
+    assert "Happy 60% is not reliable: the face is blurred and turned." in shown
+    assert "pose and quality: small, blurred, turned, cut" in shown
+    for cells in (("roll", "-3°"), ("yaw", "51°"), ("size", "27 px"), ("sharpness", "0.03")):
+        assert '<td>{}</td><td class="ea-number">{}</td>'.format(*cells) in shown
+    unknown = replace(face, pose=UNKNOWN_POSE, quality=None)
+    assert '<td>yaw</td><td class="ea-number">–</td>' in render.result(detected, VersionReadings([unknown], 1, 0.1))
+
+
+def test_a_turned_face_is_shown_upright_on_its_card(session: ModelSession) -> None:
+    turned = io.BytesIO()
+    Image.open(PORTRAITS[1]).convert("RGB").transpose(Image.Transpose.ROTATE_90).save(turned, "PNG")
+    detected = detect(turned.getvalue())
+    (face,) = session.read(detected, "1").faces
+    assert face.box.roll == pytest.approx(-90, abs=10)
+    upright = detect(PORTRAITS[1].read_bytes())
+    (other,) = session.read(upright, "1").faces
+    shown, expected = (resize_to_crop(one.crop(found)) for one, found in ((detected, face), (upright, other)))
+    assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.8
+    assert np.corrcoef(np.rot90(shown).ravel(), expected.ravel())[0, 1] < 0.5
 
 
 def test_activation_maps_come_from_the_checkpoint_of_the_version(session: ModelSession, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ The network was trained on nearly upright faces. Beyond 45 degrees of roll it mi
 so the photo is searched in all four orientations, and a face that leans once more, turned upright.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
 from typing import Any
@@ -24,9 +24,11 @@ from emotion_ai.vision.overlap import overlaps
 _SMALL = 48  # pixels of the canvas; the points of smaller faces are coarse
 _EXTRA_SCORE = 0.15  # measured on composed photos: real faces pass, enlarged knees and blurs do not
 _TURNS = (90.0, 180.0, 270.0)
-_LEAD = 0.1  # by which a turned face must score above an upright one in its place
+_LEAD = 0.05  # by which a turned face must score above an upright one in its place
 _LEANING = 20.0  # degrees, up to which the points need no second, upright pass
+_UPRIGHT = 30.0  # what leans less is left to the passes that are not turned
 _SIDEWAYS = 45.0
+_PARTS = (2, 4)
 _ODD = 60.0  # degrees between two faces of one picture
 _SURE = 0.85  # a small face with this score is not looked at turned
 
@@ -62,6 +64,11 @@ class _Detections:
     scores: NDArray[np.float32]
     coarseness: NDArray[np.float32]
 
+    @classmethod
+    def joined(cls, passes: Sequence["_Detections"]) -> "_Detections":
+        """Those of one or more passes."""
+        return cls(*(np.concatenate([getattr(found, field.name) for found in passes]) for field in fields(cls)))
+
     @property
     def rolls(self) -> NDArray[np.float64]:
         """Of the eye lines, float64 (N,), in degrees."""
@@ -87,23 +94,23 @@ def find_faces(rgb: NDArray[np.uint8], min_score: float = 0.5) -> list[Detection
     """
     photo = Image.fromarray(check_rgb(rgb, "the photo"))
     longer = max(photo.size)
-    upright = _without_repeats(_search(photo, 0, 0, longer, min_score), _search_tiles(photo, min_score))
     strict = _strict(min_score)
-    turned_ones = (_search(photo, 0, 0, longer, strict, roll) for roll in _TURNS)
-    found = _all_refined(photo, _by_score(upright, *turned_ones), min_score)
+    upright = _without_repeats(_search(photo, 0, 0, longer, min_score), _search_tiles(photo, min_score, _PARTS))
+    others = [_search(photo, 0, 0, longer, min_score, roll) for roll in _TURNS]
+    found = _by_score(photo, _all_refined(photo, upright, min_score), _turned_only(photo, others, min_score))
     if not len(found):  # a face that fills the picture, as in the training sets, is found with some room around it
-        left, top = photo.width / 2 - longer, photo.height / 2 - longer
-        roomy = min(min_score + 0.1, 0.9)
-        passes = [_search(photo, left, top, 2 * longer, roomy, roll) for roll in (0.0, *_TURNS)]
-        found = passes[0]
-        if best := [one for one in passes[1:] if len(one) and one.scores.max() > max([*found.scores, strict])]:
-            turned_one = max(best, key=lambda one: float(one.scores.max()))
-            found = _all_refined(photo, turned_one, min_score)
+        corner = (photo.width / 2 - longer, photo.height / 2 - longer)
+        upright = _search(photo, *corner, 2 * longer, min(min_score + 0.1, 0.9))
+        others = [_search(photo, *corner, 2 * longer, strict, roll) for roll in _TURNS]
+        found = _by_score(photo, upright, _turned_only(photo, others, min_score))
     if not (np.abs(found.rolls) < _SIDEWAYS).any():  # perhaps the whole picture lies on its side
-        turns = [roll for roll in _TURNS if not len(found) or (abs(_angle(found.rolls - roll)) < _SIDEWAYS).any()]
-        tiles = (_search_tiles(photo, strict, roll) for roll in turns)
-        found = _without_repeats(found, _all_refined(photo, _by_score(*tiles), min_score))
-    found = _without_odd_ones(found)
+        turns = [roll for roll in _TURNS if not len(found) or (np.abs(_angle(found.rolls - roll)) < _SIDEWAYS).any()]
+        for roll in turns:
+            others = [_search_tiles(photo, strict, _PARTS[:1], roll)]
+            if len(found) or len(others[0]):  # worth a closer look
+                others.append(_search_tiles(photo, strict, _PARTS[1:], roll))
+            found = _without_repeats(found, _turned_only(photo, others, min_score))
+    found = _without_odd_ones(found, min_score)
     found = found[np.argsort(found.boxes[:, 0] + found.boxes[:, 2], kind="stable")]
     return [
         Detection((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score), points)
@@ -116,22 +123,35 @@ def _strict(min_score: float) -> float:
     return min(min_score + _EXTRA_SCORE, 0.9)
 
 
-def _search_tiles(photo: Image.Image, min_score: float, roll: float = 0.0) -> _Detections:
-    """The faces in halves and quarters of the photo."""
+def _search_tiles(photo: Image.Image, min_score: float, parts: Sequence[int], roll: float = 0.0) -> _Detections:
+    """The faces in tiles that are as large as such a part of the photo, halves or quarters."""
     found = _without_repeats()
-    for side in (max(photo.size) / 2, max(photo.size) / 4):
+    for side in (max(photo.size) / part for part in parts):
         if side >= CANVAS:
             tiles = (_search_tile(photo, left, top, side, min_score, roll) for left, top in _grid(photo, side))
             found = _without_repeats(found, *tiles)
     return found
 
 
-def _by_score(upright: _Detections, *turned_ones: _Detections) -> _Detections:
-    """Each face once, as the pass with the best score found it; upright, unless another is clearly better."""
-    passes = (upright, *turned_ones)
-    every = _Detections(*(np.concatenate([getattr(p, field.name) for p in passes]) for field in fields(_Detections)))
-    lead = np.where(np.arange(len(every)) < len(upright), _LEAD, 0.0)
-    return _without_repeats(every[np.argsort(-(every.scores + lead), kind="stable")])
+def _by_score(photo: Image.Image, upright: _Detections, others: _Detections) -> _Detections:
+    """Each face once: as it was found upright, unless it scores better turned, both in enlarged passes.
+
+    Upside down, a large face can have a good score in a single pass, with the mouth taken for eyes.
+    """
+    scores = upright.scores + _LEAD
+    for i in range(len(upright)):
+        if len(others) and (overlaps(upright.boxes[i], others.boxes)[0] > 0.3).any():
+            scores[i] = max([*(_enlarged(photo, upright[i : i + 1], 0.0, 0.0).scores + _LEAD), 0.0])
+    order = np.argsort(-np.concatenate([scores, others.scores]), kind="stable")
+    return _without_repeats(_Detections.joined([upright, others])[order])
+
+
+def _turned_only(photo: Image.Image, passes: Sequence[_Detections], min_score: float) -> _Detections:
+    """The faces of turned passes, refined, that are too far from upright for the other passes."""
+    found = _Detections.joined(passes)
+    best = _without_repeats(found[np.argsort(-found.scores, kind="stable")])
+    refined = _all_refined(photo, best, min_score)
+    return refined[np.flatnonzero(np.abs(refined.rolls) > _UPRIGHT)]
 
 
 def _all_refined(photo: Image.Image, found: _Detections, min_score: float) -> _Detections:
@@ -171,44 +191,53 @@ def _refined(photo: Image.Image, face: _Detections, min_score: float) -> _Detect
     Enlarged backgrounds often resemble a face at one scale, so it must score higher, and at both scales. A small face
     with a low score may be one that is turned much farther, with mouth and eyes mistaken for each other.
     """
-    width = float(face.boxes[0, 2] - face.boxes[0, 0])
+    width, strict = float(face.boxes[0, 2] - face.boxes[0, 0]), _strict(min_score)
     enlarged = width / face.coarseness[0] < _SMALL or face.coarseness[0] * CANVAS < 0.99 * max(photo.size)
-    if abs(face.rolls[0]) <= _LEANING:
-        if not enlarged:
-            return face
-        refined = _enlarged(photo, face, 0.0)
-        if not len(refined) or refined.scores[0] < _SURE:
-            turns = [_near(photo, face, 3 * width, roll) for roll in _TURNS]
-            rivals = [one for one in turns if len(one) and one.scores[0] > max([*refined.scores, 0.0]) + _LEAD]
-            if rivals:
-                face = max(rivals, key=lambda one: float(one.scores[0]))
-                refined = _enlarged(photo, face, float(face.rolls[0]))
-    else:
-        refined = _enlarged(photo, face, float(face.rolls[0]))
-        if (
-            len(refined) and abs(_angle(refined.rolls[0] - face.rolls[0])) > _LEANING / 2
-        ):  # eye lines come out too level
-            refined = _enlarged(photo, refined, float(refined.rolls[0]))
-    return refined[np.flatnonzero(refined.scores >= _strict(min_score))]
+    if abs(face.rolls[0]) > _LEANING:
+        refined = _straightened(photo, face, strict)
+        if len(refined) or abs(face.rolls[0]) > _SIDEWAYS:
+            return refined
+    if not enlarged:
+        return face
+    refined = _enlarged(photo, face, 0.0, strict)
+    if not len(refined) or refined.scores[0] < _SURE:
+        near = _Detections.joined([_near(photo, face, 3 * width, roll) for roll in _TURNS])
+        rivals = near[np.flatnonzero(near.scores > max([*refined.scores, strict - _LEAD]) + _LEAD)]
+        if len(rivals):
+            best = _straightened(photo, rivals[rivals.scores.argmax()[None]], strict)
+            refined = _by_score(photo, refined, best[np.flatnonzero(np.abs(best.rolls) > _UPRIGHT)])
+    return refined
 
 
-def _without_odd_ones(found: _Detections) -> _Detections:
-    """The faces without small, doubtful ones turned another way than a much larger one: patterns on its clothes."""
+def _straightened(photo: Image.Image, face: _Detections, min_score: float) -> _Detections:
+    """A face averaged over two enlarged passes turned by its roll, and by that roll if it is another."""
+    refined = _enlarged(photo, face, float(face.rolls[0]), 0.1)
+    if len(refined) and abs(_angle(refined.rolls - face.rolls)[0]) > _LEANING / 2:  # eye lines come out too level
+        refined = _enlarged(photo, refined, float(refined.rolls[0]), 0.1)
+    return refined[np.flatnonzero(refined.scores >= min_score)]
+
+
+def _without_odd_ones(found: _Detections, min_score: float) -> _Detections:
+    """The faces without doubtful ones turned another way than the best, more so if they are much smaller.
+
+    On its side or upside down, a picture has other patterns that resemble an upright face.
+    """
     if len(found) < 2:
         return found
-    widths = found.boxes[:, 2] - found.boxes[:, 0]
-    best = int((found.scores * widths).argmax())
-    odd = (np.abs(_angle(found.rolls - found.rolls[best])) > _ODD) & (widths < widths[best] / 2)
-    return found[np.flatnonzero(~odd | (found.scores >= _SURE))]
+    widths, best = found.boxes[:, 2] - found.boxes[:, 0], int(found.scores.argmax())
+    needed = np.where(widths < widths[best] / 2, _SURE, _strict(min_score))
+    odd = np.abs(_angle(found.rolls - found.rolls[best])) > _ODD
+    return found[np.flatnonzero(~odd | (found.scores >= needed))]
 
 
-def _enlarged(photo: Image.Image, face: _Detections, roll: float) -> _Detections:
-    """A face averaged over two enlarged passes turned by its roll; nothing if either misses it."""
+def _enlarged(photo: Image.Image, face: _Detections, roll: float, min_score: float) -> _Detections:
+    """A face averaged over two enlarged passes turned by a roll; nothing if either misses it or the score is lower."""
     width = float(face.boxes[0, 2] - face.boxes[0, 0])
     passes = [_near(photo, face, side, roll) for side in (3 * width, 4 * width)]
     if not all(len(found) for found in passes):
         return face[:0]
-    return _Detections(*(np.mean([getattr(p, field.name) for p in passes], 0) for field in fields(_Detections)))
+    mean = _Detections(*(np.mean([getattr(p, field.name) for p in passes], 0) for field in fields(_Detections)))
+    return mean[np.flatnonzero(mean.scores >= min_score)]
 
 
 def _near(photo: Image.Image, face: _Detections, side: float, roll: float) -> _Detections:
@@ -273,4 +302,4 @@ def _without_repeats(*passes: _Detections) -> _Detections:
                 kept.append(found[i : i + 1])
     if not kept:
         return _Detections(*(np.zeros(shape, np.float32) for shape in ((0, 4), (0, 6, 2), 0, 0)))
-    return _Detections(*(np.concatenate([getattr(face, field.name) for face in kept]) for field in fields(_Detections)))
+    return _Detections.joined(kept)
