@@ -214,7 +214,7 @@ def share_outside(box: Box, height: int, width: int) -> float:
 def outside(points: NDArray[np.floating[Any]], height: int, width: int) -> NDArray[np.bool_]:
     """Which points, (…, 2), lie outside a photo of that many pixels."""
     beyond: NDArray[np.bool_] = (points < -0.5) | (points > np.array([width, height]) - 0.5)
-    return beyond.any(-1)
+    return beyond[..., 0] | beyond[..., 1]
 
 
 def _window(pixels: NDArray[np.uint8], left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
