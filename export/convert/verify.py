@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from emotion_ai.client import FaceClient
+from emotion_ai.client import FaceClient, ServerAddress
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
 from emotion_ai.files import write_json
@@ -123,7 +123,7 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
             server, grpc = _start_server(base, list(intact), stack)
         for name, address in (("REST", server), ("gRPC", grpc or (_beside(server) if server else None))):
             for number in _served(address, list(intact)) if address else ():
-                predict = _client_predictor(str(address), number, stack)
+                predict = _client_predictor(address or "", number, stack)
                 published = intact[number]
                 check(number, name, partial(compare, name, SERVABLES, predict, published.cases, published.signatures))
     return sorted(checks, key=lambda found: found.version)
@@ -188,7 +188,8 @@ def _served(address: str, numbers: list[int]) -> list[int]:
 def _beside(rest: str) -> str | None:
     """The gRPC address one port below the REST one, as 8500 is below 8501; None if no server is ready there."""
     parts = urlsplit(rest)
-    address = f"grpc://{parts.hostname}:{(parts.port or 1) - 1}"
+    known = rest if isinstance(rest, ServerAddress) else ServerAddress(rest)
+    address = known.at("grpcs" if parts.scheme == "https" else "grpc", max((parts.port or 2) - 1, 1))
     with FaceClient(address, retries=0, timeout=(3.0, 3.0)) as client:
         return address if parts.port and client.ready() else None
 

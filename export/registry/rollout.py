@@ -236,7 +236,7 @@ def server_of(base: Path, address: str | None) -> WatchedServer | None:
     with suppress(ClientError):
         states = running_server(address) if address and listed else None
         if states and all(states[config.name].keys() >= set(config.versions) for config in listed):
-            return WatchedServer(str(address))
+            return WatchedServer(address or "")
     return None
 
 

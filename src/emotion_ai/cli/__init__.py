@@ -7,6 +7,7 @@ import typer
 from emotion_ai import __version__
 from emotion_ai.cli import ablations, canary, data, demo, drift, hydra, predict, serve, verify, versions, web
 from emotion_ai.cli.console import fail, safe_output
+from emotion_ai.cli.server_access import with_server_access
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.extras import optional_imports
 
@@ -24,15 +25,15 @@ app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.evaluate)
 app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.export)
 app.command()(data.data)
 app.command()(serve.serve)
-app.command()(versions.versions)
-app.command()(versions.promote)
-app.command()(versions.rollback)
-app.command()(versions.prune)
-app.command()(canary.canary)
-app.command()(verify.verify)
-app.command()(predict.predict)
+app.command()(with_server_access(versions.versions))
+app.command()(with_server_access(versions.promote))
+app.command()(with_server_access(versions.rollback))
+app.command()(with_server_access(versions.prune))
+app.command()(with_server_access(canary.canary))
+app.command()(with_server_access(verify.verify))
+app.command()(with_server_access(predict.predict))
 app.command()(drift.drift)
-app.command()(web.web)
+app.command()(with_server_access(web.web))
 app.command()(demo.demo)
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
 from emotion_ai.errors import ConfigError
@@ -16,27 +16,39 @@ _HEADER_NAME, _HEADER_VALUE = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]+"), re.comp
 _RESERVED = {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te"}
 
 
-@dataclass(frozen=True, repr=False)
-class ServerAddress:
-    """A server's address, and what it takes to reach it. As text it is the address without user and password.
+class ServerAddress(str):
+    """A server's address, and what it takes to reach it. As text it has no user and password, so messages may show it.
 
     Attributes:
-        url: http(s)://HOST:PORT or grpc(s)://HOST:PORT.
+        url: http(s)://HOST:PORT or grpc(s)://HOST:PORT, with user and password if they were given.
         ca_file: PEM file with the certificates to trust.
         headers: sent with each request, over gRPC as metadata.
         proxy: http://HOST:PORT.
     """
 
     url: str
-    ca_file: str | os.PathLike[str] | None = None
-    headers: Mapping[str, str] | None = None
-    proxy: str | None = None
+    ca_file: str | os.PathLike[str] | None
+    headers: Mapping[str, str] | None
+    proxy: str | None
 
-    def __str__(self) -> str:
-        return without_login(self.url)
+    def __new__(
+        cls,
+        url: str,
+        ca_file: str | os.PathLike[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+    ) -> Self:
+        address = super().__new__(cls, without_login(url))
+        address.url, address.ca_file, address.headers, address.proxy = url, ca_file, headers, proxy
+        return address
 
-    def __repr__(self) -> str:
-        return f"ServerAddress({str(self)!r})"
+    def at(self, scheme: str, port: int) -> "ServerAddress":
+        """The same machine at another port, reached the same way."""
+        parts = urlsplit(self.url)
+        login, at, host = parts.netloc.rpartition("@")
+        bare = host if host.endswith("]") else host.rpartition(":")[0] or host
+        ca_file = self.ca_file if scheme.endswith("s") else None
+        return ServerAddress(f"{scheme}://{login}{at}{bare}:{port}", ca_file, self.headers, self.proxy)
 
 
 def without_login(url: str) -> str:

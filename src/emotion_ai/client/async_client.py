@@ -58,6 +58,7 @@ class AsyncFaceClient:
 
     read = _asynchronous(FaceClient.read)
     read_crops = _asynchronous(FaceClient.read_crops)
+    class_names = _asynchronous(FaceClient.class_names)
     predict = _asynchronous(FaceClient.predict)
     metadata = _asynchronous(FaceClient.metadata)
     status = _asynchronous(FaceClient.status)

@@ -86,7 +86,7 @@ class FaceClient:
 
     def __init__(
         self,
-        url: str | ServerAddress = "http://127.0.0.1:8501",
+        url: str = "http://127.0.0.1:8501",
         *,
         model: Servable = "face",
         version: int | None = None,
@@ -103,7 +103,7 @@ class FaceClient:
         log: "AnswerLog | str | os.PathLike[str] | None" = None,
     ) -> None:
         pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        server = ServerAddress(url, ca_file, headers, proxy) if isinstance(url, str) else url
+        server = url if isinstance(url, ServerAddress) else ServerAddress(url, ca_file, headers, proxy)
         if server is url and not (ca_file is None and headers is None and proxy is None):
             raise ConfigError(f"{url}: give `ca_file`, `headers` and `proxy` in the ServerAddress")
         access = (server.ca_file, server.headers, server.proxy)

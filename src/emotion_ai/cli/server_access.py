@@ -1,0 +1,92 @@
+"""The options that every command with --server has: how the server is reached."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emotion_ai.errors import ConfigError
+
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file with the certificates to trust; by default that of REQUESTS_CA_BUNDLE or SSL_CERT_FILE, or the "
+        "usual authorities."
+    ),
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Header of each request to the server, such as a token: 'NAME: VALUE', or @FILE with one a line."
+    ),
+]
+Proxy = Annotated[
+    str | None,
+    typer.Option(
+        help="Proxy to the server, http://HOST:PORT; by default that of HTTP_PROXY, HTTPS_PROXY and NO_PROXY."
+    ),
+]
+_OPTIONS: dict[str, Any] = {"ca_file": CaFile, "header": Header, "proxy": Proxy}
+
+
+def with_server_access(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with --ca-file, --header and --proxy; they are part of the addresses that it gets.
+
+    Raises:
+        ConfigError: one of them is invalid, or given without a server.
+    """
+    signature = inspect.signature(command)
+    addresses = [name for name in ("server", "grpc") if name in signature.parameters]
+
+    @wraps(command)
+    def run(*, ca_file: Path | None, header: list[str] | None, proxy: str | None, **arguments: Any) -> None:
+        from emotion_ai.client.address import ServerAddress
+
+        given = [name for name in addresses if arguments[name] is not None]
+        if not given and (ca_file or header or proxy):
+            raise ConfigError("--ca-file, --header and --proxy are for a server; give --server as well")
+        headers = _headers(header or [])
+        for name in given:
+            url = arguments[name]
+            secure = url.startswith(("https://", "grpcs://"))
+            trusted = ca_file if secure or len(given) == 1 else None
+            arguments[name] = ServerAddress(url, trusted, headers, proxy)
+        command(**arguments)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _OPTIONS.items()]
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, **_OPTIONS}
+    return run
+
+
+def _headers(options: list[str]) -> dict[str, str]:
+    """Headers by name.
+
+    Raises:
+        ConfigError: one has no colon, or a file cannot be read; no message shows a value.
+    """
+    lines: list[tuple[str, str]] = []
+    for option in options:
+        if not option.startswith("@"):
+            lines.append(("--header", option))
+            continue
+        path = Path(option[1:])
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(f"--header @{path}: cannot be read ({reason}); give a file with NAME: VALUE") from None
+        lines += [(f"--header @{path}", line) for line in text.splitlines() if line.strip()]
+    headers: dict[str, str] = {}
+    for source, line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise ConfigError(f"{source}: write a header as 'NAME: VALUE'")
+        if name.strip().lower() in (known.lower() for known in headers):
+            raise ConfigError(f"{source}: the header {name.strip()} is given twice")
+        headers[name.strip()] = value.strip()
+    return headers
