@@ -1,8 +1,8 @@
-"""What a log of answers costs: latencies of a client with and without one, on a running server.
+"""What a log of answers costs: a client with and without one, on a running server.
 
-The two take turns in blocks of a few seconds, each with a client of its own. A pair of neighbours gives a ratio, so
-that a slow phase of the machine affects both. The time that a request itself spends on the log is measured as well;
-the rest is what its thread takes from the others.
+The two take turns in blocks of a few seconds, each with a client of its own. A pair of neighbours gives a difference,
+so that a slow phase of the machine affects both. Latencies on a busy machine scatter; the processor time of the client,
+the log's thread included, hardly does.
 """
 
 import argparse
@@ -36,14 +36,24 @@ class LogCost:
     Attributes:
         latency: seconds of a request without one, the median.
         queueing: seconds that a request spends on the log, the median.
+        processor: seconds of processor time that the log adds to a request, with its interval over pairs of blocks.
         slowdown: by which the log makes the mean latency longer, as a share, with its interval over pairs of blocks.
         requests: measured ones.
     """
 
     latency: float
     queueing: float
+    processor: Estimate
     slowdown: Estimate
     requests: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Latencies of a block's requests, and the process's processor time for each of them, in seconds."""
+
+    latencies: NDArray[np.float64]
+    processor: float
 
 
 class _Timed:
@@ -70,7 +80,7 @@ def measure(server: str, folder: Path, pairs: int, seconds: float, clients: int)
     """
     photo = load_photo(PORTRAITS[0])
     face = crop(photo.gray, detect_faces(photo)[0].box)[None]
-    plain, logged = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
+    plain, logged = list[Block](), list[Block]()
     with AnswerLog(folder) as log, FaceClient(server) as without, _timed_client(server, log) as (with_log, timed):
         for client in (without, with_log):
             _block(client, face, min(seconds, 0.5), clients)
@@ -80,11 +90,15 @@ def measure(server: str, folder: Path, pairs: int, seconds: float, clients: int)
             for client, blocks in order if pair % 2 else order[::-1]:
                 blocks.append(_block(client, face, seconds, clients))
                 log.flush()
-    ratios = [float(np.log(b.mean() / a.mean())) for a, b in zip(plain, logged, strict=True)]
-    change = t_interval(ratios)
-    slowdown = Estimate(*(float(np.expm1(value)) for value in (change.value, change.low, change.high)), change.n)
-    count = sum(map(len, [*plain, *logged]))
-    return LogCost(float(np.median(np.concatenate(plain))), float(np.median(timed.seconds)), slowdown, count)
+    both = list(zip(plain, logged, strict=True))
+    change = t_interval([float(np.log(b.latencies.mean() / a.latencies.mean())) for a, b in both])
+    return LogCost(
+        float(np.median(np.concatenate([block.latencies for block in plain]))),
+        float(np.median(timed.seconds)),
+        t_interval([b.processor - a.processor for a, b in both]),
+        Estimate(*(float(np.expm1(value)) for value in (change.value, change.low, change.high)), change.n),
+        sum(len(block.latencies) for block in (*plain, *logged)),
+    )
 
 
 @contextmanager
@@ -95,10 +109,10 @@ def _timed_client(server: str, log: AnswerLog) -> Iterator[tuple[FaceClient, _Ti
         yield client, timed
 
 
-def _block(client: FaceClient, face: NDArray[np.uint8], seconds: float, clients: int) -> NDArray[np.float64]:
-    """Latencies of all requests within so many seconds."""
+def _block(client: FaceClient, face: NDArray[np.uint8], seconds: float, clients: int) -> Block:
+    """All requests within so many seconds."""
     latencies: list[list[float]] = [[] for _ in range(clients)]
-    end = time.perf_counter() + seconds
+    end, used = time.perf_counter() + seconds, time.process_time()
 
     def send(own: list[float]) -> None:
         while (started := time.perf_counter()) < end or not own:
@@ -112,7 +126,8 @@ def _block(client: FaceClient, face: NDArray[np.uint8], seconds: float, clients:
         thread.join()
     if not all(latencies):
         client.read_crops(face)  # raises what the threads met
-    return np.concatenate(latencies)
+    found = np.concatenate(latencies)
+    return Block(found, (time.process_time() - used) / len(found))
 
 
 def main() -> None:
@@ -132,6 +147,9 @@ def main() -> None:
     console.print(
         f"{cost.requests} requests, {1000 * cost.latency:.2f} ms each without a log (median)\n"
         f"spent on the log by a request: {1e6 * cost.queueing:.0f} µs, {cost.queueing / cost.latency:.2%}\n"
+        f"processor time of the client: {1e6 * cost.processor.value:+.0f} µs per request "
+        f"[{1e6 * cost.processor.low:+.0f}, {1e6 * cost.processor.high:+.0f}], "
+        f"{cost.processor.value / cost.latency:+.2%} of its latency\n"
         f"mean latency with the log: {cost.slowdown.value:+.2%}, 95 % interval {cost.slowdown.low:+.2%} to "
         f"{cost.slowdown.high:+.2%} over {cost.slowdown.n} pairs of blocks"
     )

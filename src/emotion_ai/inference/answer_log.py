@@ -40,7 +40,7 @@ from emotion_ai.vision.photo import Photo, Source, encode_png
 CAPACITY = 10_000
 """Faces that wait to be written; more are dropped and counted."""
 
-MEASURED = 64
+MEASURED = 50
 """Crops whose quality is measured for each write, so that a busy client spends no more than 1 % of its time on it."""
 
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -49,7 +49,7 @@ MAX_IMAGE_BYTES = 64 * 2**20
 PART_ROWS = 5_000
 """Rows of a finished file."""
 
-_SHARE_OF_TIME = 0.02  # that writing may take; larger files are written less often
+_SHARE_OF_TIME = 0.005  # that writing may take; larger files are written less often
 _CLOSING_SECONDS = 10.0
 _ABANDONED_SECONDS = 3600.0
 _LOGGER = logging.getLogger("emotion_ai")

@@ -233,7 +233,8 @@ def write_rows(table: pa.Table, path: Path, *, sync: bool = False) -> None:
         OSError: the file cannot be written.
     """
     with atomic_path(path, sync=sync) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        words = [field.name for field in table.schema if pa.types.is_string(field.type)]  # numbers rarely repeat
+        pq.write_table(table, partial, compression="zstd", use_dictionary=words)
 
 
 def _outputs(found: FaceAnswers) -> tuple[Any, ...]:
