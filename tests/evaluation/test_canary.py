@@ -19,7 +19,16 @@ from emotion_ai.cli import app, canary_command
 from emotion_ai.cli.canary_command import CanaryOptions
 from emotion_ai.contract import EMOTIONS, FLIP, Task
 from emotion_ai.data.synthetic import synthetic_faces
-from emotion_ai.errors import ConfigError, DataError, RequestRejectedError, ServerFailureError, ServerUnreachableError
+from emotion_ai.errors import (
+    AccessDeniedError,
+    ConfigError,
+    DataError,
+    EmotionAIError,
+    RequestRejectedError,
+    ServerFailureError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+)
 from emotion_ai.evaluation.canary import answers
 from emotion_ai.evaluation.canary import faces as faces_module
 from emotion_ai.evaluation.canary.answers import MAX_FAILURES, ask_both, shift
@@ -243,10 +252,10 @@ def test_a_canary_that_fails_is_refused(error: Exception) -> None:
     assert broken.calls == MAX_FAILURES
 
 
-def test_errors_that_are_not_the_canarys_end_the_comparison() -> None:
-    away = ServerUnreachableError("no server")
-    with pytest.raises(ServerUnreachableError):
-        verdict(Reader(error=lambda call: away if call == 9 else None))
+@pytest.mark.parametrize("error", [ServerUnreachableError, ServerUnavailableError, AccessDeniedError])
+def test_errors_that_are_not_the_canarys_end_the_comparison(error: type[EmotionAIError]) -> None:
+    with pytest.raises(error):
+        verdict(Reader(error=lambda call: error("no server") if call == 9 else None))
     with pytest.raises(ServerFailureError, match="stable"):
         verdict(Reader(), stable=Reader(error=lambda call: ServerFailureError("stable") if call == 9 else None))
 

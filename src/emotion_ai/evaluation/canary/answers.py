@@ -9,12 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.contract import CROP_SIZE, EMOTIONS, FLIP
-from emotion_ai.errors import RequestRejectedError, ServerFailureError, ServerTimeoutError
+from emotion_ai.errors import (
+    AccessDeniedError,
+    RequestRejectedError,
+    ServerFailureError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from emotion_ai.evaluation.canary.faces import CanaryFaces
 from emotion_ai.inference.results import CropReader, CropReadings
 
 FAILURES = (ServerFailureError, RequestRejectedError, ServerTimeoutError)
-"""Errors that count against the canary; others, such as a server that is away, end the comparison."""
+"""Errors that count against the canary; others, such as a server that is away or overloaded, end the comparison."""
 
 MAX_FAILURES = 5
 """Failed requests after which no more are sent."""
@@ -175,7 +181,7 @@ def _read(reader: CropReader, images: Sequence[NDArray[np.uint8]], errors: list[
     try:
         return reader.read_crops(images)
     except FAILURES as error:
-        if errors is None:
+        if errors is None or isinstance(error, ServerUnavailableError | AccessDeniedError):
             raise
         errors.append(str(error))
         return len(images)
