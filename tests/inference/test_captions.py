@@ -132,7 +132,7 @@ def test_small_faces_get_small_captions() -> None:
 def test_no_pixel_of_a_caption_lies_on_a_face(count: int) -> None:
     photo = np.full((900, 1500, 3), 120, np.uint8)
     rng = np.random.default_rng(count)
-    blind = np.full((15, 2), np.nan, np.float32)  # no points are drawn
+    blind = np.full((15, 2), np.nan, np.float32)  # hides the points
     faces = [
         replace(
             reading(20 + i % 6 * 245 + rng.uniform(0, 60), 40 + i // 6 * 170, rng.uniform(50, 130), i % 5), points=blind
