@@ -54,6 +54,16 @@ def test_groups_have_their_metric_and_the_worst_is_named() -> None:
     assert worst.rows[0][:3] == ("group: b", 10, 0.3)
 
 
+def test_faces_of_other_classes_do_not_count() -> None:
+    groupings = [Grouping.of_texts("half", np.repeat(["a", "b", "c"], 10))]
+    labels = np.concatenate([np.zeros(20, np.int64), np.full(10, 6)])
+    predictions = np.eye(5, dtype=np.float32)[np.zeros(30, np.int64)]
+    checked = Gate.of(gate(), "emotion", groupings)
+    found = slice_metrics("emotion", predictions, labels, groupings, Units.faces(30), 0, checked)
+    assert [(g.group, g.estimate.n) for g in found.groups] == [("a", 10), ("b", 10)]
+    assert (found.overall.value, found.overall.n) == (1, 20)
+
+
 def test_small_groups_are_listed_but_cannot_be_the_worst() -> None:
     found = sliced({"a": (9, 10), "b": (0, 2)}, min_faces=3)
     assert [g.group for g in found.groups] == ["a", "b"]

@@ -1,7 +1,7 @@
 """Groupings of faces: by the columns of a slices file, or by numbers such as the yaw."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -63,6 +63,10 @@ class Grouping:
         names = [f"up to {texts[0]}", *between, f"above {texts[-1]}"] if texts else ["all"]
         codes = np.searchsorted(np.array(edges, np.float64), values)
         return cls(column, tuple(names), np.where(np.isnan(values), -1, codes).astype(np.int64))
+
+    def within(self, rows: NDArray[np.bool_]) -> Self:
+        """The grouping of some faces, bool (N,); the others are in no group."""
+        return replace(self, codes=np.where(rows, self.codes, -1))
 
     def rows(self, index: int) -> NDArray[np.int64]:
         """The row numbers of a group's faces."""

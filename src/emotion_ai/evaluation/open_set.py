@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from scipy.stats import rankdata
 
 from emotion_ai.evaluation.statistics import Estimate, Units, bootstrap, share
 from emotion_ai.evaluation.tables import INTERVAL, Cell, Column, Interval, ReportTable
+from emotion_ai.inference.verdict import decide
 
 Floats = NDArray[np.floating]
 
@@ -68,7 +70,8 @@ class OpenSet:
     @property
     def named(self) -> NDArray[np.bool_]:
         """Faces whose verdict is one of the five, bool (N,)."""
-        return (self.predicted < self.emotions) & (self.expressions.max(1) >= self.thresholds[self.predicted])
+        verdicts = decide(self.expressions, self.thresholds)
+        return (verdicts >= 0) & (verdicts < self.emotions)
 
     @property
     def scores(self) -> dict[str, Floats]:
@@ -78,6 +81,11 @@ class OpenSet:
             return {"total probability of the five": total, "confidence of the verdict": self.confidence}
         highest = {"highest probability": self.confidence}
         return highest if self.energy is None else {**highest, "energy": self.energy}
+
+    @cached_property
+    def aurocs(self) -> dict[tuple[str, str], Estimate]:
+        """AUROC by the names of the rest and of the score."""
+        return {(n, s): self.auroc(scores, rows) for n, rows in self.rest.items() for s, scores in self.scores.items()}
 
     def auroc(self, scores: Floats, rest: NDArray[np.bool_]) -> Estimate:
         """Probability that a face of the five scores higher than one of the rest; ties count half."""
@@ -158,18 +166,15 @@ def open_set_tables(found: OpenSet) -> list[ReportTable]:
 
 def summary_of(found: OpenSet) -> dict[str, Estimate]:
     """AUROC of the five against each kind of rest, by the network's own score."""
-    scores = next(iter(found.scores.values()))
-    return {f"AUROC against {name}": found.auroc(scores, rows) for name, rows in found.rest.items()}
+    first = next(iter(found.scores))
+    return {f"AUROC against {name}": e for (name, score), e in found.aurocs.items() if score == first}
 
 
 def _auroc_table(found: OpenSet) -> ReportTable:
-    rows = [
-        (f"{name}: {score}", int(rest.sum()), *_cells(found.auroc(values, rest)))
-        for name, rest in found.rest.items()
-        for score, values in found.scores.items()
-    ]
+    rows = [(f"{name}: {score}", int(found.rest[name].sum()), *_cells(e)) for (name, score), e in found.aurocs.items()]
     columns = (Column("the five against"), Column("faces"), Column("AUROC"), INTERVAL)
-    return ReportTable(f"The {found.inside.sum():,} faces of the five told from the rest", columns, tuple(rows))
+    title = f"The {found.inside.sum():,} faces of the five told from others; intervals resample {found.units}"
+    return ReportTable(title, columns, tuple(rows))
 
 
 def _named_table(found: OpenSet) -> ReportTable:

@@ -13,7 +13,7 @@ from emotion_ai.contract import Task
 from emotion_ai.data.dataset import Targets
 from emotion_ai.errors import ConfigError, WorstGroupError
 from emotion_ai.evaluation.groupings import Grouping
-from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
+from emotion_ai.evaluation.metrics import KeypointErrors
 from emotion_ai.evaluation.statistics import Estimate, Units, bootstrap, share
 from emotion_ai.evaluation.tables import INTERVAL, Cell, Column, Interval, ReportTable
 
@@ -140,11 +140,13 @@ def slice_metrics(
     """The main metric of each group, with an interval.
 
     Args:
-        predictions, targets: as in `summary_metrics`.
+        predictions: keypoints float32 (N, 15, 2), or probabilities float32 (N, C) of the first C classes.
+        targets: as in `FaceDataset`; faces of classes from C on do not count.
         groupings: at least one column.
         units: what the intervals resample.
         gate: which groups count as the worst.
     """
+    counted = np.arange(len(predictions))
     if task == "keypoints":
         squares, counts = KeypointErrors.of(predictions, targets.astype(np.float32, copy=False)).per_face
 
@@ -152,7 +154,9 @@ def slice_metrics(
             s, c = squares[rows], counts[rows]
             return bootstrap(lambda r: float(np.sqrt(s[r].sum() / c[r].sum())), units[rows], seed)
     else:
-        correct = EmotionScores(predictions, targets.astype(np.int64, copy=False)).correct
+        correct = predictions.argmax(1) == targets
+        counted = np.flatnonzero(targets < predictions.shape[1])
+        groupings = [grouping.within(targets < predictions.shape[1]) for grouping in groupings]
 
         def estimate(rows: NDArray[np.int64]) -> Estimate:
             return share(correct[rows], units[rows], seed)
@@ -163,4 +167,4 @@ def slice_metrics(
             if len(rows := grouping.rows(index)):
                 found.append(GroupMetric(grouping.column, name, estimate(rows), units[rows].count))
     metric = "rmse" if task == "keypoints" else "accuracy"
-    return Slices(metric, estimate(np.arange(len(predictions))), units.name, tuple(found), gate)
+    return Slices(metric, estimate(counted), units.name, tuple(found), gate)

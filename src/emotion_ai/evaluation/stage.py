@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from emotion_ai.contract import Task
+from emotion_ai.contract import EMOTIONS, Task
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.errors import ConfigError
 from emotion_ai.evaluation import plots
@@ -18,6 +18,7 @@ from emotion_ai.evaluation.evaluated_faces import evaluated_faces, seen_in_train
 from emotion_ai.evaluation.groupings import default_groupings, read_groupings
 from emotion_ai.evaluation.keypoints import evaluate_keypoints
 from emotion_ai.evaluation.metrics import KeypointErrors
+from emotion_ai.evaluation.outside import OutsideResults, evaluate_agreement, evaluate_outside
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.report import EvaluationReport, write_page
 from emotion_ai.evaluation.robustness import robustness_table
@@ -52,11 +53,14 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 
 def _evaluate(cfg: DictConfig) -> dict[str, float]:
     task: Task = cfg.task.name
-    network, record = load_network(cfg.checkpoint, task)
+    loaded = network, record = load_network(cfg.checkpoint, task)
     chosen = evaluated_faces(cfg, network.spec.class_set)
     faces, duplicates = chosen.faces, chosen.duplicates
     units = resampling_units(cfg.data.people, chosen.rows, faces.images)
     groupings = default_groupings(faces) if cfg.slices is None else read_groupings(Path(cfg.slices), chosen.rows)
+    emotions = network.spec.class_set.emotions
+    if task == "emotion":
+        groupings = [grouping.within(faces.labels < emotions) for grouping in groupings]
     gate = Gate.of(cfg.gate, task, groupings)
     if task == "keypoints":
         results = evaluate_keypoints(network, faces, cfg.flip, cfg.seed, units)
@@ -74,8 +78,23 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         compared = (predictions[rows], predict(other, faces.images[rows], cfg.flip), faces[rows], cfg.seed, units[rows])
         tables.append(_paired_table(Path(cfg.against).name, paired_test(*compared)))
     figures, slices = dict(results.figures), None
+    outside = OutsideResults({}, [], {})
+    if task == "emotion" and network.spec.class_set.names[: len(EMOTIONS)] == EMOTIONS:
+        outside = evaluate_outside(loaded, chosen, predictions, cfg.flip, cfg.data.people, cfg.seed)
+        tables += outside.tables
+        figures |= outside.figures
+        if faces.votes is not None:
+            tables.append(evaluate_agreement(chosen, predictions, len(EMOTIONS), units, cfg.seed))
     if groupings:
-        slices = slice_metrics(task, predictions, faces.targets, groupings, units, cfg.seed, gate)
+        slices = slice_metrics(
+            task,
+            predictions[:, :emotions] if task == "emotion" else predictions,
+            faces.targets,
+            groupings,
+            units,
+            cfg.seed,
+            gate,
+        )
         tables += slices.tables()
         figures["Slices"] = plots.slices_forest(slices)
     if cfg.robustness:
@@ -94,7 +113,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         seed=cfg.seed,
         resampled=units.name,
         resampled_units=units.count,
-        summary=summary_metrics(network.spec, predictions, faces.targets, cfg.seed, units),
+        summary=summary_metrics(network.spec, predictions, faces.targets, cfg.seed, units) | outside.summary,
         tables=tuple(tables),
         command=_command(cfg),
     )
@@ -156,6 +175,7 @@ def _command(cfg: DictConfig) -> str:
         "data.path": Path(cfg.data.path).name,
         "data.part": cfg.data.part,
         "data.people": None if cfg.data.people == AUTO else Path(cfg.data.people).name,
+        "data.vote_file": None if cfg.data.vote_file is None else Path(cfg.data.vote_file).name,
         "data.without_duplicates": cfg.data.without_duplicates or None,
         "flip": cfg.flip or None,
         "slices": None if cfg.slices is None else Path(cfg.slices).name,
