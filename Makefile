@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))# each takes about 2 GB
 
-.PHONY: demo test test-all test-install coverage lint docs notebooks ablations weights weights-keypoints weights-emotion \
+.PHONY: demo test test-all test-install coverage lint docs notebooks ablations weights weights-keypoints weights-emotion cards \
 	bench-export bench-compare load lock clean
 
 demo: $(READY)
@@ -63,6 +63,16 @@ weights-emotion: $(READY)
 		init_from=$(OUT)/long/best.ckpt 'teachers=[$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 	$(TRAIN) experiment=emotion_distilled data=fer2013 $(VOTES) out=$(OUT)/emotion \
 		init_from=$(OUT)/votes/best.ckpt 'teachers=[$(OUT)/votes/best.ckpt,$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
+
+# the model cards of the bundled weights, from an evaluation on the datasets in DATA
+CARDS := src/emotion_ai/assets/weights
+FIND = $(firstword $(shell find "$(DATA)" -name '$(1)'))
+EVALUATE = $(BIN)/emotion-ai evaluate checkpoint=bundled robustness=true
+cards: $(READY)
+	$(EVALUATE) task=keypoints data.path="$(call FIND,validation.csv*)" data.people=docs/benchmarks/validation-people.csv \
+		card=$(CARDS)/keypoints.md out=runs/cards/keypoints
+	$(EVALUATE) task=emotion data.path="$(call FIND,fer2013.csv*)" data.part=PublicTest \
+		data.vote_file="$(call FIND,fer2013new.csv)" card=$(CARDS)/emotion.md out=runs/cards/emotion
 
 bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed
