@@ -113,7 +113,7 @@ def _respond(store: ModelStore, method: str, path: str, body: bytes, latest: flo
     model, digits, label = (group and unquote(group) for group in match.group("model", "version", "label"))
     version = int(digits[:20]) if digits else None
     if version is not None and version >= 2**63:
-        raise ServingError(f"Version {digits[:20]} is not a 64-bit integer")
+        return Response(status_code=400, media_type="application/json")  # without a body, as the server
     if match["verb"] == ":predict":
         return _predict(store, (model, version, label), body)
     if match["verb"] is None:

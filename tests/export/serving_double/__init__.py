@@ -1,7 +1,7 @@
 """A test double of TensorFlow Serving's model management: loading, retries, labels and reloads as in 2.20's source.
 
 It takes the flags of `tensorflow_model_server` and runs no graphs: a prediction is the number of the version that
-answers, in every element of every output. Periods are those of the real server times TFS_DOUBLE_SCALE.
+answers, in every element of every output, or as a class. Periods are those of the real server times TFS_DOUBLE_SCALE.
 """
 
 import os

@@ -8,21 +8,27 @@ from typing import Any
 import numpy as np
 
 from emotion_ai.client import protos
+from emotion_ai.client.checks import SHAPES
+from emotion_ai.contract import INPUTS, SERVABLES, outputs
 from tests.export.serving_double import LOAD_SECONDS, PREDICT_SECONDS, StatusError
 
 
 def predicted(number: int, signatures: Any, name: str, batch: int) -> dict[str, Any]:
-    """The version's number, in the shape of each output."""
+    """The version's number, in the shape of each output; as the class of probabilities, which sum to 1."""
     name = name or "serving_default"
     if name not in set(signatures.signature_def):
         raise StatusError("INVALID_ARGUMENT", f'Serving signature name: "{name}" not found in signature def')
-    outputs = {}
+    found: dict[str, Any] = {}
     time.sleep(PREDICT_SECONDS)
     for output, info in sorted(signatures.signature_def[name].outputs.items()):
         shape = [batch if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
         text = info.dtype == protos.tensor([b""]).dtype
-        outputs[output] = np.full(shape, str(number).encode() if text else number, object if text else np.float32)
-    return outputs
+        found[output] = np.full(shape, str(number).encode() if text else number, object if text else np.float32)
+        if output in ("probabilities", "expressions"):
+            found[output][:] = np.arange(shape[-1]) == number % shape[-1]
+        elif output == "uncertain_below":
+            found[output][:] = 1 / (1 + number)
+    return found
 
 
 def read_version(folder: Path) -> Any:
@@ -110,3 +116,16 @@ def fake_version(
     staging.mkdir(parents=True)
     (staging / "saved_model.pb").write_bytes(b"\x08\x01\x12" + varint(len(entries)) + entries)
     staging.rename(folder)
+
+
+def fake_servables(base: Path, number: int) -> None:
+    """A version of each servable, with all signatures of the contract."""
+    for servable in SERVABLES:
+        fake_version(
+            base / servable / str(number),
+            {
+                signature: ({name: [-1]}, {output: [-1, *SHAPES[output]] for output in outputs(servable, signature)})
+                for signature, name in INPUTS.items()
+                if outputs(servable, signature)
+            },
+        )
