@@ -78,8 +78,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return float(np.median(values)), float(interval.low), float(interval.high)
 
 
-def write_table(changes: list[Change], console: Console) -> None:
-    table = Table(title="Ratio to the baseline (95 %)", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def write_table(changes: list[Change], console: Console, title: str = "Ratio to the baseline (95 %)") -> None:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("figure", "baseline", "now", "ratio", ""):
         table.add_column(name, justify="left" if name in ("figure", "") else "right", no_wrap=name != "figure")
     for change in changes:

@@ -119,7 +119,7 @@ def running(
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream, stderr=stream)
         server = ServerProcess(addresses.rest, process, log)
         try:
-            server.wait_available({model: _versions_to_serve(base, model) for model in models}, timeout)
+            server.wait_available({model: versions_to_serve(base, model) for model in models}, timeout)
             yield addresses
         finally:
             server.end()
@@ -181,7 +181,7 @@ def _check_port(port: int, host: str, option: str) -> None:
         raise ConfigError(f"{option} {port} on {host}: {reason}; choose another port or address") from error
 
 
-def _versions_to_serve(base: Path, model: str) -> set[str]:
+def versions_to_serve(base: Path, model: str) -> set[str]:
     """The versions that models.config lists, otherwise the newest."""
     listed = {version for config in read_config(base) if config.name == model for version in config.versions}
     return {str(version) for version in listed or list_versions(base / model)[-1:]}

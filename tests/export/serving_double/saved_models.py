@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from emotion_ai.client import protos
-from emotion_ai.client.checks import SHAPES
 from emotion_ai.contract import INPUTS, SERVABLES, outputs
 from tests.export.serving_double import LOAD_SECONDS, PREDICT_SECONDS, StatusError
 
@@ -24,10 +23,8 @@ def predicted(number: int, signatures: Any, name: str, batch: int) -> dict[str, 
         shape = [batch if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
         text = info.dtype == protos.tensor([b""]).dtype
         found[output] = np.full(shape, str(number).encode() if text else number, object if text else np.float32)
-        if output in ("probabilities", "expressions"):
+        if output == "probabilities":
             found[output][:] = np.arange(shape[-1]) == number % shape[-1]
-        elif output == "uncertain_below":
-            found[output][:] = 1 / (1 + number)
     return found
 
 
@@ -119,13 +116,12 @@ def fake_version(
 
 
 def fake_servables(base: Path, number: int) -> None:
-    """A version of each servable, with all signatures of the contract."""
+    """A version of each servable, with the signatures of version 0.1."""
+    shapes = {"keypoints": [-1, 15, 2], "deviations": [-1, 15, 2], "probabilities": [-1, 5]}
     for servable in SERVABLES:
-        fake_version(
-            base / servable / str(number),
-            {
-                signature: ({name: [-1]}, {output: [-1, *SHAPES[output]] for output in outputs(servable, signature)})
-                for signature, name in INPUTS.items()
-                if outputs(servable, signature)
-            },
-        )
+        signatures = {
+            signature: ({INPUTS[signature]: [-1]}, {name: shapes[name] for name in names})
+            for signature in ("serving_default", "serving_bytes", "serving_uncertainty")
+            if (names := outputs(servable, signature))
+        }
+        fake_version(base / servable / str(number), signatures)
