@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from emotion_ai.cli import app
+from emotion_ai.cli import app, main
 from emotion_ai.cli.photos import PredictOptions, predict_command
 from emotion_ai.errors import ConfigError
+from emotion_ai.inference.answer_rows import write_rows
 from emotion_ai.inference.reader import FaceReader
 from emotion_ai.vision.photo import PORTRAITS
 from tests.cli.test_predict import Happy
+from tests.evaluation.test_drift import answers
 
 
 @pytest.fixture
@@ -54,3 +57,19 @@ def test_a_log_that_cannot_be_written_is_an_error_before_the_work(
         result = CliRunner().invoke(app, [*command, "--answer-log", str(tmp_path / "file")])
         assert isinstance(result.exception, ConfigError)
         assert "answers cannot be logged there" in str(result.exception)
+
+
+def test_drift_exits_with_0_1_or_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, log = tmp_path / "reference.parquet", tmp_path / "log.parquet"
+    write_rows(answers(500, 0), reference)
+    write_rows(answers(500, 1, brightness=np.full(500, 30.0)), log)
+    monkeypatch.chdir(tmp_path)
+    for arguments, code in (((reference, reference), 0), ((reference, log), 1), ((reference, "missing"), 2)):
+        monkeypatch.setattr("sys.argv", ["emotion-ai", "drift", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+    assert capsys.readouterr().err.endswith("error: missing: no such file or folder; check the path\n")
+    assert (tmp_path / "drift.png").is_file()

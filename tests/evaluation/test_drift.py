@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import ConfigError, DataError
-from emotion_ai.evaluation.answers import find_reference, read_answers
+from emotion_ai.evaluation.answers import DESCRIPTION, find_reference, read_answers
 from emotion_ai.evaluation.drift import DriftTest, compare
 from emotion_ai.evaluation.drift_stage import DriftOptions, drift_command
 from emotion_ai.evaluation.statistics import holm
@@ -176,6 +176,15 @@ def test_groups(folder: Callable[..., Path], group: str, expected: int) -> None:
         label=["stable", "stable", "canary", "canary", "canary", None],
     )
     assert len(set(read_answers(folder("log", table), group=group).groups)) == expected
+
+
+@pytest.mark.parametrize("group", ["minute", "folder", "person"])
+def test_faces_of_a_reference_are_independent_whatever_groups_the_log_has(
+    folder: Callable[..., Path], group: str
+) -> None:
+    table = answers(60, 0, time=np.zeros(60, int), source=[f"{i}" for i in range(60)])
+    reference = folder("reference", table.replace_schema_metadata({DESCRIPTION: b"60 faces"}))
+    assert len(set(read_answers(reference, group=group).groups)) == 60
 
 
 @pytest.fixture

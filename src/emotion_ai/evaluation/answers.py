@@ -84,7 +84,8 @@ def read_answers(path: Path, version: int | None = None, group: str = "source") 
         path: a Parquet file, or a folder with some.
         version: only faces that this version answered, or that name no version.
         group: what faces of one group share: "source", "folder" (of the source), "minute", "hour", "day", any column of
-            the files, or "answer" for faces that are independent. Faces without a source are independent.
+            the files, or "answer" for faces that are independent. Faces without a source are independent, and so are
+            those of a version's reference that say nothing about the groups.
 
     Raises:
         DataError: no such files, or they hold no answers.
@@ -95,9 +96,12 @@ def read_answers(path: Path, version: int | None = None, group: str = "source") 
         table = table.filter(pc.or_kleene(pc.is_null(versions), pc.equal(versions, version)))
     failed = len(table) - table["error"].null_count
     table = table.filter(pc.is_valid(table["face"]))
+    description = (table.schema.metadata or {}).get(DESCRIPTION, b"").decode()
+    if description and (group in (*_PERIODS, "folder") or group not in table.column_names):
+        group = "source"
     return AnsweredFaces(
         path,
-        (table.schema.metadata or {}).get(DESCRIPTION, b"").decode(),
+        description,
         table["emotion"].to_numpy(zero_copy_only=False).astype(object),
         {name: table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in MEASURES},
         _groups(table, group, path),
