@@ -36,7 +36,7 @@ class FinishedCall:
 
     Attributes:
         method: the called one.
-        connection: the model that was asked for: address without login, model, version, label.
+        connection: the requested model: address without login, model, version, label.
         source: what was given: a photo, crops, or the inputs of `predict`.
         started: seconds since the epoch.
         seconds: for the whole call; of `read`, decoding and detection included.

@@ -62,8 +62,8 @@ class FaceClient:
             "serving_bytes". These send PNG files, "serving_default" sends pixels.
         timeout: seconds to connect, and for a whole request with its retries, as one number or a pair.
         retries: further attempts of a request while the server is overloaded (429, 503, RESOURCE_EXHAUSTED,
-            UNAVAILABLE), or while no connection can be made or it breaks. By default, an overloaded server is asked
-            until the time-out, and a connection tried 3 times. The waits are random, up to 0.2, 0.4, ... at most 2
+            UNAVAILABLE), or while no connection can be made or it breaks. By default, until the time-out if the server
+            is overloaded, and 2 if there is no connection. The waits are random, up to 0.2, 0.4, ... at most 2
             seconds, and at least as long as the server's Retry-After; time-outs and rejected requests are not retried.
         uncertain_below: confidence below which a class counts as uncertain, 0 for none; by default the thresholds of
             the version that answers, or none from a version without "serving_full".
