@@ -52,6 +52,7 @@ class LoadWatch:
         self._before, self._believed = before, set(listed)
         self._start = self._changed = time.monotonic()
         self._states: States = {}
+        self._added = len(listed) < len(SERVABLES)
         self._damage: dict[tuple[str, int], str] = {}
         self._said = False
 
@@ -64,6 +65,8 @@ class LoadWatch:
         while pending := self._pending():
             self._explain(pending)
             self._server.wait()
+        if self._added:  # another server of the folder must not miss this step: it would reject the next ones
+            time.sleep(max(0.0, self._start + self._server.settle - time.monotonic()))
 
     def _pending(self) -> list[str]:
         """The models whose version is not loaded.

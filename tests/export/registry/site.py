@@ -82,13 +82,13 @@ class Site:
         self.port = free_port()
         ports = [f"--port={free_port()}", f"--rest_api_port={self.port}"]
         file = f"--model_config_file={config or self.base / 'models.config'}"
-        with (self.base / ".server.log").open("wb") as log:
+        with (self.base / f".server-{self.port}.log").open("wb") as log:
             command = [str(self.binary), *ports, file, *POLLING, *(flags or (NO_RETRIES,))]
             process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 60
             while not self._answers():
-                text = (self.base / ".server.log").read_text(errors="replace")[-1000:]
+                text = (self.base / f".server-{self.port}.log").read_text(errors="replace")[-1000:]
                 assert process.poll() is None, text
                 assert time.monotonic() < deadline, text
                 time.sleep(0.02)

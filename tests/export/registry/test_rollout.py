@@ -243,6 +243,22 @@ def test_a_label_that_was_written_on_a_stale_state_moves_all_the_same(
         assert site.ask() == 2
 
 
+def test_a_second_server_of_the_folder_follows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although nothing watches it."""
+    if not site.numbered:
+        site.poll = 0.3
+        monkeypatch.setenv("TFS_DOUBLE_SCALE", "0.3")
+    site.publish(3)
+    second = Site(site.base, site.binary, site.numbered, site.poll)
+    with site.running(), second.running():
+        for move in range(1, 13 if site.numbered else 4):
+            promote(site.base, move % 3 + 1, server=site.server)
+        deadline = time.monotonic() + 10 * site.poll
+        while second.ask() != site.labels()["stable"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [second.ask(model) for model in SERVABLES] == [site.ask(model) for model in SERVABLES]
+
+
 def test_a_published_version_is_loaded_before_the_newest_is_dropped(site: Site) -> None:
     site.publish(3)
     promote(site.base, 2)
