@@ -63,7 +63,7 @@ class Site:
         if broken:
             (self.base / "face" / str(number) / "saved_model.pb").write_bytes(b"garbage")
 
-    def mend(self, number: int) -> None:
+    def repair(self, number: int) -> None:
         """Replaces the garbage."""
         target = self.base / "face" / str(number)
         shutil.copy(self.base / "keypoints" / str(number) / "saved_model.pb", target / "saved_model.pb")

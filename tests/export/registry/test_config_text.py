@@ -12,7 +12,7 @@ OURS = """config { name: "face" # ours { "
 TEXT = f"""# all models: don't {{ touch
 model_config_list: {{  # list
   config < name: 'other' # keep "this
-     base_path: '/b/ot\\'her}}' >,
+     base_path: '/b/x\\'y}}' >,
   {OURS}
   config: {{ name: "third" base_path: "/a/third" logging_config {{ sampling_config {{ sampling_rate: 0.5 }} }} }}
 }}

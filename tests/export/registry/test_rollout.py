@@ -102,7 +102,7 @@ def test_a_broken_version_is_refused_at_once_and_left_out_until_it_is_promoted_a
         assert "left out" in result.stdout
         with pytest.raises(ExportError, match="cannot load face version 3"):
             promote(site.base, 3, server=site.server)  # still broken; the error is not the old one's
-        site.mend(3)
+        site.repair(3)
         assert promote(site.base, 3, server=site.server) == 3
         assert left_out(site.base) == {}
         assert [site.ask(model) for model in SERVABLES] == [3, 3, 3]
