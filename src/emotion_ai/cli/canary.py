@@ -22,7 +22,7 @@ def canary(
     count: Annotated[int, typer.Option(help="Largest number of faces.")] = 300,
     model: Annotated[str, typer.Option(help="Served model: face, keypoints or emotion.")] = "face",
     stable: Annotated[str, typer.Option(help="Label of the version to compare with.")] = "stable",
-    canary: Annotated[str, typer.Option(help="Label of the version that is judged.")] = "canary",
+    canary: Annotated[str, typer.Option(help="Label of the version to judge.")] = "canary",
     margin: Annotated[
         list[str] | None, typer.Option(help="How much worse is accepted, as NAME=VALUE, e.g. latency=1.5.")
     ] = None,

@@ -190,11 +190,11 @@ class _Comparison:
             known = (labels >= 0) & (labels < first.shape[1]) & ~np.isnan(first[:, 0]) & ~np.isnan(second[:, 0])
             rows = np.flatnonzero(known)
             if len(rows):
-                right = [scores.argmax(1) == labels for scores in (first, second)]
-                p = None if self.faces.groups is not None else exact_mcnemar(*(part[rows] for part in right))
-                checks.append(self._difference("accuracy", "accuracy", *right, rows, -1, p))
+                right, also = first.argmax(1) == labels, second.argmax(1) == labels
+                p = None if self.faces.groups is not None else exact_mcnemar(right[rows], also[rows])
+                checks.append(self._difference("accuracy", "accuracy", right, also, rows, -1, p))
                 target = np.eye(first.shape[1])[np.where(known, labels, 0)]
-                squares = [((scores - target) ** 2).sum(1) for scores in (first, second)]
+                squares = ((first - target) ** 2).sum(1), ((second - target) ** 2).sum(1)
                 checks.append(self._difference("Brier score", "brier", *squares, rows))
         if self.faces.points is not None:
             errors = [(version.plain.points - self.faces.points) ** 2 for version in (self.stable, self.canary)]
@@ -276,7 +276,9 @@ class _Comparison:
         means = float(first[rows].mean()), float(second[rows].mean())
         return Check(name, margin, *means, *effect, getattr(self.margins, margin), p=p)
 
-    def _mean_factor(self, name: str, margin: str, first: Array, second: Array, both_ways: bool = False) -> list[Check]:
+    def _mean_factor(
+        self, name: str, margin: str, first: Array, second: Array, *, both_ways: bool = False
+    ) -> list[Check]:
         rows = np.flatnonzero(~np.isnan(first) & ~np.isnan(second))
         if not len(rows):
             return []
