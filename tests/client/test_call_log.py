@@ -1,5 +1,6 @@
 """`FaceClient(log=...)`: each call is a row per face, and no trouble of the log reaches it."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from emotion_ai import FaceClient
+from emotion_ai import AsyncFaceClient, FaceClient
 from emotion_ai.client import call_log
 from emotion_ai.client.call_log import CallLog
 from emotion_ai.client.transport import Connection, Prediction
@@ -96,6 +97,16 @@ def test_a_photo_is_logged_once_with_its_name_and_boxes(client: FaceClient) -> N
     assert row["deviations"] == pytest.approx([1] * 30, rel=1e-3)  # pixels of the crop
     assert face.quality
     assert (row["brightness"], row["sharpness"]) == pytest.approx((face.quality.brightness, face.quality.sharpness))
+
+
+def test_an_asyncio_client_logs_as_well(tmp_path: Path, transport: Transport) -> None:
+    async def read() -> None:
+        async with AsyncFaceClient(signature="serving_uncertainty", log=tmp_path) as client:
+            client._client._transport = transport  # type: ignore[assignment]
+            await asyncio.gather(*(client.read_crops(CROPS) for _ in range(5)))
+
+    asyncio.run(read())
+    assert [row["face"] for file in tmp_path.iterdir() for row in pq.read_table(file).to_pylist()].count(3) == 5
 
 
 def test_predict_is_logged(client: FaceClient) -> None:

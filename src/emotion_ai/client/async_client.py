@@ -69,7 +69,7 @@ class AsyncFaceClient:
         """Closes the connections."""
         self._cancellation.cancel()
         await asyncio.to_thread(self._executor.shutdown)
-        self._client.close()
+        await asyncio.to_thread(self._client.close)  # a log writes what is left
 
     async def __aenter__(self) -> Self:
         return self
