@@ -216,9 +216,8 @@ def test_a_version_that_is_no_longer_configured_stays_available_until_it_is_unlo
     server.configure("a", 1, 2)
     with server.running(POLL):
         server.configure("a", 2)
-        seen = [server.states("a")]
-        server.wait(lambda: (seen.append(server.states("a")) or seen[-1]) == {1: "END", 2: "AVAILABLE"})
-        assert seen[0] == {1: "AVAILABLE", 2: "AVAILABLE"}
+        assert server.states("a") == {1: "AVAILABLE", 2: "AVAILABLE"}
+        server.wait(lambda: server.states("a") == {1: "END", 2: "AVAILABLE"})
 
 
 def test_grpc_follows_the_configuration_and_refuses_calls_beyond_its_threads(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -28,7 +29,7 @@ STATUS = protos.GetModelStatusRequest(model_spec={"name": "face"}).SerializeToSt
 
 
 @contextlib.contextmanager
-def stuck_calls(channel: grpc.Channel, count: int):  # type: ignore[no-untyped-def]
+def stuck_calls(channel: grpc.Channel, count: int) -> Iterator[None]:
     """Calls whose message never arrives."""
     ended = threading.Event()
     opened = channel.stream_unary(protos.GET_MODEL_STATUS)

@@ -130,7 +130,7 @@ def start_grpc(core: Server, port: int, threads: int) -> grpc.Server:
             try:
                 return method(data)
             except StatusError as error:
-                return context.abort(grpc.StatusCode[error.code], str(error))  # type: ignore[no-any-return]
+                return context.abort(grpc.StatusCode[error.code], str(error))
             finally:
                 free.release()
 
