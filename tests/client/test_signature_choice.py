@@ -281,7 +281,7 @@ def test_names_belong_to_the_version_that_answered_while_a_label_moves(monkeypat
     moving = Server(classes=SEVEN.names, later=[CATS])
     readings = client_of(moving, monkeypatch, label="stable").read_crops(crops)
     assert (readings.classes, len(readings.keypoints), readings.probabilities.shape[1]) == (CATS, 64, 3)
-    # a signature without names: classes before and after differ, so the answer between them is asked again
+    # a signature without names: classes before and after differ, so the answer between them is requested again
     moving = Server(classes=("a", "b", "c"), later=[("a", "b", "c"), CATS])
     readings = client_of(moving, monkeypatch, label="stable", signature="serving_bytes").read_crops(CROPS)
     assert readings.classes == CATS

@@ -104,7 +104,7 @@ def test_a_version_without_classes_has_the_five_emotions(signature: str | None, 
             found = client.read_crops(crops)
             assert client.class_names() == found.classes == EMOTIONS
             assert found.probabilities.shape == (3, 5)
-        with FaceClient(address, version=2, signature=signature) as client:
+        with FaceClient(address, version=3, signature=signature) as client:
             newer = client.read_crops(crops)
             assert client.class_names() == SEVEN.names
             assert newer.classes == (SEVEN.names if signature is None else EMOTIONS)
