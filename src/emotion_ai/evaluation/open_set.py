@@ -30,7 +30,7 @@ class OpenSet:
         labels: int64 (N,), indices in `names`.
         names: of the true classes, the five emotions first, others after them; more than the network's maybe.
         emotions: how many of the first classes are the five.
-        thresholds: float (K,), of each class's confidence; below it the verdict is uncertain.
+        thresholds: float (K,), of each class's confidence, or (N, K); below it the verdict is uncertain.
         units: what intervals resample.
         seed: of the bootstrap.
         energy: float (N,), log of the sum of the exponentiated logits (Liu et al. 2020, arXiv:2010.03759), or None.

@@ -18,6 +18,7 @@ from emotion_ai.evaluation.side_tables import FaceRows
 from emotion_ai.evaluation.statistics import Estimate, Units, bootstrap
 from emotion_ai.evaluation.tables import ReportTable
 from emotion_ai.evaluation.units import resampling_units
+from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import LoadedNetwork
 
 _BATCH = 256
@@ -65,7 +66,7 @@ def evaluate_outside(
         labels,
         names,
         classes.emotions,
-        np.array(record.thresholds(classes.names), np.float32),
+        VerdictRule.of(record, classes).bounds(expressions),
         _units(people, rows, images),
         seed,
         energy,
