@@ -302,3 +302,14 @@ def test_a_table_on_stdout_stands_there_alone(tmp_path: Path, portrait: bytes, s
             assert done.returncode == 0
             assert b"photo0.jpg" in done.stderr
             assert read_once(tmp_path / "faces.csv") == {"photo0.jpg": 1, "photo1.jpg": 1}
+
+
+def test_a_wrong_scheme_is_not_waited_for(
+    tmp_path: Path, portrait: bytes, stub_server: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table = photos(tmp_path / "in", 2, portrait), tmp_path / "faces.csv"
+    url = stub_server.url.replace("http://", "https://")
+    started_at = time.monotonic()
+    assert predict_command(PredictOptions((folder,), url, csv=table, timeout=60)) == 2
+    assert time.monotonic() - started_at < 30
+    assert "this port speaks no TLS; write http:// instead of https://" in capsys.readouterr().err

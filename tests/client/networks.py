@@ -105,8 +105,19 @@ def network(folder: Path) -> Iterator[Network]:
 def make_certificate(ca: Path, key: Path, names: str = "DNS:localhost,IP:127.0.0.1,IP:::1") -> None:
     """A self-signed certificate."""
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", key, "-out", ca, "-days", "30", "-subj", "/CN=test", "-addext", f"subjectAltName={names}"]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    command += [
+        "-keyout",
+        str(key),
+        "-out",
+        str(ca),
+        "-days",
+        "30",
+        "-subj",
+        "/CN=test",
+        "-addext",
+        f"subjectAltName={names}",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 HAS_OPENSSL = shutil.which("openssl") is not None
@@ -182,7 +193,7 @@ def _rpc(net: Network, kind: str) -> tuple[grpc.Server, int]:
             response.outputs[name].CopyFrom(protos.tensor(np.array([values] * count, np.float32)))
         return bytes(response.SerializeToString())
 
-    class Handlers(grpc.GenericRpcHandler):
+    class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         def service(self, call: Any) -> Any:
             path = call.method
             if path not in (protos.PREDICT, protos.GET_MODEL_STATUS):

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
 import emotion_ai
 from emotion_ai import errors
-from emotion_ai.client import AsyncFaceClient, FaceClient, async_client
+from emotion_ai.client import AsyncFaceClient, FaceClient, async_client, protos
 from emotion_ai.client.transport import Prediction
 from emotion_ai.contract import MEAN_FACE
 from tests.client.networks import Fault, Network, refusing_port, silence
@@ -208,3 +209,30 @@ def test_errors_and_several_event_loops() -> None:
     asyncio.run(client.close())
     with pytest.raises(errors.ConfigError):
         AsyncFaceClient("localhost")
+
+
+def test_no_request_is_lost_to_a_server_with_fewer_threads_than_clients(network: Network) -> None:
+    """As TensorFlow Serving does by default, the server refuses at once what it has no thread for."""
+
+    def respond(request: bytes, context: Any) -> bytes:
+        time.sleep(0.01)
+        status = {"model_version_status": [{"version": 1, "state": 30}]}
+        return bytes(protos.GetModelStatusResponse(**status).SerializeToString())
+
+    class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, call: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(respond)
+
+    server = grpc.server(ThreadPoolExecutor(4), maximum_concurrent_rpcs=4)
+    server.add_generic_rpc_handlers([Handlers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with FaceClient(f"grpc://127.0.0.1:{port}", retries=0) as client, ThreadPoolExecutor(16) as pool:
+            refused = [ready for ready in pool.map(lambda _: client.ready(), range(160)) if not ready]
+        with FaceClient(f"grpc://127.0.0.1:{port}") as client, ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda _: client.versions(), range(320)))
+    finally:
+        server.stop(None)
+    assert refused, "the server refuses none, so the test shows nothing"
+    assert found == [{1: "AVAILABLE"}] * 320

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +66,9 @@ def failure(url: str, **settings: object) -> errors.ClientError:
     return caught.value
 
 
-def same(rest: str, grpc: str, kind: type[Exception], *texts: str, **settings: object) -> None:
-    """Both addresses give the same class, with the texts."""
-    for url in (rest, grpc):
+def same(urls: Sequence[str], kind: type[Exception], *texts: str, **settings: object) -> None:
+    """All addresses give the same class, with the texts."""
+    for url in urls:
         error = failure(url, **settings)
         assert type(error) is kind, error
         for text in texts:
@@ -79,7 +79,7 @@ def same(rest: str, grpc: str, kind: type[Exception], *texts: str, **settings: o
 def test_a_response_that_is_none(case: str, network: Network) -> None:
     fault, kind, text = SITUATIONS[case]
     network.faults, network.lasting = [fault], True
-    same(*network.both(), kind, text)
+    same(network.both(), kind, text)
 
 
 @pytest.mark.parametrize(
@@ -145,18 +145,18 @@ def test_nothing_listens(network: Network) -> None:
     port = refusing_port()
     for schemes in (("http", "grpc"), ("https", "grpcs")):
         urls = [f"{scheme}://127.0.0.1:{port}" for scheme in schemes]
-        same(*urls, errors.ServerUnreachableError, f"port {port} refuses the connection: no server answers; start one")  # type: ignore[misc]
+        same(urls, errors.ServerUnreachableError, f"port {port} refuses the connection: no server answers; start one")
 
 
 def test_an_unknown_name(network: Network) -> None:
     text = "the name no-such-host.invalid is unknown; check its spelling and the network (DNS)"
-    same("http://no-such-host.invalid:1", "grpc://no-such-host.invalid:1", errors.ServerUnreachableError, text)
+    same(("http://no-such-host.invalid:1", "grpc://no-such-host.invalid:1"), errors.ServerUnreachableError, text)
 
 
 def test_silence_is_a_timeout(network: Network) -> None:
     with silence() as port:
-        same(f"http://127.0.0.1:{port}", f"grpc://127.0.0.1:{port}", errors.ServerTimeoutError, "no answer within")
-        same(f"https://127.0.0.1:{port}", f"grpcs://127.0.0.1:{port}", errors.ServerTimeoutError, "no answer within")
+        same((f"http://127.0.0.1:{port}", f"grpc://127.0.0.1:{port}"), errors.ServerTimeoutError, "no answer within")
+        same((f"https://127.0.0.1:{port}", f"grpcs://127.0.0.1:{port}"), errors.ServerTimeoutError, "no answer within")
 
 
 @pytest.mark.parametrize("kind", ["plain", "secure"])
@@ -214,9 +214,9 @@ def test_a_tls_port_that_waits_for_more_is_told_from_a_slow_server(network: Netw
 
 
 def test_an_untrusted_certificate(network: Network, tmp_path: Path) -> None:
-    same(*network.both("secure"), errors.ConnectionSettingsError, "certificate is not trusted (self", "--ca-file")
+    same(network.both("secure"), errors.ConnectionSettingsError, "certificate is not trusted (self", "--ca-file")
     make_certificate(tmp_path / "other.pem", tmp_path / "key.pem")
-    same(*network.both("secure"), errors.ConnectionSettingsError, "is not trusted", ca_file=tmp_path / "other.pem")
+    same(network.both("secure"), errors.ConnectionSettingsError, "is not trusted", ca_file=tmp_path / "other.pem")
 
 
 def test_a_certificate_of_another_name(network: Network, tmp_path: Path) -> None:
@@ -226,7 +226,9 @@ def test_a_certificate_of_another_name(network: Network, tmp_path: Path) -> None
     make_certificate(other.ca, other.key, "DNS:elsewhere.example.org")
     server = rest_server(other, "secure", port)
     try:
-        same(f"https://localhost:{port}", f"grpcs://localhost:{port}", errors.ConnectionSettingsError, "is not trusted")
+        same(
+            (f"https://localhost:{port}", f"grpcs://localhost:{port}"), errors.ConnectionSettingsError, "is not trusted"
+        )
         for error in (failure(f"https://localhost:{port}", ca_file=other.ca),):
             assert "localhost" in str(error)
             assert "use the name that is in it" in str(error)
@@ -255,7 +257,7 @@ def test_ipv6_addresses(kind: str, network: Network) -> None:
             assert client.predict([b"x"])["keypoints"].shape == (1, 15, 2)
             assert "[::1]" in client.connection.url
     port = refusing_port()
-    same(f"http://[::1]:{port}", f"grpc://[::1]:{port}", errors.ServerUnreachableError, "no server answers")
+    same((f"http://[::1]:{port}", f"grpc://[::1]:{port}"), errors.ServerUnreachableError, "no server answers")
 
 
 def test_a_dead_proxy(network: Network) -> None:
@@ -266,7 +268,7 @@ def test_a_dead_proxy(network: Network) -> None:
         for kind in ("plain", "secure"):
             urls = [url.replace("127.0.0.1", "10.255.255.1") for url in network.both(kind)]
             texts = (f"the proxy http://{host} does not answer", text, "check --proxy")
-            same(*urls, errors.ServerUnreachableError, *texts, proxy=f"http://me:{SECRET}@{host}")  # type: ignore[misc]
+            same(urls, errors.ServerUnreachableError, *texts, proxy=f"http://me:{SECRET}@{host}")
 
 
 def test_a_dead_proxy_of_the_environment(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +276,7 @@ def test_a_dead_proxy_of_the_environment(network: Network, monkeypatch: pytest.M
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, dead)
     urls = [url.replace("127.0.0.1", "10.255.255.1") for url in network.both()]
-    same(*urls, errors.ServerUnreachableError, "the proxy http://127.0.0.1:", "connection refused")  # type: ignore[misc]
+    same(urls, errors.ServerUnreachableError, "the proxy http://127.0.0.1:", "connection refused")
     monkeypatch.setenv("no_proxy", "10.255.255.1")
     for url in network.both():
         with FaceClient(url) as client:
@@ -291,7 +293,7 @@ def test_a_proxy_with_a_login(kind: str, network: Network) -> None:
                 assert client.ready()
             assert len(passed) > before
         wrong = f"http://me:wrong@127.0.0.1:{port}"
-        same(*network.both(kind), errors.AccessDeniedError, "wants a login", ca_file=ca_file, proxy=wrong)
+        same(network.both(kind), errors.AccessDeniedError, "wants a login", ca_file=ca_file, proxy=wrong)
 
 
 def test_a_proxy_that_refuses(network: Network) -> None:
