@@ -1,4 +1,4 @@
-"""Faces outside the five emotions: how well they are told apart, and what naming them costs."""
+"""Faces outside the five emotions: how well they are separated, and what naming them costs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ def summary_of(found: OpenSet) -> dict[str, Estimate]:
 def _auroc_table(found: OpenSet) -> ReportTable:
     rows = [(f"{name}: {score}", int(found.rest[name].sum()), *_cells(e)) for (name, score), e in found.aurocs.items()]
     columns = (Column("the five against"), Column("faces"), Column("AUROC"), INTERVAL)
-    title = f"The {found.inside.sum():,} faces of the five told from others; intervals resample {found.units}"
+    title = f"The {found.inside.sum():,} faces of the five against others; intervals resample {found.units}"
     return ReportTable(title, columns, tuple(rows))
 
 

@@ -36,7 +36,7 @@ class OutsideResults:
 def evaluate_outside(
     loaded: LoadedNetwork, chosen: EvaluatedFaces, predictions: NDArray[np.float32], flip: bool, people: str, seed: int
 ) -> OutsideResults:
-    """Evaluates how faces of the five emotions are told from others.
+    """Evaluates how well faces of the five emotions are separated from others.
 
     Args:
         predictions: probabilities of all classes for `chosen.faces`, float32 (N, K).
