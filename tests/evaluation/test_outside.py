@@ -95,6 +95,16 @@ def test_the_report_and_the_card_hold_them(dataset: Path, tmp_path: Path, monkey
     assert "Risk with others mixed in" in page
 
 
+def test_training_faces_of_other_classes_are_no_duplicates(dataset: Path, tmp_path: Path) -> None:
+    lines = (dataset / "fer2013.csv").read_text().splitlines()
+    neutral = next(line for line in lines[1:71] if line.startswith("6,"))
+    path = tmp_path / "fer2013.csv"
+    path.write_text("\n".join([*lines, f"0,{neutral.split(',')[1]},PublicTest"]) + "\n")
+    cfg = config("task=emotion", "checkpoint=x", f"data.path={path}", "data.part=PublicTest")
+    assert evaluated_faces(cfg, FIVE).duplicates.sum() == 0
+    assert evaluated_faces(cfg, SEVEN).duplicates.sum() == 1
+
+
 def test_only_expressions_have_others() -> None:
     assert with_other_expressions(FIVE).names == (*SEVEN.names, "Contempt")
     assert with_other_expressions(SEVEN).names == (*SEVEN.names, "Contempt")

@@ -58,7 +58,10 @@ def evaluated_faces(cfg: DictConfig, classes: ClassSet = FIVE) -> EvaluatedFaces
     else:
         faces = load(cfg.data.path, cfg.task.name, cfg.data.labels, cfg.data.vote_file, beside="", classes=wider)
     loaded = len(faces)
-    training = faces.images[faces.part == "Training"]
+    trained = faces.part == "Training"
+    if cfg.task.name == "emotion":
+        trained &= faces.labels < len(classes)
+    training = faces.images[trained]
     if cfg.data.part is not None:
         parts = ", ".join(sorted(set(faces.part) - {""})) or "no parts"
         faces = faces[faces.part == cfg.data.part]
