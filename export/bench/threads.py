@@ -154,7 +154,7 @@ def session_call(folder: Path, intra: int, inter: int) -> Call:
         raise ConfigError(f"{folder}: has no signature {IMAGES_SIGNATURE}; give a version of ours")
     signature = signatures[IMAGES_SIGNATURE]
     fetches = [info.name for info in signature.outputs.values()]
-    return session.make_callable(fetches, [signature.inputs[IMAGES_INPUT].name])  # type: ignore[no-any-return]
+    return session.make_callable(fetches, [signature.inputs[IMAGES_INPUT].name])
 
 
 def measure(call: Call, images: NDArray[np.float32], callers: int, seconds: float) -> list[float]:

@@ -176,12 +176,13 @@ def test_noise_in_the_bundled_weights_is_found_with_and_without_labels(networks:
     with torch.no_grad():
         for parameter in noisy.parameters():
             if parameter.ndim >= 2:
-                parameter += 0.2 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2 * float(parameter.std()))
     few = CanaryFaces("few", KNOWN.crops[:32], FACES.points[:32])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        both = ask_both(*(FaceReader(network, networks["emotion"]) for network in (keypoints, noisy)), few)
+        stable, canary = (FaceReader(network, networks["emotion"]) for network in (keypoints, noisy))
+        both = ask_both(stable, canary, few)
     finally:
         torch.set_num_threads(threads)
     for faces in (few, replace(few, points=None)):
@@ -359,7 +360,8 @@ def test_faces_come_from_photos_crops_and_datasets(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(faces_module, "MIN_FACES", 1)
     photos = load_faces([], [*PORTRAITS, tmp_path / "crop.png", tmp_path / "broken.jpg"], 300, 0)
     assert len(photos) == 3
-    assert photos.points is photos.labels is None
+    assert photos.points is None
+    assert photos.labels is None
     assert len(load_faces([], PORTRAITS, 1, 0)) == 1
     labelled = load_faces([folder], [], 300, 0)
     assert labelled.labels is not None

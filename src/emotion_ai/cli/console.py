@@ -33,9 +33,11 @@ _ADVICE = {
 
 def fail(error: EmotionAIError | OSError) -> NoReturn:
     """Prints the error as one line on stderr and exits with its code, 2 for errors of the operating system."""
-    ours = isinstance(error, EmotionAIError)
-    print_error(str(error) if ours else explain(error))
-    sys.exit(error.exit_code if ours else 2)
+    if isinstance(error, EmotionAIError):
+        print_error(error)
+        sys.exit(error.exit_code)
+    print_error(explain(error))
+    sys.exit(2)
 
 
 @contextmanager
