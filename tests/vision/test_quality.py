@@ -91,7 +91,7 @@ def test_a_crop_of_one_gray_level_is_blurred(level: int) -> None:
 def test_other_arrays_are_refused() -> None:
     for wrong in (np.zeros((96, 96, 3), np.uint8), np.zeros((96, 96), np.float32), np.zeros((0, 5), np.uint8)):
         with pytest.raises(ImageError, match="must be gray"):
-            measure_quality(wrong)
+            measure_quality(wrong)  # type: ignore[arg-type]
 
 
 def test_it_needs_no_extra() -> None:

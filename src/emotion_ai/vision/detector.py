@@ -204,7 +204,7 @@ def _refined(photo: Image.Image, face: _Detections, min_score: float) -> _Detect
         near = _Detections.joined([_near(photo, face, 3 * width, roll) for roll in _TURNS])
         rivals = near[np.flatnonzero(near.scores > max([*refined.scores, strict - _LEAD]) + _LEAD)]
         if len(rivals):
-            best = _straightened(photo, rivals[rivals.scores.argmax()[None]], strict)
+            best = _straightened(photo, rivals[np.argsort(-rivals.scores)[:1]], strict)
             refined = _by_score(photo, refined, best[np.flatnonzero(np.abs(best.rolls) > _UPRIGHT)])
     return refined
 
@@ -272,8 +272,8 @@ def _search(
     if roll:
         edge = (canvas_side - CANVAS) // 2
         canvas = canvas.rotate(roll, Image.Resampling.BILINEAR).crop((edge, edge, edge + CANVAS, edge + CANVAS))
-    boxes, points, scores = blazeface.detect(np.asarray(canvas), min_score)
-    corners = boxes.reshape(-1, 2, 2)
+    boxes, found, scores = blazeface.detect(np.asarray(canvas), min_score)
+    corners, points = boxes.reshape(-1, 2, 2).astype(np.float64), found.astype(np.float64)
     if roll:
         middle = canvas_side / 2
         points = turned(points - CANVAS / 2, roll) + middle
