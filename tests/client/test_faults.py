@@ -300,7 +300,7 @@ def test_a_proxy_that_refuses(network: Network) -> None:
     for status, kind in ((403, errors.AccessDeniedError), (502, errors.ServerUnavailableError)):
         with proxy(refuse=status) as (port, _):
             same(
-                *network.both("secure"),
+                network.both("secure"),
                 kind,
                 "the proxy http://127.0.0.1",
                 proxy=f"127.0.0.1:{port}",
