@@ -96,9 +96,13 @@ def measure(server: str, folder: Path, pairs: int, seconds: float, clients: int)
         float(np.median(np.concatenate([block.latencies for block in plain]))),
         float(np.median(timed.seconds)),
         t_interval([b.processor - a.processor for a, b in both]),
-        Estimate(*(float(np.expm1(value)) for value in (change.value, change.low, change.high)), change.n),
+        Estimate(_share(change.value), _share(change.low), _share(change.high), change.n),
         sum(len(block.latencies) for block in (*plain, *logged)),
     )
+
+
+def _share(logarithm: float) -> float:
+    return float(np.expm1(logarithm))
 
 
 @contextmanager

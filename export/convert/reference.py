@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from emotion_ai.contract import TASKS, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, DataError
-from emotion_ai.evaluation.answers import DESCRIPTION, pa, pc, read_rows
+from emotion_ai.evaluation.answers import DESCRIPTION, read_rows
 from emotion_ai.inference.answer_rows import QUALITY, Answer, FaceAnswers, Origin, to_table, write_rows
 from emotion_ai.inference.reader import FaceReader
 from emotion_ai.inference.verdict import VerdictRule

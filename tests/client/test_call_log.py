@@ -21,7 +21,7 @@ from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import PORTRAITS, encode_png, load_photo
 
 CROPS = np.full((3, 48, 60), 77, np.uint8)
-ROW = {
+ROW: dict[str, Any] = {
     "keypoints": MEAN_FACE,
     "deviations": np.ones((15, 2)),
     "probabilities": [0.1, 0, 0, 0.9, 0],

@@ -258,6 +258,7 @@ def test_bad_input_is_one_error(folder: Callable[..., Path], tmp_path: Path) -> 
         compare(read_answers(folder("few", answers(99, 0, source=list("abc") * 33))), good, DriftTest())
     with pytest.raises(DataError, match="cannot group by 'person'; choose one of answer, folder"):
         read_answers(folder("good", answers(100, 0)), group="person")
-    for options in ({"false_alarms": 0}, {"min_difference": 1.5}, {"measures": ("bright",)}):
+    wrong: list[dict[str, Any]] = [{"false_alarms": 0.0}, {"min_difference": 1.5}, {"measures": ("bright",)}]
+    for options in wrong:
         with pytest.raises(ConfigError):
-            DriftTest(**options)  # type: ignore[arg-type]
+            DriftTest(**options)

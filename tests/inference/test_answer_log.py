@@ -72,8 +72,10 @@ def test_a_row_holds_the_answer_of_a_face() -> None:
     assert first["size"] == 48
     assert first["left"] is first["expressions"] is first["error"] is first["crop"] is None
     assert found.images is not None
-    enlarged = Image.fromarray(found.images[1].astype(np.float32)).resize((96, 96), Image.Resampling.BILINEAR)
-    assert second["brightness"] == pytest.approx(np.mean(enlarged), rel=1e-5)
+    image = found.images[1]
+    assert image is not None
+    enlarged = Image.fromarray(image.astype(np.float32)).resize((96, 96), Image.Resampling.BILINEAR)
+    assert second["brightness"] == pytest.approx(np.asarray(enlarged).mean(), rel=1e-5)
 
 
 def test_a_verdict_below_the_threshold_is_uncertain() -> None:
@@ -355,7 +357,8 @@ def test_a_pickled_log_writes_a_file_of_its_own(log: AnswerLog) -> None:
     assert (copy.folder, copy.crops) == (log.folder, log.crops)
     log.add(answer())
     copy.add(answer())
-    log.close(), copy.close()
+    log.close()
+    copy.close()
     assert len(list(log.folder.iterdir())) == 2
 
 

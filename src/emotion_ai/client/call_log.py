@@ -70,7 +70,7 @@ class CallLog:
         if call.error is not None and not isinstance(call.error, Exception):
             return  # an interrupt
         versions = {request.version for request in call.requests if request.error is None}
-        version = min(versions, default=None) if len(versions) == 1 else None
+        version = next(iter(versions)) if len(versions) == 1 else None
         origin = Origin(call.connection.model, version, call.connection.label, source_name(call.source))
         answer = Answer(
             origin,

@@ -183,7 +183,8 @@ def _difference(
     if name == ANSWERS:
         most = int(np.abs(second - first).argmax())
         return Difference(name, value, p, float(first[most]), float(second[most]), str(names[most]))
-    return Difference(name, value, p, *(float(np.median(found.astype(float))) for found in values), "median")
+    first_median, second_median = (float(np.median(found.astype(float))) for found in values)
+    return Difference(name, value, p, first_median, second_median, "median")
 
 
 def _distance(changes: NDArray[np.float64], name: str) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from emotion_ai.errors import ConfigError
+from emotion_ai.extras import optional_imports
 from emotion_ai.inference.answer_rows import (
     SCHEMA,
     Answer,
@@ -27,7 +28,6 @@ from emotion_ai.inference.answer_rows import (
     Origin,
     crop_files,
     failure,
-    pa,
     source_name,
     thinned,
     to_table,
@@ -36,6 +36,9 @@ from emotion_ai.inference.answer_rows import (
 )
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading, PhotoReader
 from emotion_ai.vision.photo import Photo, Source, encode_png
+
+with optional_imports():
+    import pyarrow as pa
 
 CAPACITY = 10_000
 """Faces that wait to be written; more are dropped and counted."""
@@ -183,7 +186,7 @@ class LoggedReader:
         with self.log.request(Origin("face")) as request:
             readings = self.reader.read_crops(images)
             files = [encode_png(image) for image in images] if self.log.crops else None
-            request.faces = FaceAnswers.of_crops(readings, images, files)
+            request.faces = FaceAnswers.of_crops(readings, list(images), files)
         return readings
 
 

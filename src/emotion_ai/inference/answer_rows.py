@@ -117,7 +117,7 @@ class FaceAnswers:
             expressions=None if faces[0].expressions is None else np.stack([face.over_classes for face in faces]),
             classes=faces[0].classes,
             verdicts=[face.verdict for face in faces],
-            deviations=np.stack(deviations) * (CROP_SIZE / sizes[:, None, None]) if deviations else None,
+            deviations=np.stack(deviations) * (np.float32(CROP_SIZE) / sizes[:, None, None]) if deviations else None,
             crops=crops,
         )
 
@@ -291,9 +291,9 @@ def _face_columns(faces: Sequence[FaceAnswers]) -> dict[str, Any]:
         names = np.array(faces[0].classes, object)[scores.argmax(1)]
         columns["confidence"] = confidence
         columns["emotion"] = pa.array(names, pa.string())
-        verdicts = np.where(confidence < thresholds, UNCERTAIN, names)
-        if faces[0].verdicts is not None:
-            verdicts = [verdict for found in faces for verdict in found.verdicts or ()]
+        verdicts: list[str | None] = [verdict for found in faces for verdict in found.verdicts or ()]
+        if faces[0].verdicts is None:
+            verdicts = np.where(confidence < thresholds, UNCERTAIN, names).tolist()
         columns["verdict"] = pa.array(verdicts, pa.string())
     return columns
 
