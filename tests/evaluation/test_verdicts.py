@@ -108,3 +108,9 @@ def test_the_study_compares_rules_at_the_same_share_of_named_faces(tmp_path: Pat
     assert named == sorted(named)
     with pytest.raises(DataError, match=r"has the shape \(2000, 7\), expected \(2000, 5\)"):
         Logits.read(tmp_path / "val.npz", FIVE)
+
+
+def test_a_network_that_knows_nothing_names_nothing() -> None:
+    alike = np.full((70, 7), 1 / 7, np.float32)
+    chosen = choose_rule(alike, np.arange(70) % 7, SEVEN, 0.9, 0.1)
+    assert chosen == {"uncertain_below": 1.0, "neutral_lead": 0.01, "named": 0, "named/Fear": 0, "named/Neutral": 0}

@@ -73,6 +73,8 @@ def choose_rule(
     Of the emotions' own faces that are named as an emotion, a share `accuracy` is named rightly. With Neutral among the
     classes, neutral faces are named as an emotion in at most a share `risk`, by `bounded_lead`.
 
+    If no threshold reaches `accuracy`, it is 1, and no emotion is named.
+
     Args:
         probabilities: of all classes, float32 (N, K), calibrated.
         labels: int64 (N,), true classes.
@@ -88,4 +90,5 @@ def choose_rule(
         if rates.right >= accuracy:
             break
     found = {"uncertain_below": threshold, "neutral_lead": lead, "named": rates.named, "named_rightly": rates.right}
-    return found | {f"named/{name}": share for name, share in rates.others.items()}
+    found |= {f"named/{name}": share for name, share in rates.others.items()}
+    return {name: value for name, value in found.items() if not np.isnan(value)}  # of no faces there is no share
