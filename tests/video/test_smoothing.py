@@ -192,3 +192,14 @@ def test_the_best_overlap_is_taken_first() -> None:
     left, right = smooth([face(20, 0, 100), face(41, 0, 100)], 0.04)
     assert 40 < right.box.left < 41
     assert 0 < left.box.left < 20
+
+
+def test_a_roll_across_180_degrees_is_a_small_step() -> None:
+    smooth, seen = Smoother(), face(100, 0, 100)
+    rolls = [(179 + 0.5 * i + 180) % 360 - 180 for i in range(8)]
+    for i, roll in enumerate(rolls):
+        box = replace(seen.box, roll=roll)
+        (smoothed,) = smooth([replace(seen, box=box, points=box.to_photo(MEAN))], 1 + i / 25)
+        assert smoothed.box.size == pytest.approx(100, rel=0.01)
+        assert abs((smoothed.box.roll - roll + 180) % 360 - 180) < 3
+        np.testing.assert_allclose(smoothed.box.to_photo(smoothed.keypoints), smoothed.points, atol=1e-3)
