@@ -91,7 +91,7 @@ def check_outputs(
         found[CLASSES] = _check_classes(response.get(CLASSES), count, connection)
         if count:
             classes = ClassSet.of(found[CLASSES][0].tolist())
-            sizes = dict.fromkeys(_BY_CLASS, len(classes)) | {"probabilities": classes.emotions}
+            sizes = {**dict.fromkeys(_BY_CLASS, len(classes)), "probabilities": classes.emotions}
     for name in names:
         if name != CLASSES:
             found[name] = check_output(name, response.get(name), count, connection, sizes.get(name))
