@@ -29,8 +29,9 @@ def runtime_flags(cpus: int, grpc_max_threads: int | None = None) -> list[str]:
     - `--enable_batching` is not among them. 16 REST clients got 194 faces/s without it and 138 with it.
 
     Without a server, `python -m emotion_ai_export.bench.threads` measures thread flags and batching in a TF1 session.
-    On two busy cores, relative to the default: ours 1.37 times the faces/s with 4 callers, 1.19 times with 16; batching
-    0.68 and 0.47 times, since filling batches up to an allowed size took 1.9 times the processor time per face.
+    In two runs on two busy cores, relative to the default, ours gave 1.37 and 1.00 times the faces/s with 4 callers,
+    1.19 and 0.96 with 16. Batching gave 0.68 and 0.54, 0.47 and 0.36: filling batches up to an allowed size took 1.6 to
+    1.9 times the processor time per face.
 
     Args:
         cpus: that the server may use.
