@@ -279,7 +279,7 @@ def test_a_chosen_older_signature_asks_for_the_classes(signature: str, monkeypat
 def test_names_belong_to_the_version_that_answered_while_a_label_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     crops = np.full((2 * face_client.BATCH, 96, 96), 77, np.uint8)  # two requests
     moving = Server(classes=SEVEN.names, later=[CATS])
-    readings = client_of(moving, monkeypatch, label="stable").read_crops(crops)
+    readings = client_of(moving, monkeypatch, label="stable", concurrency=1).read_crops(crops)
     assert (readings.classes, len(readings.keypoints), readings.probabilities.shape[1]) == (CATS, 64, 3)
     # a signature without names: classes before and after differ, so the answer between them is requested again
     moving = Server(classes=("a", "b", "c"), later=[("a", "b", "c"), CATS])
@@ -287,7 +287,7 @@ def test_names_belong_to_the_version_that_answered_while_a_label_moves(monkeypat
     assert readings.classes == CATS
     restless = Server(classes=CATS, later=[SEVEN.names, CATS] * 9)
     with pytest.raises(ServerFailureError, match="versions of face with different classes answered in turn"):
-        client_of(restless, monkeypatch, label="stable").read_crops(crops)
+        client_of(restless, monkeypatch, label="stable", concurrency=1).read_crops(crops)
 
 
 def test_a_label_that_moves_between_two_passes_over_a_photo(monkeypatch: pytest.MonkeyPatch) -> None:
