@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from emotion_ai.client import FaceClient, ServerAddress
+from emotion_ai.client.checks import Outputs
+from emotion_ai.client.transport import Inputs
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
 from emotion_ai.files import write_json
 from emotion_ai.published import CONFIG_FILE, whole_versions
 from emotion_ai.terminal import Console, print_json
 from emotion_ai_export.convert.parity import Comparison, ParityReport, Predictor, compare
-from emotion_ai_export.convert.parity_cases import Outputs
 from emotion_ai_export.convert.published_version import PublishedVersion
 from emotion_ai_export.registry.model_config import ModelConfig, render
 from emotion_ai_export.registry.staging import damaged_versions
@@ -163,7 +162,7 @@ def _start_server(base: Path, numbers: list[int], stack: ExitStack) -> Addresses
 def _client_predictor(address: str, number: int, stack: ExitStack) -> Predictor:
     clients = {m: stack.enter_context(FaceClient(address, model=m, version=number)) for m in SERVABLES}
 
-    def predict(servable: Servable, signature: str, values: list[bytes] | NDArray[np.float32], /) -> Outputs:
+    def predict(servable: Servable, signature: str, values: Inputs, /) -> Outputs:
         return clients[servable].predict(values, signature)
 
     return predict

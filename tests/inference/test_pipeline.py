@@ -97,9 +97,9 @@ def test_only_faces_whose_box_still_moves_are_read_a_third_time() -> None:
     np.testing.assert_allclose(second.deviations, 3 * second.box.size / 96)
     detected = [face.box for face in detect_faces(load_photo(photo))]
     pairs = zip((first, second), detected, strict=True)
-    moved = [(face.box.left - box.left, face.box.top - box.top) for face, box in pairs]
+    moved = np.array([(face.box.left - box.left, face.box.top - box.top) for face, box in pairs])
     along = turned(np.array([8.0, 8.0]), second.box.roll)  # the crop's axes, which lie as the face does
-    np.testing.assert_allclose(moved, [(0, 0), 2 * along * second.box.size / 96], atol=1.01)
+    np.testing.assert_allclose(moved, np.stack([0 * along, 2 * along * second.box.size / 96]), atol=1.01)
 
 
 @pytest.mark.parametrize("rubbish", ["far away", "one place", "huge"])

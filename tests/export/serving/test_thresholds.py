@@ -90,8 +90,8 @@ def test_crops_carry_the_threshold_and_all_classes(server: Addresses, networks: 
     for address in (server.rest, server.grpc):
         with FaceClient(address, version=3) as client:
             found = client.read_crops(crops)
-        np.testing.assert_allclose(found.uncertain_below, wanted.uncertain_below, atol=1e-5)
-        np.testing.assert_allclose(found.expressions, wanted.expressions, atol=1e-5)
+        for name in ("uncertain_below", "expressions"):
+            np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), atol=1e-5)
         assert found.classes == wanted.classes == SEVEN.names
         np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
 
