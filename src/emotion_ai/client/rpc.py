@@ -33,7 +33,8 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 _HTTP_STATUS = re.compile(r"http2 header with status: (\d{3})")
 _NO_CONNECTION = re.compile(
     r"(?i)failed to connect|errors? resolving|dns resolution|socket closed|recvmsg|sendmsg|goaway|keepalive"
-    r"|connection (reset|refused|attempt)|broken pipe|stream refused|endpoint (closed|closing)|unreachable|no route|draining"
+    r"|connection (reset|refused|attempt)|broken pipe|stream refused|endpoint (closed|closing)|unreachable|no route"
+    r"|draining"
 )
 """What gRPC itself says with UNAVAILABLE; other texts are the server's."""
 
