@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from emotion_ai.client.address import split_address
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, ExportError, ParityError
@@ -56,6 +57,8 @@ def export(cfg: DictConfig) -> Export:
     """
     base = Path(cfg.out)
     runtime_flags(cfg.cpus)  # an error before the work, not after it
+    if cfg.server:
+        split_address(str(cfg.server))
     console = Console()
     sources = {task: SourceNetwork.load(checkpoint, task) for task, checkpoint in _checkpoints(cfg).items()}
     networks = {task: source.network for task, source in sources.items()}

@@ -79,11 +79,12 @@ class LoadWatch:
         if states != self._states:
             self._states, self._changed = states, now
         waited = (now - self._start) / self._server.settle
+        busy = any(state.name == "LOADING" for found in states.values() for state in found.values())
         for model in SERVABLES:
             state = states[model].get(self._number)
             if state != self._before[model].get(self._number):
                 self._believed.add(model)
-            if state and state.failed and (model in self._believed or waited > 1.5):
+            if state and state.failed and (model in self._believed or (waited > 1.5 and not busy)):
                 raise LoadError(self._server, model, self._number, state.problem)
             believed = model in self._believed or waited > 1
             if not (state and state.name == "AVAILABLE" and believed):

@@ -18,7 +18,7 @@ from emotion_ai.errors import ClientError, ExportError
 from emotion_ai.files import read_text, write_text
 from emotion_ai.published import CONFIG_FILE, whole_versions
 from emotion_ai_export.registry.label_history import earlier_versions
-from emotion_ai_export.registry.loading import WITHOUT_FLAG, LoadError, LoadWatch
+from emotion_ai_export.registry.loading import WITHOUT_FLAG, LoadError, LoadWatch, damage_of
 from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, replace_entries
 from emotion_ai_export.registry.server_record import (
     UNCONFIRMED,
@@ -112,14 +112,26 @@ class Rollout:
         listed = {config.name for config in configs if number in config.versions}
         for model in sorted(listed):
             state = before[model].get(number)
-            if state and state.failed:
+            if state and state.failed and damage_of(self.base / model / str(number)):
                 raise LoadError(self.server, model, number, state.problem)
+            if state and state.failed and number not in {n for config in configs for n in config.labels.values()}:
+                configs, listed = self._drop(configs, number), set()  # mended since; it is tried again once it was out
+                before = self.server.states()
+                break
         if not (loaded(before, number) and len(listed) == len(configs)):
             leave_out(self.base, number, UNCONFIRMED)  # until it is loaded, in case this process is killed
         longer = [replace(config, versions=(*versions_or_newest(self.base, config), number)) for config in configs]
         replace_entries(self.base, longer)
         LoadWatch(self.base, self.server, number, before, listed).wait()
         return longer
+
+    def _drop(self, configs: list[ModelConfig], number: int) -> list[ModelConfig]:
+        """The entries without a version, once the server has followed."""
+        shorter = [replace(config, versions=tuple(n for n in config.versions if n != number)) for config in configs]
+        if all(config.versions for config in shorter):  # an empty list would mean the newest
+            replace_entries(self.base, shorter)
+            time.sleep(self.server.settle)
+        return shorter
 
     def relabel(self, configs: list[ModelConfig], label: str, number: int | None) -> list[ModelConfig]:
         """The entries with a label on a loaded version, or without it, once the server has them.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from emotion_ai.client import FaceClient
+from emotion_ai.client.address import ServerAddress
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ModelNotFoundError, ServerUnreachableError
 
@@ -32,7 +33,7 @@ States = dict[str, dict[int, VersionState]]
 @dataclass(frozen=True)
 class WatchedServer:
     """Attributes:
-    address: http:// (REST) or grpc://.
+    address: http:// (REST) or grpc://; as text it has no user and password.
     timeout: seconds that loading a version may take.
     poll: seconds between two looks of the server at `models.config`, and at the folder.
     retries: of a request.
@@ -42,6 +43,10 @@ class WatchedServer:
     timeout: float = 120.0
     poll: float = 1.0
     retries: int = 2
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.address, ServerAddress):
+            object.__setattr__(self, "address", ServerAddress(self.address))
 
     @property
     def settle(self) -> float:

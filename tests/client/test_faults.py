@@ -121,6 +121,10 @@ def test_another_service_is_not_a_missing_model(body: bytes, network: Network) -
             "is a login page before it?",
         ),
         ("/elsewhere", errors.ServerFailureError, "redirects to /elsewhere; redirects are not followed"),
+        ("/signed-in#access_token=s3cret", errors.ServerFailureError, "redirects to /signed-in; redirects"),
+        (f"https://me:{'x' * 200}s3cret@sso.example.org/", errors.ServerFailureError, "redirects to https://sso."),
+        ("http://me:s3cret@[::1", errors.ServerFailureError, "redirects to a malformed address"),
+        ("http://[x@h]", errors.ServerFailureError, "redirects to"),
     ],
 )
 def test_a_redirect(target: str, kind: type[Exception], text: str, network: Network) -> None:

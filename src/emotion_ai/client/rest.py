@@ -138,6 +138,9 @@ class RestTransport:
             raise ConfigError(f"{where}: the proxy's address is malformed; write it as http://HOST:PORT") from None
         except requests.RequestException as error:
             raise ServerFailureError(f"{where}: the request failed ({plain(str(error), 200)})") from error
+        except ValueError:  # from the target of a redirect, which may hold a password
+            message = "redirects to a malformed address; is this TensorFlow Serving?"
+            raise ServerFailureError(f"{where}: the response {message}") from None
 
 
 def _options(connection: Connection, trusted: str | None, given: bool) -> dict[str, Any]:
@@ -225,9 +228,10 @@ def _retry_after(response: requests.Response) -> float:
 
 
 def _redirected(where: str, status: int, location: str) -> ClientError:
-    """The error of a redirect; its query may be secret."""
-    target, here = without_login(plain(location, 200)).partition("?")[0] or "nowhere", urlsplit(where)
-    if target.startswith("https://") and here.scheme == "http" and urlsplit(target).hostname == here.hostname:
+    """The error of a redirect; login, query and fragment of its target may be secret."""
+    target, here = plain(re.split("[?#]", without_login(location))[0], 200) or "nowhere", urlsplit(where)
+    secure = rf"https://{re.escape(here.netloc.rpartition('@')[2].removesuffix(f':{here.port}'))}(:\d+)?(/.*)?"
+    if here.scheme == "http" and re.fullmatch(secure, target, re.IGNORECASE):
         return ConnectionSettingsError(f"{where}: {status}, redirects to {target}; write https:// instead of http://")
     advice = "redirects are not followed, so give the server's own address; is a login page before it?"
     return ServerFailureError(f"{where}: {status}, redirects to {target}; {advice}")

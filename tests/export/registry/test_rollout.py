@@ -27,6 +27,7 @@ from emotion_ai_export.registry.rollout import load_published, server_of
 from emotion_ai_export.registry.server_record import left_out
 from emotion_ai_export.registry.staging import locked
 from emotion_ai_export.registry.versions import promote, prune, rollback
+from emotion_ai_export.registry.watched_server import VersionState
 from emotion_ai_export.serving.engines import ServerOptions, binary_command
 from tests.export.registry.site import NO_RETRIES, Site
 
@@ -120,6 +121,33 @@ def test_a_listed_version_that_broke_is_taken_out(site: Site) -> None:
         assert site.listed() == (2,)
     with site.running():
         assert site.ask() == 2
+
+
+@pytest.mark.parametrize("tried_again", ["0", "1"])
+def test_a_version_that_was_repaired_while_it_was_listed_is_loaded(
+    site: Site, tried_again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not the server itself tries a failed version again."""
+    monkeypatch.setenv("TFS_DOUBLE_RELOAD", tried_again)
+    site.publish(2)
+    with site.running():
+        site.publish(broken=True)
+        while not site.server.states()["face"].get(3, VersionState("")).failed:
+            time.sleep(0.01)
+        site.repair(3)
+        assert promote(site.base, 3, server=site.server) == 3
+        assert (site.ask(), site.labels(), left_out(site.base)) == (3, {"stable": 3}, {})
+
+
+def test_a_login_in_a_servers_address_is_never_shown(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.publish(2)
+    with site.running():
+        found = server_of(site.base, site.address.replace("//", "//me:s3cret@"))
+        assert found is not None
+        load_published(site.base, 3, replace(found, timeout=0.2, poll=site.poll))  # there is no version 3
+        with pytest.raises(ExportError, match=r"^http://127\.0\.0\.1:") as error:
+            promote(site.base, 2, server=replace(found, timeout=-1))
+    assert "s3cret" not in capsys.readouterr().err + str(error.value) + repr(found)
 
 
 def test_with_default_flags_the_commands_say_what_blocks(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 SCALE = float(os.environ.get("TFS_DOUBLE_SCALE", 1.0))
 LOAD_SECONDS, PREDICT_SECONDS = (float(os.environ.get(f"TFS_DOUBLE_{name}_SECONDS", 0)) for name in ("LOAD", "PREDICT"))
 
+RELOAD = os.environ.get("TFS_DOUBLE_RELOAD") == "1"  # each look at the folders tries failed versions again
+
 
 class StatusError(Exception):
     """An error with its gRPC code."""

@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from emotion_ai.client import protos
-from tests.export.serving_double import SCALE, StatusError
+from tests.export.serving_double import RELOAD, SCALE, StatusError
 from tests.export.serving_double.saved_models import read_version
 
 MANAGE_SECONDS = 0.1
@@ -200,7 +200,8 @@ class Server:
         del self.pending[name]
         for number, servable in managed.items():
             servable.aspired = number in wanted
-        for number in sorted(wanted.keys() - managed):
+        failed = {number for number in wanted if RELOAD and number in managed and managed[number].stage == "error"}
+        for number in sorted(wanted.keys() - managed.keys() | failed):
             self.servables[name, number] = Servable(wanted[number])
             self.state(name, number, "START")
 

@@ -79,13 +79,21 @@ def test_other_cpus_are_an_error_and_nothing_is_written(base: Path, cpus: int) -
     assert not (base / "deployment").exists()
 
 
-def test_export_refuses_wrong_cpus_before_it_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("choice", "problem"),
+    [
+        ("cpus=0", "cpus must be an integer >= 1, got 0"),
+        ("server=localhost", "write it as http://HOST:PORT"),
+        ("server=5", "write it as"),
+    ],
+)
+def test_export_refuses_wrong_settings_before_it_starts(tmp_path: Path, choice: str, problem: str) -> None:
     from hydra import compose, initialize_config_module
 
     from emotion_ai_export.convert.stage import export
 
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-        cfg = compose("export", ["checkpoint=bundled", f"out={tmp_path / 'models'}", "cpus=0"])
-    with pytest.raises(ConfigError, match="cpus must be an integer >= 1, got 0"):
+        cfg = compose("export", ["checkpoint=bundled", f"out={tmp_path / 'models'}", choice])
+    with pytest.raises(ConfigError, match=problem):
         export(cfg)
     assert not (tmp_path / "models").exists()
