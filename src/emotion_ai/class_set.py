@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
+from unicodedata import normalize
 
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import ConfigError
@@ -41,8 +42,8 @@ _PALETTE = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#
 
 
 def _key(name: str) -> str:
-    """A spelling without case and without a leading number such as in `3_happiness`."""
-    return re.sub(r"^\d+[\s._-]+", "", name.strip()).casefold()
+    """A spelling without case, without a leading number such as in `3_happiness`, accents written in one way."""
+    return re.sub(r"^\d+[\s._-]+", "", normalize("NFC", name).strip()).casefold()
 
 
 FER7 = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")

@@ -3,6 +3,7 @@
 import pytest
 
 from emotion_ai.class_set import FIVE, SEVEN, ClassSet, known_expression
+from emotion_ai.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,10 @@ def test_every_class_has_a_colour() -> None:
     assert own.color("cat") == "#010203"
     assert own.color("Happy") == FIVE.color("Happy")
     assert all(len(ClassSet.of([str(i) for i in range(20)]).color(str(i))) == 7 for i in range(20))
+
+
+def test_accents_may_be_written_in_either_way() -> None:
+    own = ClassSet.of(("engag\u00e9", "bored"))
+    assert own.index("engage\u0301") == 0
+    with pytest.raises(ConfigError, match="means two classes"):
+        ClassSet.of(("engag\u00e9", "engage\u0301"))

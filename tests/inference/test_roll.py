@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from emotion_ai.benchmarks.roll import measure, turn, turn_points
+from emotion_ai.class_set import SEVEN
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.inference.pipeline import detect_faces, is_cut, read_photo
 from emotion_ai.inference.results import CropReadings, Crops, FaceReading
@@ -117,6 +118,15 @@ def test_flags_come_in_order_and_those_that_matter_make_the_verdict_uncertain() 
     assert replace(blurred, uncertain_below=0.0).verdict == "Happy", "a threshold of 0 names every face"
     nothing = np.full(5, np.nan, np.float32)
     assert replace(blurred, probabilities=nothing).verdict is None
+
+
+def test_flags_count_for_a_class_without_a_threshold_beside_others_that_have_one() -> None:
+    seven = np.array([0.02, 0.02, 0.03, 0.02, 0.01, 0.0, 0.9], np.float32)
+    bounds = np.array([0.99, 0.99, 0.99, 0.99, 0.99, 0, 0], np.float32)
+    calm = reading(expressions=seven, classes=SEVEN.names, class_thresholds=bounds, uncertain_below=0.0)
+    assert (calm.verdict, replace(calm, quality=replace(CLEAR, sharpness=0.01)).verdict) == ("Neutral", "uncertain")
+    named_always = replace(calm, class_thresholds=np.zeros(7, np.float32), pose=Pose(0, TURNED + 1))
+    assert named_always.verdict == "Neutral"
 
 
 def test_a_face_cut_by_the_edge_is_flagged() -> None:

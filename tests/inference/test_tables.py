@@ -13,6 +13,7 @@ from emotion_ai.inference.tables import (
     csv_text,
     deviation_row,
     face_rows,
+    photo_columns,
 )
 from emotion_ai.vision.crops import Box
 
@@ -33,3 +34,12 @@ def test_deviations_have_columns_of_their_own() -> None:
     row = deviation_row(replace(FACE, deviations=np.arange(30, dtype=np.float32).reshape(15, 2)))
     assert tuple(row) == DEVIATION_COLUMNS
     assert (row["nose_tip_x_deviation"], row["nose_tip_y_deviation"]) == (20.0, 21.0)
+
+
+def test_classes_named_like_a_column_or_a_formula_keep_a_column_of_their_own() -> None:
+    names = ("roll", "Score", "photo", "=1+1", "bored")
+    row = face_rows([replace(FACE, probabilities=np.arange(5, dtype=np.float32) / 10, classes=names)], Path("a.jpg"))[0]
+    assert [row[f"expression_{name}"] for name in names[:3]] == [0, np.float32(0.1), np.float32(0.2)]
+    assert (row["photo"], row["score"], row["roll"]) == ("a.jpg", 0.9, 0.0)
+    assert (*row, "error") == photo_columns(names)
+    assert csv_text([], ("=1+1", "bored")) == "'=1+1,bored\r\n"

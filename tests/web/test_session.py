@@ -279,6 +279,9 @@ def test_the_threshold_is_the_versions_own(session: ModelSession, stub: StubServ
     for number, threshold in ((1, 0.9), (3, 0.99)):  # a version that serves none has its checkpoint's
         (face,) = with_own_threshold(session.read(detected, str(number)), tmp_path).faces
         assert face.uncertain_below == threshold
+    served = replace(old, class_thresholds=np.array([0.5, 0.5, 0.5, 0, 0.5], np.float32))
+    (face,) = with_own_threshold(VersionReadings([served], 1, 0.1), tmp_path).faces
+    assert face is served, "a class without a threshold is no version without thresholds"
 
 
 def test_an_emotion_below_the_threshold_is_uncertain(session: ModelSession) -> None:

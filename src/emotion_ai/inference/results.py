@@ -27,20 +27,26 @@ DOUBTFUL: frozenset[Flag] = frozenset({"blurred", "dark", "turned"})
 """Flags that make a verdict uncertain."""
 
 
+_VERDICT = ("emotion", "confidence", "uncertain", "score")
+_PLACE = ("box_left", "box_top", "box_size", *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"))
+_MEASURED = ("box_roll", "roll", "yaw", "sharpness", "brightness", "contrast", "quality")
+
+
 def columns(classes: Sequence[str] = EMOTIONS) -> tuple[str, ...]:
     """Columns of a table of faces: `score` is the detector's; box and points are in pixels of the photo.
 
     `quality` has the flags, joined by semicolons. Probabilities of the five emotions have their names; where a network
-    has more classes, those of all of them follow.
+    has more classes, those of all of them follow, such as `expression_Neutral`. So is a class called that is named like
+    another column.
     """
     emotions = ClassSet.of(classes).emotions
+    taken = {*_VERDICT, *_PLACE, *_MEASURED, *("photo", "face", "error")}
     return (
-        *("emotion", "confidence", "uncertain", "score"),
-        *classes[:emotions],
+        *_VERDICT,
+        *(f"expression_{name}" if name.casefold() in taken else name for name in classes[:emotions]),
         *(f"expression_{name}" for name in classes if emotions < len(classes)),
-        *("box_left", "box_top", "box_size"),
-        *(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy"),
-        *("box_roll", "roll", "yaw", "sharpness", "brightness", "contrast", "quality"),
+        *_PLACE,
+        *_MEASURED,
     )
 
 
@@ -120,8 +126,8 @@ class FaceReading:
         points: float32 (15, 2), the keypoints in pixels of the photo.
         score: the detector's, 0 to 1.
         deviations: float32 (15, 2), standard deviations of the points' coordinates in pixels of the photo, or None.
-        uncertain_below: confidence below which the verdict is uncertain, 0 to 1; with 0 every class is named, whatever
-            its flags.
+        uncertain_below: confidence below which the verdict is uncertain, 0 to 1; with 0 for all classes each is named,
+            whatever its flags.
         pose: how the head is turned, from the points.
         quality: of the crop.
         cut: whether the photo's edge cuts the face, or points lie beyond it.
@@ -196,8 +202,9 @@ class FaceReading:
 
     @property
     def doubts(self) -> tuple[Flag, ...]:
-        """The flags that make the verdict uncertain; none with a threshold of 0."""
-        return tuple(flag for flag in self.flags if flag in DOUBTFUL) if self.uncertain_below > 0 else ()
+        """The flags that make the verdict uncertain; none where no class has a threshold above 0."""
+        bounds = [self.uncertain_below] if self.class_thresholds is None else self.class_thresholds
+        return tuple(flag for flag in self.flags if flag in DOUBTFUL) if max(bounds) > 0 else ()
 
     @property
     def verdict(self) -> str | None:

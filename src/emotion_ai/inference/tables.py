@@ -53,7 +53,7 @@ def csv_text(rows: Iterable[Row], columns: Sequence[str], header: bool = True) -
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     if header:
-        writer.writerow(columns)
+        writer.writerow([text_cell(name) for name in columns])
     for row in rows:
         cells = (row.get(name, "") for name in columns)
         writer.writerow([text_cell(cell) if isinstance(cell, str) else cell for cell in cells])

@@ -274,7 +274,7 @@ def _emotion_network(checkpoint: Path) -> "FaceNetwork":
 
 def with_own_threshold(readings: VersionReadings, models: Path | None) -> VersionReadings:
     """The readings with the threshold of their version; if it serves none, as old ones do, its checkpoint's."""
-    if models is None or any(face.uncertain_below for face in readings.faces):
+    if models is None or any(face.uncertain_below or face.class_thresholds is not None for face in readings.faces):
         return readings
     return with_threshold(readings, _stored_threshold(models, readings.version))
 
