@@ -243,7 +243,18 @@ def test_bad_input_is_one_error(folder: Callable[..., Path], tmp_path: Path) -> 
     broken.write_bytes(broken.read_bytes()[:-20])
     other = folder("other", answers(1, 0)) / "answers.parquet"
     pq.write_table(pa.table({"a": [1]}), other)
+    texts, twice = (folder(name, answers(100, 0)) / "answers.parquet" for name in ("texts", "twice"))
+    table = pq.read_table(texts)
+    place = table.schema.get_field_index("brightness")
+    pq.write_table(table.set_column(place, "brightness", pa.array(["dark"] * len(table))), texts)
+    pq.write_table(table.append_column("face", table["face"]), twice)
+    mixed = folder("mixed", answers(100, 0))
+    for name, note in (("one", "text"), ("two", 5)):
+        pq.write_table(table.append_column("note", pa.array([note] * len(table))), mixed / f"{name}.parquet")
     for path, message in (
+        (texts, "the column brightness holds string, not float"),
+        (twice, "has two columns of one name"),
+        (mixed, "the files have different columns"),
         (tmp_path / "nothing", "no such file or folder"),
         (tmp_path / "empty", r"holds no \*.parquet files"),
         (broken, "not a readable Parquet file"),
@@ -258,6 +269,8 @@ def test_bad_input_is_one_error(folder: Callable[..., Path], tmp_path: Path) -> 
         compare(read_answers(folder("few", answers(99, 0, source=list("abc") * 33))), good, DriftTest())
     with pytest.raises(DataError, match="cannot group by 'person'; choose one of answer, folder"):
         read_answers(folder("good", answers(100, 0)), group="person")
+    with pytest.raises(DataError, match="cannot group by 'probabilities'; choose one of"):
+        read_answers(folder("good", answers(100, 0)), group="probabilities")
     wrong: list[dict[str, Any]] = [{"false_alarms": 0.0}, {"min_difference": 1.5}, {"measures": ("bright",)}]
     for options in wrong:
         with pytest.raises(ConfigError):

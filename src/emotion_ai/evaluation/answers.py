@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.errors import DataError
 from emotion_ai.extras import optional_imports
+from emotion_ai.inference.answer_rows import SCHEMA
 from emotion_ai.published import EXTRA, MODEL_TASKS, REFERENCE_FILE, list_versions
 
 with optional_imports():
@@ -23,7 +24,7 @@ MEASURES = ("confidence", "brightness", "contrast", "sharpness", "size")
 DESCRIPTION = b"emotion_ai_reference"
 """Key of a file's metadata that says what the faces of a reference are."""
 
-_REQUIRED = ("face", "emotion", *MEASURES)
+_REQUIRED = ("face", "emotion", *MEASURES, "version", "error", "source")
 _PERIODS = ("minute", "hour", "day")
 
 
@@ -117,7 +118,11 @@ def read_rows(path: Path) -> pa.Table:
         DataError: no such files, or they are no logs.
     """
     tables = [_read(file) for file in _files(path)]
-    return pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
+    try:
+        return pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
+    except pa.ArrowException as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: the files have different columns ({reason}); give one of them") from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -134,28 +139,43 @@ def _read(file: Path) -> pa.Table:
     try:
         with file.open("rb") as opened:
             names = pq.ParquetFile(opened).schema_arrow.names
-            if missing := [name for name in (*_REQUIRED, "version", "error", "source") if name not in names]:
+            if missing := [name for name in _REQUIRED if name not in names]:
                 raise DataError(f"{file}: has no column {missing[0]}; it is not a log of answers")
+            if len({*names}) < len(names):
+                raise DataError(f"{file}: has two columns of one name; it is not a log of answers")
             columns = [name for name in names if name not in ("deviations", "crop")]
-            return pq.read_table(file, columns=columns)
+            table = pq.read_table(file, columns=columns)
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise DataError(f"{file}: not a readable Parquet file ({reason}); remove it, or give another") from error
+    for name in _REQUIRED:
+        place, field = table.schema.get_field_index(name), SCHEMA.field(name)
+        try:
+            table = table.set_column(place, field, table[name].cast(field.type))
+        except pa.ArrowException as error:
+            message = f"the column {name} holds {table[name].type}, not {field.type}; it is not a log of answers"
+            raise DataError(f"{file}: {message}") from error
+    return table
 
 
 def _groups(table: pa.Table, group: str, path: Path) -> NDArray[np.int64]:
     rows = np.arange(len(table))
     if group == "answer":
         return rows
+    known = ", ".join(("answer", "folder", *_PERIODS, *table.column_names))
+    try:
+        return _grouped(table, group, rows)
+    except (KeyError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot group by {group!r}; choose one of {known}") from error
+
+
+def _grouped(table: pa.Table, group: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     if group in _PERIODS:
         keys: Any = pc.floor_temporal(table["time"], unit=group)
     elif group == "folder":
         keys = pa.array([None if name is None else str(PurePath(name).parent) for name in table["source"].to_pylist()])
-    elif group in table.column_names:
-        keys = table[group]
     else:
-        known = ", ".join(("answer", "folder", *_PERIODS, *table.column_names))
-        raise DataError(f"{path}: cannot group by {group!r}; choose one of {known}")
+        keys = table[group]
     encoded = pc.dictionary_encode(keys)
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
