@@ -136,7 +136,7 @@ def test_what_the_operating_system_refuses_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("emotion_ai.evaluation.stage.evaluate", refuse)
