@@ -14,7 +14,19 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 STAGES = ("train", "evaluate", "export")
 GROUPS = (
-    *("task", "data", "model", "optimizer", "scheduler", "trainer", "logger", "callbacks", "debug", "experiment"),
+    *(
+        "task",
+        "data",
+        "classes",
+        "model",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "logger",
+        "callbacks",
+        "debug",
+        "experiment",
+    ),
 )
 HYDRA = ("train", "cross-validate", "evaluate", "export")
 AUGMENT = """::: emotion_ai.data.augment.Augmentation

@@ -75,7 +75,7 @@ DEFAULT_SERVER = ("versions", "promote", "rollback", "prune")  # use a server wi
 SERVER_FLAGS = {
     *("--port", "--rest_api_port", "--model_name", "--model_base_path", "--model_config_file"),
     *("--model_config_file_poll_wait_seconds", "--allow_version_labels_for_unavailable_models"),
-    *("--max_num_load_retries", "--grpc_max_threads"),
+    *("--max_num_load_retries", "--grpc_max_threads", "--enable_profiler"),
     *("--tensorflow_intra_op_parallelism", "--tensorflow_inter_op_parallelism"),
 }
 LOOKUP = "RowId,ImageId,FeatureName,Location\n1,1,left_eye_center_x,\n2,2,nose_tip_y,\n"
@@ -265,7 +265,8 @@ def check_command(words: list[str], rest: str) -> None:
     name, *arguments = words
     if name == "emotion-ai":
         stage, *rest_of_them = arguments
-        if stage in RUN and "--watch" not in arguments:
+        elsewhere = any("example.org" in word or "2001:db8" in word for word in arguments)
+        if stage in RUN and "--watch" not in arguments and not elsewhere:
             code, output = emotion_ai(words, rest)
             assert code == 0, output
         elif stage in HYDRA:

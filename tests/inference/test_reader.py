@@ -50,7 +50,7 @@ def test_the_reader_readings_as_its_networks_do(tmp_path: Path) -> None:
     assert none.deviations is not None
     assert none.keypoints.shape == none.deviations.shape == (0, 15, 2)
     (face,) = reader.read(PORTRAITS[0])
-    assert face.uncertain_below == 0.55, "the checkpoint's own"
+    assert face.uncertain_below == reader.uncertain_below == 0.55, "the checkpoint's own"
     certain = FaceReader.load(tmp_path / "keypoints.safetensors", tmp_path / "emotion.safetensors", uncertain_below=0)
     assert not certain.read(PORTRAITS[0])[0].uncertain
     with pytest.raises(ConfigError, match="must be between 0 and 1, got nan"):

@@ -62,6 +62,11 @@ class FaceReader:
             else VerdictRule((check_threshold(uncertain_below),) * len(self.classes))
         )
 
+    @property
+    def uncertain_below(self) -> float:
+        """The probability below which no class is the verdict: the lowest of `rule.thresholds`."""
+        return min(self.rule.thresholds)
+
     @classmethod
     def bundled(cls, uncertain_below: float | None = None, *, device: str = "auto") -> Self:
         """A reader with the bundled weights; arguments as for `load`."""
