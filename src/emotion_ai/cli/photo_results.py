@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -63,7 +64,9 @@ class TerminalTable:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("photo", overflow="fold")
         table.add_column("face", justify="right")
-        table.add_column("emotion", style="bold")
+        verdicts = [face.verdict or "-" for _, faces in self._read for face in faces]
+        widest = max((cell_len(verdict) for verdict in verdicts), default=0)
+        table.add_column("emotion", style="bold", overflow="fold", min_width=min(widest, 12))
         names = list(dict.fromkeys(name for _, faces in self._read for face in faces for name in face.classes))
         for name in names or EMOTIONS:
             table.add_column(name, justify="right")
