@@ -152,9 +152,10 @@ def garbage_of(version: Path) -> str:
     """What is wrong with a version that no server can load; "" if it has a file that may be a SavedModel."""
     saved = version / "saved_model.pb"
     try:
-        Empty().ParseFromString(saved.read_bytes())
+        content = saved.read_bytes()
+        Empty().ParseFromString(content)
     except OSError as error:
         return f"{saved}: {error.strerror}"
     except DecodeError:
         return f"{saved}: not a SavedModel"
-    return ""
+    return "" if content else f"{saved}: empty"

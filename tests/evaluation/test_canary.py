@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from emotion_ai.evaluation.canary.faces import CanaryFaces, load_faces
 from emotion_ai.inference.results import CropReadings, Crops
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.vision.photo import PORTRAITS
+from emotion_ai_export.registry.model_config import read_config
 
 FACES = synthetic_faces(80, 5)
 KNOWN = CanaryFaces("synthetic faces", list(FACES.images), FACES.points, FACES.labels)
@@ -388,13 +390,17 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, Reader]:
+def served(monkeypatch: pytest.MonkeyPatch, base: Path) -> dict[str | None, Reader]:
     """Readers in the place of the server's versions, by label."""
     readers: dict[str | None, Reader] = {"stable": Reader(), "canary": Reader()}
 
     class Client:
         def __init__(self, url: str, *, model: str, label: str) -> None:
-            self.read_crops = readers[label].read_crops
+            self.read_crops, self.label = readers[label].read_crops, label
+
+        def metadata(self) -> dict[str, Any]:
+            (config,) = read_config(base)
+            return {"model_spec": {"version": str(config.labels[self.label])}}
 
         def __enter__(self) -> "Client":
             return self
@@ -449,6 +455,15 @@ def test_both_labels_on_one_version_are_noticed(base: Path, served: dict[str | N
     result = CliRunner().invoke(app, ["canary", str(base)])
     assert result.exit_code == 0
     assert "are both version 1" in " ".join(result.stderr.split())
+
+
+def test_a_label_that_is_another_version_on_the_server_is_an_error(
+    base: Path, served: dict[str | None, Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a server that rejects models.config, or reads another one."""
+    monkeypatch.setattr(canary_command.FaceClient, "metadata", lambda self: {"model_spec": {"version": "1"}})
+    with pytest.raises(ConfigError, match=r"canary is version 1 there, but 2 in .*models\.config; give the folder"):
+        run(base)
 
 
 def test_a_label_that_moves_meanwhile_is_an_error(base: Path, served: dict[str | None, Reader]) -> None:

@@ -20,6 +20,7 @@ from emotion_ai.evaluation.canary.compare import LEVEL, Check, Margins, Verdict,
 from emotion_ai.evaluation.canary.faces import CanaryFaces, is_dataset, load_faces
 from emotion_ai.extras import load as load_extra
 from emotion_ai.files import atomic_path, write_json
+from emotion_ai.published import CONFIG_FILE
 from emotion_ai.terminal import Console, print_json, printable
 from emotion_ai.vision.decoding import PICTURE_SUFFIXES
 
@@ -71,6 +72,7 @@ def canary_command(options: CanaryOptions) -> int:
         FaceClient(options.server, model=options.model, label=options.labels[1]) as canary,
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
     ):
+        _check_served(options, (stable, canary), versions)
         classes = ClassSet.of(stable.read_crops([np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)]).classes)
         faces = _faces(options, classes)
         task = progress.add_task(f"asking versions {versions[0]} and {versions[1]}", total=1.0)
@@ -111,6 +113,19 @@ def _versions(options: CanaryOptions) -> tuple[int, int]:
                 f"promote {options.base} N --label {label}"
             )
     return labels[options.labels[0]], labels[options.labels[1]]
+
+
+def _check_served(options: CanaryOptions, clients: tuple[FaceClient, FaceClient], versions: tuple[int, int]) -> None:
+    """Raises:
+    ConfigError: a label is another version on the server, which reads another file or rejects this one.
+    """
+    for client, label, version in zip(clients, options.labels, versions, strict=True):
+        served = int(client.metadata()["model_spec"]["version"])
+        if served != version:
+            raise ConfigError(
+                f"{options.server}: {label} is version {served} there, but {version} in {options.base / CONFIG_FILE}; "
+                f"give the folder that the server serves, or move the label with: emotion-ai promote --label {label}"
+            )
 
 
 def _faces(options: CanaryOptions, classes: ClassSet) -> CanaryFaces:

@@ -21,6 +21,7 @@ from emotion_ai.errors import ExportError
 from emotion_ai.published import list_versions
 from emotion_ai_export.registry.fitting import fit_config
 from emotion_ai_export.registry.listing import describe_versions
+from emotion_ai_export.registry.loading import garbage_of
 from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, render
 from emotion_ai_export.registry.publish import write_config
 from emotion_ai_export.registry.rollout import load_published, server_of
@@ -30,6 +31,7 @@ from emotion_ai_export.registry.versions import promote, prune, rollback
 from emotion_ai_export.registry.watched_server import VersionState
 from emotion_ai_export.serving.engines import ServerOptions, binary_command
 from tests.export.registry.site import NO_RETRIES, Site
+from tests.export.serving_double.saved_models import fake_version
 
 DEFAULTS = "--max_num_load_retries=5"  # as without the flag
 
@@ -121,6 +123,21 @@ def test_a_listed_version_that_broke_is_taken_out(site: Site) -> None:
         assert site.listed() == (2,)
     with site.running():
         assert site.ask() == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(b"", "empty"), (b"garbage", "not a SavedModel"), (None, "No such file or directory")]
+)
+def test_a_file_that_no_server_can_load_is_told_without_one(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    fake_version(tmp_path / "1")
+    assert garbage_of(tmp_path / "1") == ""
+    file = tmp_path / "1" / "saved_model.pb"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    assert garbage_of(tmp_path / "1") == f"{file}: {problem}"
 
 
 @pytest.mark.parametrize("tried_again", ["0", "1"])
