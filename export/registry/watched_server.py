@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from emotion_ai.client import FaceClient
 from emotion_ai.client.address import ServerAddress
@@ -85,8 +85,7 @@ class WatchedServer:
                 except ModelNotFoundError:
                     entries = []
             states[model] = {
-                int(entry["version"]): VersionState(entry["state"], entry["status"]["error_message"])
-                for entry in entries
+                int(entry["version"]): VersionState(entry["state"], _problem(entry.get("status"))) for entry in entries
             }
         return states
 
@@ -109,6 +108,13 @@ class WatchedServer:
             except ModelNotFoundError as error:
                 number = _NOT_LOADED.search(str(error))
                 return int(number[1]) if number else None
+
+
+def _problem(status: Any) -> str:
+    """Why a version could not be loaded, at least the code; "" if nothing is wrong."""
+    found = status if isinstance(status, dict) else {}
+    code = found.get("error_code") or "OK"
+    return str(found.get("error_message") or ("" if code == "OK" else code))
 
 
 def running_server(address: str) -> States | None:

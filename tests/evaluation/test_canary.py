@@ -461,7 +461,9 @@ def test_a_label_that_is_another_version_on_the_server_is_an_error(
     base: Path, served: dict[str | None, Reader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a server that rejects models.config, or reads another one."""
-    monkeypatch.setattr(canary_command.FaceClient, "metadata", lambda self: {"model_spec": {"version": "1"}})
+    monkeypatch.setattr(
+        "emotion_ai.cli.canary_command.FaceClient.metadata", lambda self: {"model_spec": {"version": "1"}}
+    )
     with pytest.raises(ConfigError, match=r"canary is version 1 there, but 2 in .*models\.config; give the folder"):
         run(base)
 

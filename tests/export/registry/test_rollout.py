@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emotion_ai.cli import app
+from emotion_ai.client import FaceClient
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.published import list_versions
@@ -28,7 +29,7 @@ from emotion_ai_export.registry.rollout import load_published, server_of
 from emotion_ai_export.registry.server_record import left_out
 from emotion_ai_export.registry.staging import locked
 from emotion_ai_export.registry.versions import promote, prune, rollback
-from emotion_ai_export.registry.watched_server import VersionState
+from emotion_ai_export.registry.watched_server import VersionState, WatchedServer
 from emotion_ai_export.serving.engines import ServerOptions, binary_command
 from tests.export.registry.site import NO_RETRIES, Site
 from tests.export.serving_double.saved_models import fake_version
@@ -138,6 +139,23 @@ def test_a_file_that_no_server_can_load_is_told_without_one(
     if content is not None:
         file.write_bytes(content)
     assert garbage_of(tmp_path / "1") == f"{file}: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("status", "failed"),
+    [
+        ({"error_code": "OK", "error_message": ""}, False),
+        ({"error_code": "DATA_LOSS", "error_message": "cut off"}, True),
+        ({"error_code": "DATA_LOSS", "error_message": ""}, True),
+        (None, False),
+    ],
+)
+def test_an_error_without_a_text_is_an_error(
+    status: dict[str, str] | None, failed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"version": "3", "state": "END"} | ({} if status is None else {"status": status})
+    monkeypatch.setattr(FaceClient, "status", lambda _: [entry])
+    assert WatchedServer("http://127.0.0.1:9").states()["face"][3].failed == failed
 
 
 @pytest.mark.parametrize("tried_again", ["0", "1"])
