@@ -115,7 +115,7 @@ class Rollout:
             if state and state.failed and damage_of(self.base / model / str(number)):
                 raise LoadError(self.server, model, number, state.problem)
             if state and state.failed and number not in {n for config in configs for n in config.labels.values()}:
-                configs, listed = self._drop(configs, number), set()  # mended since; it is tried again once it was out
+                configs, listed = self._drop(configs, number), set()  # repaired since: tried again once it was out
                 before = self.server.states()
                 break
         if not (loaded(before, number) and len(listed) == len(configs)):
