@@ -13,6 +13,7 @@ import pytest
 
 from emotion_ai import errors
 from emotion_ai.client import FaceClient
+from emotion_ai.contract import EMOTIONS
 
 grpc = pytest.importorskip("grpc")
 protos = pytest.importorskip("emotion_ai.client.protos")
@@ -125,8 +126,13 @@ def test_a_response_has_a_limit(packed: bool, serve: Callable[[Respond], str], m
 
 
 def claims(**outputs: tuple[int, ...]) -> bytes:
-    """A small response with tensors of these shapes, each of one value."""
+    """A small response with classes, and tensors of these shapes, each of one value."""
     response = protos.PredictResponse()
+    classes = response.outputs["classes"]
+    classes.dtype = 7  # DT_STRING
+    classes.string_val.extend(name.encode() for name in EMOTIONS)
+    for size in (1, len(EMOTIONS)):
+        classes.tensor_shape.dim.add(size=size)
     for name, shape in outputs.items():
         tensor = response.outputs[name]
         tensor.dtype = 1
@@ -140,7 +146,7 @@ def claims(**outputs: tuple[int, ...]) -> bytes:
     ("content", "text"),
     [
         (b"\xff" * 100, "INTERNAL"),
-        (b"", "must have the shape"),
+        (b"", "no usable classes"),
         (claims(keypoints=(1, 15, 2), probabilities=(1, 5)), "sum to 1"),
         (claims(**{f"x{number}": (2**25,) for number in range(500)}), "must have the shape"),
         (claims(keypoints=(2**25, 2)), "must have the shape"),
