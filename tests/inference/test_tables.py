@@ -38,7 +38,8 @@ def test_deviations_have_columns_of_their_own() -> None:
 
 def test_classes_named_like_a_column_or_a_formula_keep_a_column_of_their_own() -> None:
     names = ("roll", "Score", "photo", "=1+1", "bored")
-    row = face_rows([replace(FACE, probabilities=np.arange(5, dtype=np.float32) / 10, classes=names)], Path("a.jpg"))[0]
+    probabilities = np.arange(5, dtype=np.float32) / np.float32(10)
+    row = face_rows([replace(FACE, probabilities=probabilities, classes=names)], Path("a.jpg"))[0]
     assert [row[f"expression_{name}"] for name in names[:3]] == [0, np.float32(0.1), np.float32(0.2)]
     assert (row["photo"], row["score"], row["roll"]) == ("a.jpg", 0.9, 0.0)
     assert (*row, "error") == photo_columns(names)
