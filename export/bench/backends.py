@@ -58,7 +58,8 @@ def _torch(network: FaceNetwork) -> Call:
 
     def call(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+            tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+            return (network(tensor) if network.task == "keypoints" else network.classified(tensor)[0]).numpy()
 
     return call
 

@@ -37,8 +37,10 @@ def to_keras(network: FaceNetwork) -> Any:
     else:
         assert isinstance(head, EmotionHead)
         weights = [head.linear.weight.detach().numpy().T, head.linear.bias.detach().numpy()]
-        dense = tf.keras.layers.Dense(head.linear.out_features, activation="softmax")
-        output = dense(tf.keras.layers.GlobalAveragePooling2D()(x))
+        dense = tf.keras.layers.Dense(head.linear.out_features)
+        scores = dense(tf.keras.layers.GlobalAveragePooling2D()(x))
+        emotions = scores[:, : network.spec.class_set.emotions] / network.spec.emotion_temperature
+        output = tf.keras.layers.Softmax()(emotions)
         dense.set_weights(weights)
     return tf.keras.Model(images, output)
 

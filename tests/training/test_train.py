@@ -105,7 +105,7 @@ def test_a_run_starts_from_given_weights_and_its_last_checkpoint_is_that_of_the_
 ) -> None:
     file = tmp_path / "first.safetensors"
     save_network(make_network("emotion", TINY, head="regression"), file, RunRecord())
-    still = [*QUICK, "task=emotion", f"init_from={file}", "optimizer.lr=0", "epochs=3"]
+    still = [*QUICK, "task=emotion", f"init_from={file}", "optimizer.lr=0", "epochs=3", "classes=seven"]
     train(
         config(*still, f"teachers=[{file}]", "distill_weight=0.5", f"out={tmp_path / 'still'}")
     )  # nothing gets better

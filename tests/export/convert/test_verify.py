@@ -86,8 +86,8 @@ def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp
         (1, name, True) for name in names
     ]
     comparisons = {check["check"]: check["comparisons"] for check in record["checks"]}
-    pixels, files = 2 * 4, 16  # kinds and batches; outputs of serving_default, _bytes, _uncertainty and _full
-    wanted = pixels * (4 + 4 + 5 + 10) + files * (4 + 5 + 10)
+    pixels, files = 2 * 4, 16  # kinds and batches; outputs of serving_default, _bytes, _uncertainty, _full and _classes
+    wanted = pixels * (4 + 4 + 5 + 12 + 2) + files * (4 + 5 + 12 + 2)
     assert comparisons["REST"] == comparisons["gRPC"] == comparisons["SavedModel"] == wanted
 
 

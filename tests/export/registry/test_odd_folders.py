@@ -145,7 +145,7 @@ UNREADABLE = {
     "several unknown fields": (b"custom_model_config { a: 1 b: 2 }", 'no field named "a"'),
     "no list": (
         b"custom_model_config { type_url: 'x' value: 'y' }",
-        "custom_model_config in the place of model_config",
+        "has a custom_model_config, not a model_config_list",
     ),
     "binary": (bytes(range(256)), "cannot be read"),
     "a model twice": (b"model_config_list { config { name: 'face' } config { name: 'face' } }", "'face' 2 times"),

@@ -43,11 +43,14 @@ def test_predictions_equal_the_networks(address: str, signature: str | None, net
     with torch.inference_mode():
         images = torch.from_numpy(CROPS)[:, None]
         keypoints, deviations = (part.numpy() for part in networks["keypoints"].uncertainty(images))
-        probabilities = networks["emotion"](images).numpy()
+        probabilities, expressions = (part.numpy() for part in networks["emotion"].classified(images))
     with FaceClient(address, version=1, signature=signature) as client:
         readings = client.read_crops(CROPS)
     np.testing.assert_allclose(readings.keypoints, keypoints, atol=1e-4)
     np.testing.assert_allclose(readings.probabilities, probabilities, atol=1e-5)
+    if signature is None:
+        assert readings.expressions is not None
+        np.testing.assert_allclose(readings.expressions, expressions, atol=1e-5)
     if signature in ("serving_uncertainty", None):
         assert readings.deviations is not None
         np.testing.assert_allclose(readings.deviations, deviations, atol=1e-4)
