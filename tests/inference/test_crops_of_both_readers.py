@@ -136,11 +136,15 @@ def test_both_readers_take_the_same_crops(crops: Any, reader: FaceReader, client
 def test_functions_on_crops_take_gray_uint8_only(value: Any, networks: dict[Any, FaceNetwork]) -> None:
     for call in (
         resize_to_crop,
-        lambda image: crop(image, Box(0, 0, 9)),
         lambda image: activation_maps(networks["emotion"], [image]),
         lambda image: resize_to_crops(torch.from_numpy(image)) if image.ndim == 2 else resize_to_crop(image),
     ):
         assert "must be" in message(call, value)
+
+
+@pytest.mark.parametrize("value", [UNIT, GRAY[None], GRAY > 9, RGB / 255, np.dstack([RGB, GRAY])], ids=range(5))
+def test_faces_are_cropped_from_gray_and_colour_photos_only(value: Any) -> None:
+    assert "must be" in message(lambda image: crop(image, Box(0, 0, 9)), value)
 
 
 @pytest.mark.parametrize("value", [RGB / 255, GRAY, RGB[:0], np.dstack([RGB, GRAY])], ids=["0-1", "gray", "no", "RGBA"])
