@@ -78,7 +78,7 @@ def test_an_outage_corrupt_files_an_odd_name_and_ctrl_c(
 
     def respond(number: int) -> None:
         if number == 12:
-            stub_server.away(1.0)
+            stub_server.away(3.0)  # longer than the client itself tries again
 
     stub_server.respond = respond
     first = started(*arguments)

@@ -16,6 +16,9 @@ RETRIES_WITHOUT_CONNECTION = 2
 
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=2.0)  # seconds: up to 0.2, 0.4, 0.8, 1.6, 2, 2, ...
 
+_LEAST = 0.05
+"""Seconds that must be left for another attempt."""
+
 Result = TypeVar("Result")
 
 
@@ -41,12 +44,13 @@ def with_retries(attempt: Callable[[], Result], retries: int | None, deadline: D
         if isinstance(failed.error, ServerTimeoutError):
             return True
         limit = retries if retries is not None else None if failed.overloaded else RETRIES_WITHOUT_CONNECTION
-        return (limit is not None and state.attempt_number > limit) or deadline.passed + state.upcoming_sleep >= (
-            deadline.seconds
-        )
+        late = deadline.passed + state.upcoming_sleep > deadline.seconds - _LEAST
+        return late or (limit is not None and state.attempt_number > limit)
 
     def wait(state: RetryCallState) -> float:
-        return _failure(state).retry_after + _BACKOFF(state)
+        asked = _failure(state).retry_after
+        left = deadline.seconds - deadline.passed - asked
+        return asked + min(_BACKOFF(state), max(left, 0.0) / 2)  # a long draw must not end the attempts early
 
     retrying = Retrying(
         retry=retry_if_exception_type(TransientError), stop=stop, wait=wait, sleep=deadline.sleep, reraise=True
