@@ -69,7 +69,7 @@ def test_an_outage_corrupt_files_an_odd_name_and_ctrl_c(
     tmp_path: Path, portrait: bytes, stub_server: StubServer
 ) -> None:
     """Every readable photo has exactly one row after a second call with the same arguments."""
-    folder, table = photos(tmp_path / "in", 24, portrait), tmp_path / "faces.csv"
+    folder, table = photos(tmp_path / "in", 60, portrait), tmp_path / "faces.csv"
     odd = os.fsdecode(b"=photo\xff\x1b[31m.jpg")
     (folder / odd).write_bytes(portrait)
     for name in ("photo3.png", "photo7.webp", "photo11.tif"):
