@@ -1,6 +1,7 @@
 """A server that speaks TensorFlow Serving's REST protocol, and can go away."""
 
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,3 +80,9 @@ def stub_server() -> Iterator[StubServer]:
     server = StubServer()
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> None:
+    """Processes started by a test would inherit an ignored Ctrl-C, and then never end by it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
