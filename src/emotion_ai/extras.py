@@ -8,6 +8,7 @@ from types import ModuleType
 from emotion_ai.errors import MissingExtraError
 
 _EXTRAS = {
+    "av": "video",
     "torch": "train",
     "torchvision": "train",
     "pytorch_lightning": "train",
