@@ -4,6 +4,7 @@ EmotionAIError
  ├─ DataError              a dataset file or folder
  ├─ ImageError             a photo or crop
  │   └─ NoFaceError
+ ├─ VideoError             a video, a camera, a stream or a folder of frames
  ├─ CheckpointError        a weights file
  ├─ ConfigError            an invalid setting, or settings that contradict each other
  ├─ WorstGroupError        a group of faces is worse than gate.worst_group; exit code 1
@@ -40,6 +41,10 @@ class ImageError(EmotionAIError):
 
 
 class NoFaceError(ImageError):
+    pass
+
+
+class VideoError(EmotionAIError):
     pass
 
 

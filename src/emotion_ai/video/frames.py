@@ -33,15 +33,22 @@ class FrameSource(Protocol):
         name: for messages; never has a password.
         live: whether frames come in real time, and are dropped rather than read late.
         fps: frames per second that will be read, where the source says so.
-        frames: how many frames will be read, where the source says so; an estimate.
+        frames: how many frames will be read, where the source says so; an estimate, with those that a resumed
+            run has read before.
         dropped: frames that a live source has dropped so far.
+        broken: packets or pictures so far that could not be decoded.
     """
 
     name: str
     live: bool
     fps: float | None
     frames: int | None
-    dropped: int
+
+    @property
+    def dropped(self) -> int: ...
+
+    @property
+    def broken(self) -> int: ...
 
     def __enter__(self) -> Self: ...
 
