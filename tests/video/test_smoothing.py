@@ -1,5 +1,6 @@
 """Smoothing steadies faces at rest and follows moving ones, face by face, at any resolution."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -43,7 +44,7 @@ def jittered(seed: int, count: int, speed: float = 0.0, noise: float = 0.005) ->
 
 def steadied(frames: list[FaceReading], **settings: float) -> list[FaceReading]:
     smooth = Smoother(**settings)
-    return [smooth([frame], i / FPS)[0] for i, frame in enumerate(frames)]
+    return [smooth([frame], [1], i / FPS)[0] for i, frame in enumerate(frames)]
 
 
 @given(arrays(float, 3, elements=st.floats(-1e6, 1e6)), cutoffs, betas, steps)
@@ -118,9 +119,9 @@ def test_bad_settings_and_times_are_one_line() -> None:
         smooth([1.0, 2.0], 6)
     assert smooth([1.0], 6) == 1, "an error leaves no trace"
     steady = Smoother()
-    steady([], 1)
+    steady([], [], 1)
     with pytest.raises(ConfigError, match="got 1 s after 1 s"):
-        steady([face(0, 0, 100)], 1)
+        steady([face(0, 0, 100)], [1], 1)
 
 
 def test_a_face_at_rest_jitters_less() -> None:
@@ -172,26 +173,41 @@ def test_a_model_without_emotions_is_smoothed_too() -> None:
     assert all(reading.emotion is None for reading in steadied(frames))
 
 
-def test_each_face_is_smoothed_with_its_own_past() -> None:
+def test_each_track_is_smoothed_with_its_own_past() -> None:
     """Two faces pass along, a third comes, the order changes, one is gone for a while."""
     smooth = Smoother()
-    smooth([face(0, 0, 100), face(200, 0, 100)], 0.0)
-    second, first = smooth([face(210, 0, 100), face(10, 0, 100)], 0.04)
+    smooth([face(0, 0, 100), face(200, 0, 100)], [1, 2], 0.0)
+    second, first = smooth([face(210, 0, 100), face(10, 0, 100)], [2, 1], 0.04)
     assert 0 < first.box.left < 10
     assert 200 < second.box.left < 210
-    fresh, first = smooth([face(500, 0, 100), face(10, 0, 100)], 0.08)
+    fresh, first = smooth([face(500, 0, 100), face(10, 0, 100)], [3, 1], 0.08)
     assert fresh.box.left == 500
-    again = smooth([face(220, 0, 100)], 0.4)[0]
+    again = smooth([face(220, 0, 100)], [2], 0.4)[0]
     assert 210 < again.box.left < 220, "it was gone for less than half a second"
-    assert smooth([face(230, 0, 100)], 1.0)[0].box.left == 230, "forgotten after it"
+    assert smooth([face(230, 0, 100)], [2], 1.0)[0].box.left == 230, "it starts afresh after it"
 
 
-def test_the_best_overlap_is_taken_first() -> None:
+def test_forgetting_starts_each_track_afresh() -> None:
     smooth = Smoother()
-    smooth([face(0, 0, 100), face(40, 0, 100)], 0.0)
-    left, right = smooth([face(20, 0, 100), face(41, 0, 100)], 0.04)
-    assert 40 < right.box.left < 41
-    assert 0 < left.box.left < 20
+    smooth([face(0, 0, 100)], [1], 0.0)
+    smooth.forget()
+    assert smooth([face(50, 0, 100)], [1], 0.04)[0].box.left == 50
+
+
+def test_a_restored_smoother_continues_exactly() -> None:
+    """Through JSON, with an output that is NaN and one that has not been seen yet."""
+    frames = jittered(3, 30, speed=1)
+    smooth, restored = Smoother(), Smoother()
+    restored.restore(json.loads(json.dumps(smooth.state(), allow_nan=False)))
+    for i, frame in enumerate(frames):
+        pointless = replace(frame, probabilities=np.full(5, np.nan, np.float32))
+        pair = ([frame, pointless], [1, 2], i / FPS)
+        for one, other in zip(smooth(*pair), restored(*pair), strict=True):
+            assert one.box == other.box
+            np.testing.assert_array_equal(one.points, other.points)
+            np.testing.assert_array_equal(one.probabilities, other.probabilities)
+        state, restored = json.loads(json.dumps(smooth.state(), allow_nan=False)), Smoother()
+        restored.restore(state)
 
 
 def test_a_roll_across_180_degrees_is_a_small_step() -> None:
@@ -199,7 +215,7 @@ def test_a_roll_across_180_degrees_is_a_small_step() -> None:
     rolls = [(179 + 0.5 * i + 180) % 360 - 180 for i in range(8)]
     for i, roll in enumerate(rolls):
         box = replace(seen.box, roll=roll)
-        (smoothed,) = smooth([replace(seen, box=box, points=box.to_photo(MEAN))], 1 + i / 25)
+        (smoothed,) = smooth([replace(seen, box=box, points=box.to_photo(MEAN))], [1], 1 + i / 25)
         assert smoothed.box.size == pytest.approx(100, rel=0.01)
         assert abs((smoothed.box.roll - roll + 180) % 360 - 180) < 3
         np.testing.assert_allclose(smoothed.box.to_photo(smoothed.keypoints), smoothed.points, atol=1e-3)

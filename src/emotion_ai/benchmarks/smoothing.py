@@ -49,7 +49,7 @@ def points(reader: FaceReader, frames: list[NDArray[np.uint8]]) -> tuple[NDArray
     for at, frame in enumerate(frames):
         faces = reader.read(frame)
         read.append(faces[0].points)
-        smoothed.append(smoother(faces, at / FPS)[0].points)
+        smoothed.append(smoother(faces[:1], [1], at / FPS)[0].points)
     return np.array(read, np.float64), np.array(smoothed, np.float64)
 
 

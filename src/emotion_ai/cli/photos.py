@@ -38,7 +38,7 @@ from emotion_ai.errors import (
 from emotion_ai.inference.photo_table import PhotoTable
 from emotion_ai.inference.results import FaceReading, PhotoReader
 from emotion_ai.terminal import Console, print_error, printable
-from emotion_ai.video.smoothing import Smoother
+from emotion_ai.video import FaceTracker
 from emotion_ai.vision.photo import load_photo
 
 
@@ -232,7 +232,7 @@ class _Run:
     ) -> None:
         self._options, self._table, self._shown, self._progress = options, table, shown, progress
         self._reader = PatientReader(reader, options.timeout, _note)
-        self._smooth = Smoother() if options.fps else None
+        self._track = FaceTracker() if options.fps else None
         self.done = 0
 
     def read_all(self, photos: Sequence[PhotoFile]) -> int:
@@ -254,8 +254,8 @@ class _Run:
         try:
             decoded = load_photo(photo.path)
             faces = self._reader.read(decoded)
-            if self._smooth and self._options.fps:
-                faces = self._smooth(faces, number / self._options.fps)
+            if self._track and self._options.fps:
+                faces = [face.reading for face in self._track(faces, number / self._options.fps, decoded.rgb)]
             if self._options.out:
                 write_picture(decoded.rgb, faces, self._options.out / photo.picture)
             return in_file_pixels(faces, decoded)

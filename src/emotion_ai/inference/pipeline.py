@@ -91,8 +91,19 @@ def read_faces(
 ) -> list[FaceReading]:
     """Reads faces that `detect_faces` found in a photo, uint8 (H, W)."""
     boxes, crops = read_boxes(gray, [face.box for face in faces], reader)
+    return face_readings(gray, boxes, crops, [face.score for face in faces], uncertain_below)
+
+
+def face_readings(
+    gray: NDArray[np.uint8],
+    boxes: Sequence[Box],
+    crops: CropReadings,
+    scores: Sequence[float],
+    uncertain_below: float | None = None,
+) -> list[FaceReading]:
+    """The faces of a photo, uint8 (H, W), from what was read in their boxes and the detector's scores."""
     readings = []
-    for i, (box, face) in enumerate(zip(boxes, faces, strict=True)):
+    for i, (box, score) in enumerate(zip(boxes, scores, strict=True)):
         deviations = None if crops.deviations is None else _deviations(crops.deviations[i], box)
         points = box.to_photo(crops.keypoints[i])
         readings.append(
@@ -101,7 +112,7 @@ def read_faces(
                 probabilities=crops.probabilities[i],
                 box=box,
                 points=points,
-                score=face.score,
+                score=score,
                 deviations=deviations,
                 uncertain_below=crops.threshold(i) if uncertain_below is None else uncertain_below,
                 pose=fit_pose(points),
@@ -129,9 +140,16 @@ def read_boxes(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader
         return placed, readings
     placed = [box.rounded() for box in boxes_from_points(placed, readings, boxes)]
     readings = _read(gray, placed, reader)
+    return reread_moved(gray, placed, readings, boxes, reader)
+
+
+def reread_moved(
+    gray: NDArray[np.uint8], placed: list[Box], readings: CropReadings, detected: Sequence[Box], reader: CropReader
+) -> tuple[list[Box], CropReadings]:
+    """Boxes and readings, with one more pass where the keypoints lie too far from the middle of their crop."""
     moved = {
         i: box.rounded()
-        for i, (box, last) in enumerate(zip(boxes_from_points(placed, readings, boxes), placed, strict=True))
+        for i, (box, last) in enumerate(zip(boxes_from_points(placed, readings, detected), placed, strict=True))
         if max(center_distance(box, last), abs(box.size / last.size - 1)) > REREAD_TOLERANCE
     }
     if moved:

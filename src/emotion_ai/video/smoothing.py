@@ -1,6 +1,8 @@
 """Smoothing of readings over the frames of a video: little jitter at rest, little lag in motion."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from emotion_ai.errors import ConfigError
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import Box, turned
-from emotion_ai.vision.overlap import iou
 from emotion_ai.vision.pose import fit_pose
 
 Floats = NDArray[np.float64]
@@ -66,10 +67,25 @@ class OneEuroFilter:
         self._values = last + alpha * (raw - last)
         return self._values.copy()
 
+    def state(self) -> dict[str, Any]:
+        """What it remembers, for JSON, NaN as None; `restore` takes it."""
+        if self._values is None:
+            return {"seconds": None, "values": None, "speed": None}
+        values = [None if np.isnan(value) else value for value in self._values.ravel().tolist()]
+        return {"seconds": self._seconds, "values": values, "speed": self._speed.ravel().tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `state` returned, with values of one axis and the same settings."""
+        self._seconds = -np.inf if state["seconds"] is None else state["seconds"]
+        self._values = None if state["values"] is None else np.array(state["values"], np.float64)
+        if self._values is not None:
+            self._speed = np.array(state["speed"], np.float64)
+
 
 @dataclass
-class _Track:
-    box: Box  # not smoothed: the smoothed one lags
+class _Past:
+    """What is remembered of one track."""
+
     seconds: float
     places: OneEuroFilter
     probabilities: OneEuroFilter
@@ -78,34 +94,32 @@ class _Track:
 
 @dataclass
 class Smoother:
-    """Smooths the readings of a video, face by face, independently of its resolution.
+    """Smooths the readings of a video, track by track, independently of its resolution.
 
-    Faces are matched from frame to frame by the overlap of their boxes (intersection over union), best first. Standard
-    deviations are not smoothed.
+    Standard deviations are not smoothed.
 
     Attributes:
         min_cutoff: of points and boxes, in hertz, as in `OneEuroFilter`.
         beta: likewise; speeds are in box sides per second.
         emotion_cutoff: `min_cutoff` of the probabilities.
         emotion_beta: `beta` of the probabilities.
-        overlap: least overlap of one face's boxes in two frames, 0 to 1.
-        memory: seconds after which a face that is gone is forgotten.
+        memory: seconds after which a track that is gone starts afresh.
     """
 
     min_cutoff: float = 1.0
     beta: float = 20.0
     emotion_cutoff: float = 1.0
     emotion_beta: float = 1.0
-    overlap: float = 0.3
     memory: float = 0.5
-    _tracks: list[_Track] = field(default_factory=list, init=False, repr=False)
+    _past: dict[int, _Past] = field(default_factory=dict, init=False, repr=False)
     _seconds: float = field(default=-np.inf, init=False, repr=False)
 
-    def __call__(self, faces: list[FaceReading], seconds: float) -> list[FaceReading]:
-        """The faces of one frame, smoothed, in the same order; a new face is returned unchanged.
+    def __call__(self, faces: Sequence[FaceReading], tracks: Sequence[int], seconds: float) -> list[FaceReading]:
+        """The faces of one frame, smoothed, in the same order; a new track's face is returned unchanged.
 
         Args:
             faces: of one frame.
+            tracks: the track of each, each once; `emotion_ai.video.tracking.Tracker` returns them.
             seconds: the frame's time; the steps may differ.
 
         Raises:
@@ -113,41 +127,62 @@ class Smoother:
         """
         _step(self._seconds, seconds)
         self._seconds = seconds
-        self._tracks = [track for track in self._tracks if seconds - track.seconds <= self.memory]
-        known = self._match(faces)
+        self._past = {track: past for track, past in self._past.items() if seconds - past.seconds <= self.memory}
         smoothed = []
-        for i, face in enumerate(faces):
-            if i not in known:
-                places = OneEuroFilter(self.min_cutoff, self.beta)
-                known[i] = _Track(face.box, seconds, places, OneEuroFilter(self.emotion_cutoff, self.emotion_beta))
-                self._tracks.append(known[i])
-            known[i].box, known[i].seconds = face.box, seconds
-            smoothed.append(_smoothed(face, known[i], seconds))
+        for face, track in zip(faces, tracks, strict=True):
+            past = self._past.setdefault(track, self._afresh())
+            past.seconds = seconds
+            smoothed.append(_smoothed(face, past, seconds))
         return smoothed
 
-    def _match(self, faces: list[FaceReading]) -> dict[int, _Track]:
-        """The tracks of the faces seen before, by their index in `faces`."""
-        overlaps = np.array([[iou(track.box, face.box) for face in faces] for track in self._tracks])
-        known = {}
-        while overlaps.size and overlaps.max() >= self.overlap:
-            track, face = np.unravel_index(overlaps.argmax(), overlaps.shape)
-            known[int(face)] = self._tracks[track]
-            overlaps[track], overlaps[:, face] = -1, -1
-        return known
+    def forget(self) -> None:
+        """Starts all tracks afresh, as after a cut."""
+        self._past = {}
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, for JSON; `restore` takes it."""
+        return {
+            "seconds": None if np.isinf(self._seconds) else self._seconds,
+            "tracks": [
+                {
+                    "track": track,
+                    "seconds": past.seconds,
+                    "places": past.places.state(),
+                    "probabilities": past.probabilities.state(),
+                    "outputs": None if past.outputs is None else [list(past.outputs[0]), past.outputs[1]],
+                }
+                for track, past in self._past.items()
+            ],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `state` returned, with the same settings."""
+        self._seconds = -np.inf if state["seconds"] is None else state["seconds"]
+        self._past = {}
+        for saved in state["tracks"]:
+            past = self._past[saved["track"]] = self._afresh()
+            past.seconds = saved["seconds"]
+            past.places.restore(saved["places"])
+            past.probabilities.restore(saved["probabilities"])
+            past.outputs = None if saved["outputs"] is None else (tuple(saved["outputs"][0]), saved["outputs"][1])
+
+    def _afresh(self) -> _Past:
+        places = OneEuroFilter(self.min_cutoff, self.beta)
+        return _Past(-np.inf, places, OneEuroFilter(self.emotion_cutoff, self.emotion_beta))
 
 
-def _smoothed(face: FaceReading, track: _Track, seconds: float) -> FaceReading:
+def _smoothed(face: FaceReading, past: _Past, seconds: float) -> FaceReading:
     edge = face.box.size * turned(np.array([1.0, 0.0]), face.box.roll)  # from 179 to -179 degrees it is a small step
     numbers = np.concatenate([[face.box.left, face.box.top], edge, face.points.ravel()])
-    numbers = track.places(numbers, seconds, unit=face.box.size)
+    numbers = past.places(numbers, seconds, unit=face.box.size)
     size, roll = np.hypot(*numbers[2:4]), np.degrees(np.arctan2(numbers[3], numbers[2]))
     box, points = Box(*map(float, (*numbers[:2], size, roll))), numbers[4:].reshape(-1, 2).astype(np.float32)
     moved = replace(face, keypoints=box.to_crop(points), box=box, points=points, pose=fit_pose(points))
     expressions = face.probabilities[:0] if face.expressions is None else face.expressions
     outputs = (face.classes, len(expressions))
-    if track.outputs != outputs:  # a new track, or another version answers
-        track.outputs, track.probabilities = outputs, track.probabilities.anew()
-    numbers = track.probabilities(np.concatenate([face.probabilities, expressions]), seconds).astype(np.float32)
+    if past.outputs != outputs:  # a new track, or another version answers
+        past.outputs, past.probabilities = outputs, past.probabilities.anew()
+    numbers = past.probabilities(np.concatenate([face.probabilities, expressions]), seconds).astype(np.float32)
     probabilities, expressions = np.split(numbers, [len(face.probabilities)])
     return moved.with_probabilities(
         probabilities / probabilities.sum(), None if face.expressions is None else expressions / expressions.sum()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from emotion_ai.vision import blazeface
 from emotion_ai.vision.blazeface import CANVAS
-from emotion_ai.vision.crops import check_rgb, eye_roll, turned
+from emotion_ai.vision.crops import Box, check_rgb, eye_roll, turned
 from emotion_ai.vision.overlap import overlaps
 
 _SMALL = 48  # pixels of the canvas; the points of smaller faces are coarse
@@ -30,6 +30,8 @@ _UPRIGHT = 30.0  # what leans less is left to the passes that are not turned
 _SIDEWAYS = 45.0
 _PARTS = (2, 4)
 _ODD = 60.0  # degrees between two faces of one picture
+_SAME = 0.3  # overlap of two detections of one face
+_EXPECTED = 0.3  # score of a face where one was seen before
 _SURE = 0.85  # a small face with this score is not looked at turned
 
 
@@ -110,7 +112,38 @@ def find_faces(rgb: NDArray[np.uint8], min_score: float = 0.5) -> list[Detection
             if len(found) or len(others[0]):  # worth a closer look
                 others.append(_search_tiles(photo, strict, _PARTS[1:], roll))
             found = _without_repeats(found, _turned_only(photo, others, min_score))
-    found = _without_odd_ones(found, min_score)
+    return _listed(_without_odd_ones(found, min_score))
+
+
+def find_faces_quickly(rgb: NDArray[np.uint8], expected: Sequence[Box] = (), min_score: float = 0.5) -> list[Detection]:
+    """The faces that one pass finds in a frame of a video, and those in the places where faces are expected.
+
+    It takes about a twentieth of the time of `find_faces`, and misses faces below a twelfth of the longer side, and
+    faces turned by more than 45 degrees, where none is expected.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        expected: boxes of faces seen before; each that the pass misses is looked for once more, enlarged and upright.
+        min_score: lowest score of a face; an expected one is also found with less, down to 0.3.
+
+    Raises:
+        ImageError: the frame is not colour, uint8 (H, W, 3).
+        MissingExtraError: the LiteRT interpreter cannot be loaded.
+    """
+    frame = Image.fromarray(check_rgb(rgb, "the frame"))
+    passes = [_search(frame, 0, 0, max(frame.size), min_score)]
+    for box in expected:
+        bounds = np.array([box.left, box.top, box.left + box.size, box.top + box.size], np.float32)
+        if not (overlaps(bounds, passes[0].boxes)[0] > _SAME).any():
+            roll = box.roll if abs(box.roll) > _LEANING else 0.0
+            corner = (box.left - box.size, box.top - box.size)
+            found = _search(frame, *corner, 3 * box.size, min(_EXPECTED, min_score), roll)
+            passes.append(found[np.flatnonzero(overlaps(bounds, found.boxes)[0] > _SAME)[:1]])
+    return _listed(_without_repeats(*passes))
+
+
+def _listed(found: _Detections) -> list[Detection]:
+    """Detections from left to right."""
     found = found[np.argsort(found.boxes[:, 0] + found.boxes[:, 2], kind="stable")]
     return [
         Detection((float(box[0]), float(box[1]), float(box[2]), float(box[3])), float(score), points)
@@ -140,7 +173,7 @@ def _by_score(photo: Image.Image, upright: _Detections, others: _Detections) -> 
     """
     scores = upright.scores + _LEAD
     for i in range(len(upright)):
-        if len(others) and (overlaps(upright.boxes[i], others.boxes)[0] > 0.3).any():
+        if len(others) and (overlaps(upright.boxes[i], others.boxes)[0] > _SAME).any():
             scores[i] = max([*(_enlarged(photo, upright[i : i + 1], 0.0, 0.0).scores + _LEAD), 0.0])
     order = np.argsort(-np.concatenate([scores, others.scores]), kind="stable")
     return _without_repeats(_Detections.joined([upright, others])[order])
@@ -244,7 +277,7 @@ def _near(photo: Image.Image, face: _Detections, side: float, roll: float) -> _D
     """The face that a pass over a square around another finds in its place, if any."""
     box = face.boxes[0]
     found = _search(photo, (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2, side, 0.1, roll)
-    return found[np.flatnonzero(overlaps(box, found.boxes)[0] > 0.3)[:1]]
+    return found[np.flatnonzero(overlaps(box, found.boxes)[0] > _SAME)[:1]]
 
 
 def _angle(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -298,7 +331,7 @@ def _without_repeats(*passes: _Detections) -> _Detections:
     for found in passes:
         for i in range(len(found)):
             shares = (overlaps(found.boxes[i], other.boxes) for other in kept)
-            if all(union[0] <= 0.3 and smaller[0] <= 0.5 for union, smaller in shares):
+            if all(union[0] <= _SAME and smaller[0] <= 0.5 for union, smaller in shares):
                 kept.append(found[i : i + 1])
     if not kept:
         return _Detections(*(np.zeros(shape, np.float32) for shape in ((0, 4), (0, 6, 2), 0, 0)))

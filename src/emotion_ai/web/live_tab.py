@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from emotion_ai.errors import EmotionAIError
-from emotion_ai.video.smoothing import Smoother
+from emotion_ai.video import FaceTracker
 from emotion_ai.web import render
 from emotion_ai.web.components import PRIVATE, STATE_SECONDS, PageContext, picture_input, version_dropdown
 from emotion_ai.web.session import detect, with_own_threshold, with_threshold
@@ -28,7 +28,7 @@ class LiveTab:
 
     def __init__(self, context: PageContext, threshold: tuple[gr.Checkbox, gr.Slider]) -> None:
         self._context = context
-        smoother = gr.State(None, time_to_live=STATE_SECONDS)
+        tracker = gr.State(None, time_to_live=STATE_SECONDS)
         with gr.Column(scale=2, min_width=300):
             camera = picture_input("Webcam", context.uploads, streaming=True)
             self.choice = version_dropdown("Version or label", context.choices)
@@ -37,8 +37,8 @@ class LiveTab:
             result = gr.HTML(hint, elem_id="live")
         camera.stream(
             self.read,
-            [camera, smoother, self.choice, *threshold],
-            [result, smoother],
+            [camera, tracker, self.choice, *threshold],
+            [result, tracker],
             show_progress="hidden",
             stream_every=FRAME_SECONDS,
             time_limit=LIMIT_SECONDS,
@@ -47,19 +47,19 @@ class LiveTab:
         )
 
     def read(
-        self, content: bytes | None, smoother: Smoother | None, choice: str, own: bool, other: float
-    ) -> tuple[Any, Smoother]:
+        self, content: bytes | None, tracker: FaceTracker | None, choice: str, own: bool, other: float
+    ) -> tuple[Any, FaceTracker]:
         """Reads one frame."""
-        smoother = smoother or Smoother()
+        tracker = tracker or FaceTracker()
         if content is None:
-            return gr.skip(), smoother
+            return gr.skip(), tracker
         started = time.perf_counter()
         try:
             detected = detect(content)
             readings = self._context.session.read(detected, choice)
         except EmotionAIError as error:
-            return render.error_notice(error), smoother
+            return render.error_notice(error), tracker
         models = self._context.source.models
         readings = with_own_threshold(readings, models) if own else with_threshold(readings, other)
-        faces = smoother(readings.faces, time.monotonic())
-        return render.frame(detected, faces, readings.version, time.perf_counter() - started), smoother
+        faces = [face.reading for face in tracker(readings.faces, time.monotonic())]
+        return render.frame(detected, faces, readings.version, time.perf_counter() - started), tracker
