@@ -40,7 +40,7 @@ def columns(classes: Sequence[str] = EMOTIONS) -> tuple[str, ...]:
     another column.
     """
     emotions = ClassSet.of(classes).emotions
-    taken = {*_VERDICT, *_PLACE, *_MEASURED, *("photo", "face", "error")}
+    taken = {*_VERDICT, *_PLACE, *_MEASURED, *("photo", "source", "frame", "seconds", "track", "face", "error")}
     return (
         *_VERDICT,
         *(f"expression_{name}" if name.casefold() in taken else name for name in classes[:emotions]),

@@ -48,6 +48,11 @@ def text_cell(text: str) -> str:
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
+def cell_text(cell: str) -> str:
+    """The text that `text_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
+
+
 def csv_text(rows: Iterable[Row], columns: Sequence[str], header: bool = True) -> str:
     """Rows as CSV; missing values are empty cells."""
     text = io.StringIO(newline="")
