@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ def annotate(
     names: bool = False,
     ellipses: bool = False,
     bars: bool = True,
+    tracks: Sequence[int] | None = None,
 ) -> Image.Image:
     """A copy of a photo, uint8 (H, W, 3), with its readings drawn; a small photo is enlarged.
 
@@ -59,6 +61,8 @@ def annotate(
         names: writes the points' names beside large faces, or their numbers, from 1, if another face is in the way.
         ellipses: draws the 95 % region of each point with standard deviations, assuming normal errors along x and y.
         bars: draws the probabilities beside each face if there is room; not together with names.
+        tracks: numbers of the people in a video, one for each face; they come before the captions, as in "#2 Happy
+            83%", and replace the faces' numbers in the legend.
 
     Raises:
         ImageError: the photo is not colour, uint8 (H, W, 3).
@@ -69,7 +73,7 @@ def annotate(
         size = (round(picture.width * scale), round(picture.height * scale))
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     faces = [_face_area(reading, scale) for reading in readings]
-    captions, numbered = _captions(picture.size, readings, faces)
+    captions, numbered = _captions(picture.size, readings, faces, tracks)
     for reading, face in zip(readings, faces, strict=True):
         _draw_face(picture, reading, face, scale, ellipses)
     for reading, caption in zip(readings, captions, strict=True):
@@ -82,7 +86,7 @@ def annotate(
     if names:
         for reading, face in zip(readings, faces, strict=True):
             _draw_names(picture, (reading.points + 0.5) * scale, face, occupied)
-    return with_legend(picture, _legend(readings)) if numbered else picture
+    return with_legend(picture, _legend(readings, tracks)) if numbered else picture
 
 
 def _face_area(reading: FaceReading, scale: float) -> Area:
@@ -90,17 +94,21 @@ def _face_area(reading: FaceReading, scale: float) -> Area:
 
 
 def _captions(
-    size: tuple[int, int], readings: Sequence[FaceReading], faces: Sequence[Area]
+    size: tuple[int, int], readings: Sequence[FaceReading], faces: Sequence[Area], tracks: Sequence[int] | None
 ) -> tuple[list[Caption | None], bool]:
     """A caption for each face with an emotion, and whether they are numbers that a legend explains."""
     named = [reading.emotion is not None for reading in readings]
     heights = [_caption_size(face, size) for face in faces]
     if len(readings) <= _MAX_CAPTIONS:
-        texts = [reading.caption if shown else None for reading, shown in zip(readings, named, strict=True)]
+        starts = [""] * len(readings) if tracks is None else [f"#{track} " for track in tracks]
+        texts = [
+            start + reading.caption if reading.emotion else None
+            for start, reading in zip(starts, readings, strict=True)
+        ]
         captions = place_captions(size, faces, texts, heights)
         if len(readings) == 1 or all(caption or not shown for caption, shown in zip(captions, named, strict=True)):
             return captions, False
-    numbers = [str(i) if shown else None for i, shown in enumerate(named, 1)]
+    numbers = [str(i) if shown else None for i, shown in zip(tracks or count(1), named, strict=False)]
     return place_captions(size, faces, numbers, heights), any(named)
 
 
@@ -111,11 +119,11 @@ def _caption_size(face: Area, size: tuple[int, int]) -> CaptionSize:
     return CaptionSize(min(max((face.right - face.left) / 9, least), max(longer / 24, least)), least)
 
 
-def _legend(readings: Sequence[FaceReading]) -> list[LegendEntry]:
+def _legend(readings: Sequence[FaceReading], tracks: Sequence[int] | None) -> list[LegendEntry]:
     """Which faces have which verdict: the classes in their order, then the others."""
     numbers: dict[str, list[int]] = {}
     colours = {}
-    for i, reading in enumerate(readings, 1):
+    for i, reading in zip(tracks or count(1), readings, strict=False):
         if reading.verdict is not None:
             numbers.setdefault(reading.verdict, []).append(i)
             colours[reading.verdict] = _colour(reading)

@@ -1,0 +1,178 @@
+"""The annotated clip: frames with their faces drawn, as H.264 in MP4 for any browser, with the source's sound."""
+
+import heapq
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from emotion_ai.errors import VideoError
+from emotion_ai.extras import load
+from emotion_ai.files import atomic_path
+from emotion_ai.inference.drawing import annotate
+from emotion_ai.video.frames import FrameReading
+from emotion_ai.video.sound import sound
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+CLIP = "annotated.mp4"
+
+_PARTS = "annotated.parts"
+_CLOCK = 1000  # ticks per second, as Matroska has them
+_BT709, _LIMITED = 1, 1  # numbers of ISO/IEC 23091-2, section 8
+_OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0"}  # without B-frames, parts join at any frame
+
+
+def draw(reading: FrameReading) -> NDArray[np.uint8]:
+    """A frame with its faces, and the numbers of their tracks, uint8 (H, W, 3); a small one is enlarged."""
+    faces = [face.reading for face in reading.faces]
+    return np.asarray(annotate(reading.rgb, faces, bars=False, tracks=[face.track for face in reading.faces]))
+
+
+class ClipWriter:
+    """Writes `annotated.mp4` into a folder.
+
+    Frames go into parts, in the folder `annotated.parts`, which are joined without encoding them again. A part that is
+    closed survives whatever happens to the process; `state` closes one.
+
+    Args:
+        folder: exists.
+        source: video file whose sound is kept; None for a source without any.
+        state: of an earlier writer, which this one continues; what that one wrote later is deleted.
+
+    Raises:
+        VideoError: there is no H.264 encoder, or the parts of that state are gone.
+    """
+
+    def __init__(self, folder: Path, source: Path | None = None, state: dict[str, Any] | None = None) -> None:
+        self.path, self._parts, self._source = folder / CLIP, folder / _PARTS, source
+        self._count, self._start, self._last, self._tick = 0, 0.0, 0.0, -1
+        self._size: tuple[int, int] | None = None
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream
+        try:
+            load("av").codec.Codec("libx264", "w")
+        except ValueError as error:
+            raise VideoError("FFmpeg has no H.264 encoder here: pip install --force-reinstall av") from error
+        if state is not None and state["parts"]:
+            self._count, self._start, self._last = state["parts"], state["start"], state["last"]
+            self._tick = state["tick"]
+            self._size = (state["width"], state["height"])
+        self._discard_later_parts()
+
+    def state(self) -> dict[str, Any]:
+        """What `state` of another writer takes to continue after the last frame; plain JSON."""
+        self._close_part()
+        width, height = self._size or (0, 0)
+        places = {"start": self._start, "last": self._last, "tick": self._tick}
+        return {"parts": self._count, **places, "width": width, "height": height}
+
+    def write(self, rgb: NDArray[np.uint8], seconds: float) -> None:
+        """Adds a frame, uint8 (H, W, 3); one of another size than the first is fitted into that.
+
+        Args:
+            rgb: the frame.
+            seconds: its time in the source, later than that of the frame before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        av = load("av")
+        if self._size is None:
+            height, width = rgb.shape[:2]
+            self._size, self._start = (width + width % 2, height + height % 2), seconds
+        if self._container is None:
+            self._open_part(*self._size)
+        frame = av.VideoFrame.from_ndarray(_fitted(rgb, *self._size), "rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+        frame.time_base, frame.pts = Fraction(1, _CLOCK), self._ticks(seconds)
+        assert self._container is not None
+        self._container.mux(self._stream.encode(frame))
+        self._last = seconds
+
+    def finish(self) -> Path | None:
+        """Joins the parts; the clip's path, or None without any frame.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._close_part()
+        if not self._count:
+            return None
+        av = load("av")
+        options = {"movflags": "faststart"}
+        with atomic_path(self.path) as partial, av.open(str(partial), "w", format="mp4", options=options) as out:
+            with av.open(str(self._part(0))) as first:
+                stream = out.add_stream_from_template(first.streams.video[0])
+            tracks = [self._packets(stream)]
+            if self._source is not None:
+                tracks.append(sound(self._source, self._start, self._last, out))
+            for _, packet in heapq.merge(*tracks, key=lambda timed: timed[0]):
+                out.mux(packet)
+        shutil.rmtree(self._parts)
+        return self.path
+
+    def _ticks(self, seconds: float) -> int:
+        self._tick = max(round((seconds - self._start) * _CLOCK), self._tick + 1)
+        return self._tick
+
+    def _part(self, number: int) -> Path:
+        return self._parts / f"{number:06}.mkv"
+
+    def _discard_later_parts(self) -> None:
+        for number in range(self._count):
+            if not self._part(number).is_file():
+                raise VideoError(f"{self._part(number)}: this part of the clip is gone; start a new run")
+        if not self._count:
+            shutil.rmtree(self._parts, ignore_errors=True)
+        self._parts.mkdir(exist_ok=True)
+        for path in self._parts.glob("*.mkv"):
+            if path.name >= self._part(self._count).name:
+                path.unlink()
+
+    def _open_part(self, width: int, height: int) -> None:
+        self._container = load("av").open(str(self._part(self._count)), "w", format="matroska")
+        self._stream = self._container.add_stream("libx264", rate=25, options=_OPTIONS, time_base=Fraction(1, _CLOCK))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        context = self._stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+
+    def _close_part(self) -> None:
+        if self._container is not None:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._container = None
+            self._count += 1
+
+    def _packets(self, stream: "VideoStream") -> "Iterator[tuple[float, Packet[Any]]]":
+        """Those of all parts, with their seconds."""
+        for number in range(self._count):
+            with load("av").open(str(self._part(number))) as part:
+                for packet in part.demux(video=0):
+                    if packet.pts is not None:
+                        packet.stream = stream
+                        yield float(packet.pts * packet.time_base), packet
+
+
+def _fitted(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A frame in the middle of a black one of that size; shrunk or enlarged unless it differs by a pixel at most."""
+    tall, wide = rgb.shape[:2]
+    if not (0 <= width - wide <= 1 and 0 <= height - tall <= 1):
+        scale = min(width / wide, height / tall)
+        size = (max(round(wide * scale), 1), max(round(tall * scale), 1))
+        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
+        tall, wide = rgb.shape[:2]
+        canvas = np.zeros((height, width, 3), np.uint8)
+        top, left = (height - tall) // 2, (width - wide) // 2
+        canvas[top : top + tall, left : left + wide] = rgb
+        return canvas
+    return np.pad(rgb, ((0, height - tall), (0, width - wide), (0, 0)), "edge")
