@@ -11,24 +11,26 @@ from emotion_ai.vision.crops import Box, crop
 SIDE = 12
 """Cells along a side of the described square."""
 
-_WIDER = 1.25  # than the face's box: with hair and chin
+_SIZE = 0.9  # of the described square, in sides of the face's box
+_ACROSS = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+_FACE = (_ACROSS**2 + _ACROSS[:, None] ** 2 <= 1).astype(np.float32)  # the cells without what is behind the face
 _BLEND = 0.1  # weight of a new look in the remembered one
 
 Look = NDArray[np.float32]
 
 
 def look_of(rgb: NDArray[np.uint8], box: Box) -> Look:
-    """The colours of a face in 12x12 cells, upright, free of brightness and contrast: float32 (432,), of length 1.
+    """The colours of a face in a disc of 12x12 cells, upright, free of light: float32 (432,), of length 1.
 
-    The dot product of two is their correlation. Of 298 annotated faces of the keypoint data, photographs of two people
-    have a median of 0.12 and a 95th percentile of 0.57; a face and the same photograph, shifted, scaled and turned by
-    3 %, with other light and noise, have 0.85 and a 5th percentile of 0.56 (gray, without hair).
+    Brightness and contrast are removed; the dot product of two looks is their correlation. Photographs of two people
+    of the keypoint data's 298 validation faces have a median of 0.19 and a 99th percentile of 0.70; a face shifted,
+    scaled and turned by about 3 %, with other light and noise, correlates with itself by 0.80 (median).
     """
-    grown = box.size * (_WIDER - 1) / 2
-    pixels = crop(rgb, Box(box.left - grown, box.top - grown, box.size + 2 * grown, box.roll))
+    edge = box.size * (1 - _SIZE) / 2
+    pixels = crop(rgb, Box(box.left + edge, box.top + edge, box.size - 2 * edge, box.roll))
     cells = np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-    centred = cells.ravel() - cells.mean()
-    return unit(centred)
+    centred = (cells - (cells.mean(2) * _FACE).sum() / _FACE.sum()) * _FACE[..., None]
+    return unit(centred.ravel())
 
 
 def unit(look: Look) -> Look:

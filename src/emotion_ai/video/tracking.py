@@ -17,7 +17,7 @@ from emotion_ai.vision.crops import Box, box_from_points, eye_roll
 Floats = NDArray[np.float64]
 
 _COAST = 0.5  # seconds in which the speed of a face that is out of sight falls to 1 / e
-_UNLIKE = 0.1  # correlation below which a face is somebody else's, wherever it is
+_UNLIKE = -0.1  # correlation below which a face is somebody else's, wherever it is
 _DEAREST = 2.0  # cost of the dearest pair: distance in box sides, plus 1 - correlation
 _ALIKE = 0.8  # correlation from which a face that was away is taken for the same person's
 _LEAD = 0.1  # by which that person must lead the next
