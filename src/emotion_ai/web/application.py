@@ -68,6 +68,7 @@ def create_app(source: ModelSource, session: ModelSession, folder: Path, hosts: 
         expiry = asyncio.create_task(_repeat(uploads.drop_expired, context.kept.drop_expired))
         yield
         expiry.cancel()
+        uploads.videos.close()
 
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan),
@@ -82,7 +83,7 @@ def create_app(source: ModelSource, session: ModelSession, folder: Path, hosts: 
         enable_monitoring=False,
         theme=_theme(),
         css=_style(),
-        head=f"<script>{(files('emotion_ai') / 'web' / 'uploads.js').read_text()}</script>",
+        head="".join(f"<script>{_text(name)}</script>" for name in ("uploads.js", "video.js")),
     )
     return Guard(app, uploads, handlers(page), hosts)
 
@@ -163,7 +164,11 @@ def _style() -> str:
         f".ea-example-{i} {{ background-image: url({data_uri(thumbnail(content), 'image/jpeg')}) !important; }}"
         for i, content in enumerate(examples().values())
     )
-    return (files("emotion_ai") / "web" / "style.css").read_text() + thumbnails
+    return _text("style.css") + thumbnails
+
+
+def _text(name: str) -> str:
+    return (files("emotion_ai") / "web" / name).read_text()
 
 
 def _theme() -> gr.themes.Default:

@@ -62,6 +62,11 @@ class PageContext:
         """Forgets the window's picture."""
         self.kept.drop(request.session_hash or "")
 
+    def close(self, request: gr.Request) -> None:
+        """Forgets what belongs to a window that was closed."""
+        self.forget(request)
+        self.uploads.videos.close_window(request.session_hash or "")
+
 
 def picture_input(label: str, uploads: Uploads, streaming: bool = False) -> Any:
     """An image input whose handlers get the file's bytes, so that decoding and its errors are ours."""

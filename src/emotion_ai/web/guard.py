@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from emotion_ai.web.limits import RateLimit, network
 from emotion_ai.web.messages import Kind, Reader, RefusedError, too_large
@@ -25,9 +25,13 @@ from emotion_ai.web.preview import preview
 from emotion_ai.web.receiving import Receiver
 from emotion_ai.web.store import Store
 from emotion_ai.web.uploads import MAX_BYTES, Uploads
+from emotion_ai.web.videos import FILES, MAX_VIDEO_BYTES
 
 UPLOADS_PER_MINUTE = 30
 """Pictures from one address."""
+
+VIDEOS_PER_MINUTE = 6
+"""Videos from one address."""
 
 FRAMES_PER_MINUTE = 1200
 """Pictures of the live webcam from one address."""
@@ -54,6 +58,8 @@ _PAGES = (
 )
 _ASSET = re.compile(r"/(assets|static)(/[A-Za-z0-9_@-][A-Za-z0-9_.@-]*)+")
 _EVENT = re.compile(rf"{_API}/stream/[0-9a-f]{{32}}(/close)?")
+_VIDEO = "/video"
+_RESULT = re.compile(rf"{_VIDEO}/([A-Za-z0-9_-]{{32}})/([a-z0-9.]+)")
 _INLINE_BYTES = 3 * MAX_BYTES // 2  # of a request with a picture inside
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
@@ -81,9 +87,11 @@ class Guard:
         handlers: the inputs of each of the page's handlers, by its number.
         hosts: names under which the page may be requested.
         pictures: limit for each address.
+        clips: limit for each address, of videos.
         frames: limit for each address, of the live webcam.
         events: limit for each address, of requests for handlers.
         receiver: of the bodies of all requests.
+        clip_receiver: of those that are videos.
         windows: those that have sent a request for a handler.
     """
 
@@ -92,9 +100,11 @@ class Guard:
     handlers: Mapping[int, tuple[Kind, ...]]
     hosts: Hosts = Hosts()
     pictures: RateLimit = field(default_factory=lambda: RateLimit(UPLOADS_PER_MINUTE))
+    clips: RateLimit = field(default_factory=lambda: RateLimit(VIDEOS_PER_MINUTE))
     frames: RateLimit = field(default_factory=lambda: RateLimit(FRAMES_PER_MINUTE))
     events: RateLimit = field(default_factory=lambda: RateLimit(EVENTS_PER_MINUTE))
     receiver: Receiver = field(default_factory=Receiver)
+    clip_receiver: Receiver = field(default_factory=lambda: Receiver(2**30, 2 * MAX_VIDEO_BYTES, 600.0))
     windows: Store[bool] = field(default_factory=lambda: Store(MAX_WINDOWS, WINDOW_SECONDS))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -143,6 +153,9 @@ class _Exchange:
         if path.startswith(f"{_API}/file="):
             await self._file(path.removeprefix(f"{_API}/file="))
             return
+        if found := _RESULT.fullmatch(path):
+            await self._result(found[1], found[2])
+            return
         if path == f"{_API}/upload_progress":  # an upload is there as soon as it was received
             await self._respond(Response('data: {"msg": "done"}\n\n', media_type="text/event-stream"))
             return
@@ -162,10 +175,14 @@ class _Exchange:
         path, length = self._path, self._headers.get("content-length", "")
         is_event = path == f"{_API}/queue/join" or (_EVENT.fullmatch(path) and not path.endswith("/close"))
         is_upload = path == f"{_API}/upload"
-        if not (is_event or is_upload or _EVENT.fullmatch(path) or path in (f"{_API}/cancel", f"{_API}/reset")):
+        known = (_VIDEO, f"{_API}/cancel", f"{_API}/reset")
+        if not (is_event or is_upload or _EVENT.fullmatch(path) or path in known):
             raise RefusedError("Not found.", 404)
         if not re.fullmatch("[0-9]{1,12}", length) or "transfer-encoding" in self._headers:
             raise RefusedError("The request needs a Content-Length header.", 411)
+        if path == _VIDEO:
+            await self._video(int(length))
+            return
         if int(length) > (_INLINE_BYTES if is_event else MAX_BYTES + 2**16 if is_upload else 2**16):
             raise too_large()
         if is_upload:
@@ -194,6 +211,36 @@ class _Exchange:
         limit = self._guard.frames if kind == "frame" else self._guard.pictures
         if limit.exceeded(self._address):
             raise RefusedError("Too many pictures in a minute; wait a moment.", 429)
+
+    async def _video(self, length: int) -> None:
+        """Receives a video; responds with its token."""
+        videos = self._guard.uploads.videos
+        if length > MAX_VIDEO_BYTES:
+            raise too_large(MAX_VIDEO_BYTES, "video")
+        if self._guard.clips.exceeded(self._address):
+            raise RefusedError("Too many videos in a minute; wait a moment.", 429)
+        if not videos.has_room(length):
+            raise RefusedError("The page has no room for this video; try again later.", 507)
+        name = parse_qs(self._scope["query_string"].decode("latin-1")).get("name", [""])[0]
+        video = videos.receive(name, self._address)
+        await self._guard.clip_receiver.into_file(self._receive, length, self._address, video.file)
+        videos.add(self._visitor, video)
+        await self._respond(JSONResponse({"video": video.token}))
+
+    async def _result(self, token: str, name: str) -> None:
+        """Responds with a file that was made of the visitor's video, or with a range of it."""
+        video = self._guard.uploads.videos.find(self._visitor, token)  # its files stay as long as this holds it
+        if video is None:
+            raise RefusedError("This is not a video of yours, or it has been deleted; add it again.", 403)
+        path = video.out / name
+        if name not in FILES or not video.is_finished or path.is_symlink() or not path.is_file():
+            raise RefusedError("Not found.", 404)
+        shown = FILES[name].startswith(("video/", "image/"))
+        await self._respond(
+            FileResponse(path, 200, media_type=FILES[name], filename=name, content_disposition_type="inline")
+            if shown
+            else FileResponse(path, 200, media_type=FILES[name], filename=name)
+        )
 
     async def _file(self, path: str) -> None:
         upload = self._guard.uploads.find(self._visitor, path)

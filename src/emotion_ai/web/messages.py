@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from emotion_ai.web.uploads import MAX_BYTES, Uploads
 
-Kind = Literal["picture", "frame", "state", "text", "number", "flag"]
-"""Of an input of a handler; a frame is a picture of the live webcam."""
+Kind = Literal["picture", "frame", "video", "state", "text", "number", "flag"]
+"""Of an input of a handler; a frame is a picture of the live webcam, a video the token of an upload."""
 
 MAX_FRAME_BYTES = 2 * 2**20
 """Of one frame of the live webcam."""
@@ -97,9 +97,12 @@ class Reader:
         """One input: a scalar as it was sent, a picture as its bytes."""
         if isinstance(value, dict) and kind in ("picture", "frame"):
             return self._picture(value, kind)
+        if kind == "video" and value and isinstance(value, str):
+            return self._video(value)
         fits = {
             "picture": value is None,
             "frame": value is None,
+            "video": not value,
             "state": not isinstance(value, dict | list),
             "text": isinstance(value, str) and _CHOICE.fullmatch(value),
             "number": value is None or (type(value) in (int, float) and abs(value) < 1e6),  # not NaN
@@ -111,6 +114,11 @@ class Reader:
 
     def _queued(self, place: str, content: bytes) -> dict[str, str]:
         return {"path": self.uploads.queue(place, content, self.address)}
+
+    def _video(self, token: str) -> str:
+        if self.uploads.videos.find(self.visitor, token) is None:
+            raise RefusedError("This is not a video of yours, or it has been deleted; add it again.", 403)
+        return token
 
     def _picture(self, value: dict[str, Any], kind: Kind) -> bytes:
         path, url = value.get("path"), value.get("url")
@@ -136,9 +144,9 @@ def _decoded(url: str, limit: int) -> bytes:
         raise RefusedError(_NOT_OURS, 400) from error
 
 
-def too_large(limit: int = MAX_BYTES) -> RefusedError:
-    """The response to a picture above the limit."""
-    return RefusedError(f"This picture is too large; one may have at most {limit // 2**20} MB.", 413)
+def too_large(limit: int = MAX_BYTES, what: str = "picture") -> RefusedError:
+    """The response to a picture or video above the limit."""
+    return RefusedError(f"This {what} is too large; one may have at most {limit // 2**20} MB.", 413)
 
 
 def _no_upload() -> RefusedError:

@@ -18,6 +18,7 @@ from emotion_ai.web.model_tab import build_model_tab
 from emotion_ai.web.read_tab import ReadTab
 from emotion_ai.web.session import ModelSession
 from emotion_ai.web.uploads import UPLOAD_SECONDS, Uploads
+from emotion_ai.web.video_tab import VideoTab
 
 STATUS_SECONDS = 4.0
 """Time between two checks of the server."""
@@ -29,7 +30,13 @@ MAX_WINDOWS = 64
 MAX_WAITING = 100
 """Requests that wait for their turn."""
 
-_KINDS: dict[str, Kind] = {"dropdown": "text", "slider": "number", "checkbox": "flag", "state": "state"}
+_KINDS: dict[str, Kind] = {
+    "dropdown": "text",
+    "slider": "number",
+    "checkbox": "flag",
+    "state": "state",
+    "textbox": "video",
+}
 
 
 def build(source: ModelSource, session: ModelSession, uploads: Uploads) -> tuple[gr.Blocks, PageContext]:
@@ -45,6 +52,8 @@ def build(source: ModelSource, session: ModelSession, uploads: Uploads) -> tuple
         with gr.Tabs():
             with gr.Tab("Read"):
                 read = ReadTab(context)
+            with gr.Tab("Video"):
+                video = VideoTab(context, read.threshold)
             with gr.Tab("Live"), gr.Row(equal_height=False):
                 live = LiveTab(context, read.threshold)
             with gr.Tab("Model"):
@@ -52,7 +61,7 @@ def build(source: ModelSource, session: ModelSession, uploads: Uploads) -> tuple
             with gr.Tab("Compare"):
                 compare = CompareTab(context)
         gr.HTML(_footer(session))
-        dropdowns = [read.choice, live.choice, compare.first, compare.second]
+        dropdowns = [read.choice, video.choice, live.choice, compare.first, compare.second]
         gr.on(
             [page.load, gr.Timer(STATUS_SECONDS).tick],
             _check_server(session, read, len(dropdowns)),
@@ -61,7 +70,7 @@ def build(source: ModelSource, session: ModelSession, uploads: Uploads) -> tuple
             show_progress="hidden",
             **PRIVATE,
         )
-        page.unload(context.forget)
+        page.unload(context.close)
     page.state_session_capacity = MAX_WINDOWS
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=2), context
 

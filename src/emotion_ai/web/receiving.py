@@ -1,4 +1,4 @@
-"""Bodies of requests: received into memory within limits on size, time, and bytes of all at once."""
+"""Bodies of requests: received within limits on size, time, and bytes of all at once; into memory, or into a file."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers, UploadFile
@@ -56,6 +57,16 @@ class Receiver:
         if len(content) > MAX_BYTES:
             raise too_large()
         return files[0].filename or "", content
+
+    async def into_file(self, receive: Any, length: int, address: str, path: Path) -> None:
+        """Writes a body of `length` bytes to a file."""
+        try:
+            async with self._chunks(receive, length, address) as chunks:
+                with path.open("xb") as file:
+                    async for chunk in chunks:
+                        file.write(chunk)
+        except OSError as error:
+            raise RefusedError("The page has no room for this video; try again later.", 507) from error
 
     async def discard(self, receive: Any, headers: Headers) -> None:
         """Receives a body that is refused, for a moment, so that the client gets to read why."""

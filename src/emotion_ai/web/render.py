@@ -149,7 +149,7 @@ def comparison(
     note = hint(f"A and B are both version {first.version}.") if same else ""
     return (
         f'<section class="ea-result" aria-label="Comparison"><div class="ea-pair">{figures}</div>{note}'
-        f"{_html_table('Differences (B minus A), distances in pixels of the photo', columns, rows)}</section>"
+        f"{html_table('Differences (B minus A), distances in pixels of the photo', columns, rows)}</section>"
     )
 
 
@@ -158,7 +158,7 @@ def version_report(info: VersionInfo, version: int) -> str:
     metrics = ""
     if info.metrics:
         values = [(name, f"{value:.4f}") for name, value in sorted(info.metrics.items())]
-        metrics = _html_table(
+        metrics = html_table(
             "Test metrics recorded in training; those in the model card may be newer",
             [("metric", False), ("value", True)],
             values,
@@ -180,7 +180,7 @@ def _parity(info: VersionInfo, version: int) -> str:
     return (
         f'<p class="ea-verdict">{"✓ Parity passed" if passed else "✗ Parity failed"}: {info.comparisons} comparisons '
         f"with the checkpoint, {info.checksums} files with checksums.</p>"
-        + _html_table("Largest difference to PyTorch", columns, rows)
+        + html_table("Largest difference to PyTorch", columns, rows)
     )
 
 
@@ -201,7 +201,7 @@ def _card(detected: DetectedFaces, face: FaceReading, number: int, face_map: NDA
     if face.deviations is not None:
         columns += [("± x", True), ("± y", True)]
         rows = [[*row, f"{x:.1f}", f"{y:.1f}"] for row, (x, y) in zip(rows, face.deviations, strict=True)]
-    keypoints = _html_table("Pixels of the photo", columns, rows)
+    keypoints = html_table("Pixels of the photo", columns, rows)
     return (
         f'<article class="ea-card"><header><img src="{_picture(np.asarray(thumbnail), 85)}" alt="" '
         f'width="56" height="56"><h3>Face {number}: {escape(face.caption)}</h3></header>{uncertain}<ul>{bars}</ul>'
@@ -231,7 +231,7 @@ def _quality_table(face: FaceReading) -> str:
             ["brightness", _number(face.quality.brightness)],
             ["contrast", _number(face.quality.contrast)],
         ]
-    return _html_table("How the face is seen", [("measure", False), ("value", True)], rows)
+    return html_table("How the face is seen", [("measure", False), ("value", True)], rows)
 
 
 def _number(value: float, unit: str = "") -> str:
@@ -253,7 +253,8 @@ def _activation_map(detected: DetectedFaces, face: FaceReading, face_map: NDArra
     )
 
 
-def _html_table(caption: str, columns: Columns, rows: Sequence[Sequence[str]]) -> str:
+def html_table(caption: str, columns: Columns, rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls sideways where it is wide."""
     marks = [' class="ea-number"' * number for _, number in columns]
     head = "".join(f'<th scope="col"{mark}>{escape(n)}</th>' for (n, _), mark in zip(columns, marks, strict=True))
     body = "".join(

@@ -155,6 +155,11 @@ class ModelSession:
         self._versions: dict[str, _ServedVersion] = {}
         self.shown_url = self._client().connection.url  # without a password
 
+    @property
+    def log_folder(self) -> str | None:
+        """Where the answers are logged, if they are."""
+        return None if self._log is None else str(self._log.folder)
+
     def close(self) -> None:
         """Closes the connections."""
         for client in self._clients.values():
@@ -175,6 +180,15 @@ class ModelSession:
                 continue
         served = sorted((number for number, state in states.items() if state == "AVAILABLE"), reverse=True)
         return [*found, *((f"version {number}", str(number)) for number in served)]
+
+    def served(self, choice: str) -> tuple[int, str]:
+        """The version that a choice has now, and the signature to read it with.
+
+        Raises:
+            ClientError: the request fails, or the server does not have the version.
+        """
+        found = self._resolve(choice)
+        return found.number, found.signature
 
     def read(self, detected: DetectedFaces, choice: str = NEWEST) -> VersionReadings:
         """Reads the faces, with standard deviations if the version has them.
@@ -270,6 +284,11 @@ def _emotion_network(checkpoint: Path) -> "FaceNetwork":
         from emotion_ai.models import load_network
 
         return load_network(checkpoint, "emotion")[0]
+
+
+def stored_threshold(models: Path | None, version: int, signature: str) -> float | None:
+    """The threshold of a version's checkpoint, if the signature serves none; None without."""
+    return None if models is None or signature == FULL_SIGNATURE else _stored_threshold(models, version)
 
 
 def with_own_threshold(readings: VersionReadings, models: Path | None) -> VersionReadings:

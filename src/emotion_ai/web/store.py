@@ -50,6 +50,12 @@ class Store(Generic[T]):
             kept = self._kept.get(owner)
             return kept.value if kept else None  # type: ignore[return-value]
 
+    def items(self) -> list[tuple[str, T]]:
+        """The owners and their values, the oldest first."""
+        with self._lock:
+            self._drop_expired()
+            return [(owner, kept.value) for owner, kept in self._kept.items()]  # type: ignore[misc]
+
     def drop(self, owner: str) -> None:
         """Forgets the owner's value."""
         with self._lock:

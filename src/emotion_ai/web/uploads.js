@@ -14,17 +14,17 @@
     return all;
   };
   const unknown = (files) => Array.from(files).some((file) => typed(file) !== file);
-  const isPictures = (input) => input instanceof HTMLInputElement && input.type === "file";
+  const isPictures = (input) => input instanceof HTMLInputElement && input.type === "file" && !input.closest(".ea-drop");
 
   document.addEventListener("click", () => {
-    for (const input of document.querySelectorAll("input[type=file]"))
+    for (const input of document.querySelectorAll("input[type=file]")) if (isPictures(input))
       input.accept = ["image/*", ...Object.keys(types).map((ending) => `.${ending}`)].join(",");
   }, true);
   document.addEventListener("change", (event) => {
     if (isPictures(event.target) && unknown(event.target.files)) event.target.files = transfer(event.target.files).files;
   }, true);
   document.addEventListener("drop", (event) => {
-    if (!event.dataTransfer || !unknown(event.dataTransfer.files)) return;
+    if (!event.dataTransfer || event.target.closest?.(".ea-drop") || !unknown(event.dataTransfer.files)) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     const dataTransfer = transfer(event.dataTransfer.files);

@@ -1,4 +1,4 @@
-"""Pictures between the browser and the page's handlers: who sent them, and which request may use them."""
+"""Pictures and videos between the browser and the page's handlers: who sent them, and which request may use them."""
 
 import hmac
 import re
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emotion_ai.web.store import Store
+from emotion_ai.web.videos import Videos
 
 MAX_BYTES = 20 * 2**20
 """Of one picture."""
@@ -39,12 +40,17 @@ class Uploads:
     """The last upload of each visitor, and the picture of each request that waits for its turn.
 
     Attributes:
-        folder: Gradio expects the paths of uploads below it; nothing is written there.
+        folder: private; Gradio expects the paths of uploads below it, but only videos are written there.
+        videos: the last video of each visitor.
     """
 
     folder: Path
+    videos: Videos = field(init=False)
     _uploads: Store[Upload] = field(default_factory=lambda: Store(_STORED_BYTES, UPLOAD_SECONDS))
     _waiting: Store[tuple[str, bytes | None]] = field(default_factory=lambda: Store(_STORED_BYTES, _QUEUE_SECONDS))
+
+    def __post_init__(self) -> None:
+        self.videos = Videos(self.folder)
 
     def add(self, visitor: str, name: str, content: bytes, address: str = "") -> str:
         """Keeps an upload in place of the visitor's last one; returns its path, which nobody can guess."""
@@ -85,6 +91,7 @@ class Uploads:
         """Forgets what was kept for long enough."""
         self._uploads.drop_expired()
         self._waiting.drop_expired()
+        self.videos.drop_expired()
 
     @property
     def total(self) -> int:
