@@ -35,7 +35,7 @@ _KINDS: dict[str, Kind] = {
     "slider": "number",
     "checkbox": "flag",
     "state": "state",
-    "textbox": "video",
+    "html": "video",
 }
 
 

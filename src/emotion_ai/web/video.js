@@ -22,9 +22,7 @@
       input.value = ""; // so that the same file can be chosen again
       if (request.status === 200) {
         say(`${file.name} was sent.`);
-        const field = document.querySelector("#video-token :is(textarea, input)");
-        field.value = JSON.parse(request.responseText).video;
-        field.dispatchEvent(new Event("input", { bubbles: true }));
+        label.dispatchEvent(new CustomEvent("ea-sent", { bubbles: true, detail: JSON.parse(request.responseText).video }));
       } else if (request === label.upload) {
         let text = "The video could not be sent; try again.";
         try { text = JSON.parse(request.responseText).detail; } catch { /* no response */ }

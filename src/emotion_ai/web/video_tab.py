@@ -15,6 +15,10 @@ from emotion_ai.web.video_process import VideoTask
 RATES = {"every frame": "1", "10 a second": "10s", "5 a second": "5s", "2 a second": "2s"}
 """How many frames are read, and how the page's scripts write it."""
 
+_ON_LOAD = """
+element.addEventListener("ea-sent", (event) => { props.value = event.detail; trigger("input"); });
+"""
+
 REFRESH_SECONDS = 0.5
 """Time between two looks at the progress."""
 
@@ -35,9 +39,8 @@ class VideoTab:
         with gr.Row(equal_height=False, elem_classes="ea-desk"):
             with gr.Column(scale=2, min_width=300):
                 with gr.Column():
-                    gr.HTML(video_view.file_box())
-                    token = gr.Textbox("", visible="hidden", elem_id="video-token", label="Video")
-                    stop = gr.Button("Stop, and show what was read", visible=False)
+                    token = gr.HTML("", html_template=video_view.file_box(), js_on_load=_ON_LOAD)
+                    stop = gr.Button("Stop, and show what was read", visible=False, size="md")
                     gr.HTML(video_view.notice())
                 with gr.Column(elem_classes="ea-choices"):
                     rate = gr.Dropdown(

@@ -138,5 +138,5 @@ def _totals(result: VideoResult) -> str:
         shown = sorted(seconds.items(), key=lambda item: -item[1])
         shares = ", ".join(f"{label} {value / total:.0%}" for label, value in shown if value / total >= 0.005)
         rows.append((str(track), f"{sum(seconds.values()):.1f} s", shares or "seen in one frame"))
-    columns = [("track", False), ("seen for", True), ("share of that time", False)]
+    columns = [("track", False), ("seen", True), ("share of that time", False)]
     return render.html_table("Who showed what", columns, rows[:100])
