@@ -118,7 +118,7 @@ class VideoProcess:
 
         Args:
             file: the video.
-            out: folder for the results.
+            out: folder for the results, beside it.
             task: how.
             show: called in this thread.
         """
@@ -126,7 +126,8 @@ class VideoProcess:
             if self._killed:
                 return Failure("This video was given up.")
             self._process = subprocess.Popen(
-                [*self.command, str(file), str(out)],
+                [*self.command, file.name, out.name],  # the table shows the name; nothing shows the folder
+                cwd=file.parent,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

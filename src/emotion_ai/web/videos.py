@@ -87,7 +87,7 @@ class Video:
     @property
     def file(self) -> Path:
         """The video itself, until it has been read."""
-        return self.folder / f"video{_suffix(self.name)}"
+        return self.folder / _safe(self.name)
 
     @property
     def out(self) -> Path:
@@ -244,7 +244,7 @@ def _shown(name: str) -> str:
     return printable(re.split(r"[\\/]", name)[-1][-100:]) or "video"
 
 
-def _suffix(name: str) -> str:
-    """The end of a file's name, which tells some formats apart; nothing odd."""
-    suffix = Path(name).suffix.lower()
-    return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
+def _safe(name: str) -> str:
+    """A file's name on the disk: nothing odd in it, and never a number, which would be a camera's."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-64:].lstrip(".-")
+    return plain if re.search("[A-Za-z_]", plain) and plain != "out" else f"video-{plain}"
