@@ -14,6 +14,9 @@ GAP_SECONDS = 0.5
 MAX_LANES = 12
 """Tracks that are drawn, those seen for the longest time."""
 
+SEEN = "seen"
+"""What a face shows if the model has no emotions."""
+
 _MAX_SPANS = 4000  # of all lanes that are drawn
 
 
@@ -24,7 +27,7 @@ class Span:
     Attributes:
         start: seconds.
         end: seconds.
-        label: a class, or "uncertain".
+        label: a class, "uncertain", or "seen".
     """
 
     start: float
@@ -90,7 +93,7 @@ def draw_lanes(tracks: Mapping[int, Sequence[Span]], start: float, end: float, c
     labels = {span.label for track in shown for span in tracks[track]}
     legend = "".join(
         f'<span><i style="{_style(name, classes)}"></i>{escape(name)}</span>'
-        for name in (*classes, UNCERTAIN)
+        for name in (*classes, UNCERTAIN, SEEN)
         if name in labels
     )
     return f'<div class="ea-lanes" aria-hidden="true">{lanes}</div>{note}<p class="ea-legend">{legend}</p>'
@@ -105,13 +108,15 @@ def _bar(span: Span, start: float, end: float, classes: Sequence[str]) -> str:
 
 
 def _style(label: str, classes: Sequence[str]) -> str:
+    if label == SEEN:
+        return "background:#8fa3bf"
     if label not in classes:
         return "background:repeating-linear-gradient(45deg,#8a94a3 0 2px,transparent 2px 5px)"
     return f"background:{ClassSet.of(tuple(classes)).color(label)}"
 
 
 def _label(face: FaceReading) -> str:
-    return UNCERTAIN if face.uncertain else face.emotion or UNCERTAIN
+    return UNCERTAIN if face.uncertain else face.emotion or SEEN
 
 
 def clock(seconds: float) -> str:

@@ -23,6 +23,8 @@ from emotion_ai.errors import (
 from emotion_ai.inference.drawing import annotate
 from emotion_ai.inference.results import COLUMNS, FaceReading
 from emotion_ai.inference.tables import csv_text, deviation_row, face_rows
+from emotion_ai.video.frames import TrackedFace
+from emotion_ai.video.notice import LAW, NOTICE
 from emotion_ai.vision.crops import crop
 from emotion_ai.web.session import DetectedFaces, Difference, VersionReadings, in_shown_pixels
 from emotion_ai.web.version_info import VersionInfo
@@ -94,10 +96,28 @@ def result(
     )
 
 
-def frame(detected: DetectedFaces, faces: list[FaceReading], version: int, seconds: float) -> str:
+def law() -> str:
+    """The line on responsible use, with its link."""
+    return (
+        f'<p class="ea-hint ea-law">{escape(NOTICE)} <a href="{LAW}" target="_blank" rel="noopener noreferrer">'
+        "Regulation (EU) 2024/1689</a>, articles 5 and 50.</p>"
+    )
+
+
+def live_timeline(lanes: str, seconds: float) -> str:
+    """The lanes below a frame of the webcam."""
+    return (
+        f'<section class="ea-timeline" aria-label="The last {seconds:.0f} seconds">'
+        f'<p class="ea-meta"><span>{seconds:.0f} seconds ago</span><span>now</span></p>{lanes}</section>'
+    )
+
+
+def frame(detected: DetectedFaces, tracked: Sequence[TrackedFace], version: int, seconds: float) -> str:
     """A frame of the webcam with its smoothed readings."""
-    drawn = _picture(np.asarray(annotate(detected.rgb, in_shown_pixels(faces, detected.scale))), 80)
-    captions = "; ".join(face.caption for face in faces)
+    faces = in_shown_pixels([face.reading for face in tracked], detected.scale)
+    numbers = [face.track for face in tracked]
+    drawn = _picture(np.asarray(annotate(detected.rgb, faces, tracks=numbers)), 80)
+    captions = "; ".join(f"#{face.track} {face.reading.caption}" for face in tracked)
     # without decoding="sync" the picture flickers
     return (
         f'<section class="ea-result" aria-label="Live result"><img class="ea-picture" decoding="sync" src="{drawn}" '

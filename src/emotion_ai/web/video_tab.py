@@ -41,7 +41,7 @@ class VideoTab:
                 with gr.Column():
                     token = gr.HTML("", html_template=video_view.file_box(), js_on_load=_ON_LOAD)
                     stop = gr.Button("Stop, and show what was read", visible=False, size="md")
-                    gr.HTML(video_view.notice())
+                    gr.HTML(render.law())
                 with gr.Column(elem_classes="ea-choices"):
                     rate = gr.Dropdown(
                         [(name, value) for name, value in RATES.items()],

@@ -2,7 +2,6 @@
 
 from html import escape
 
-from emotion_ai.video.notice import LAW, NOTICE
 from emotion_ai.web import render
 from emotion_ai.web.lanes import clock, draw_lanes
 from emotion_ai.web.video_process import Failure, Progress, VideoResult
@@ -18,14 +17,6 @@ _DOWNLOADS = {
     "summary.json": "Summary (JSON)",
     "timeline.png": "Timeline (PNG)",
 }
-
-
-def notice() -> str:
-    """The line on responsible use, with its link."""
-    return (
-        f'<p class="ea-hint ea-law">{escape(NOTICE)} <a href="{LAW}" target="_blank" rel="noopener noreferrer">'
-        "Regulation (EU) 2024/1689</a>, articles 5 and 50.</p>"
-    )
 
 
 def file_box() -> str:

@@ -23,6 +23,7 @@ from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress
 from emotion_ai.video.folder import VideoOutput
 from emotion_ai.video.frames import FrameReading
 from emotion_ai.video.summary import lanes
+from emotion_ai.web.lanes import SEEN
 from emotion_ai.web.video_process import Progress, VideoTask
 
 MAX_VIDEO_SECONDS = 600.0
@@ -92,7 +93,8 @@ class Worker:
             "version": self.task.version,
             "classes": classes,
             "tracks": {
-                track: [(span.start, span.end, span.verdict) for span in spans] for track, spans in found.items()
+                track: [(span.start, span.end, span.verdict or SEEN) for span in spans]
+                for track, spans in found.items()
             },
             "events": events[:_MAX_EVENTS],
             "notes": list(self._notes),
