@@ -40,7 +40,7 @@ PROGRESS_SECONDS = 0.5
 
 _MAX_TRACKS = 200  # in the result; all of them are in summary.json
 _MAX_EVENTS = 5000
-_BINS = 2000  # parts of the video whose verdicts are told apart
+_BINS = 2000  # parts of the video, each with one verdict of a track
 _SERVER_SECONDS = (3.05, 30.0)  # to connect, and for a response
 
 
