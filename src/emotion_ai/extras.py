@@ -37,15 +37,19 @@ _EXTRAS = {
 
 
 @contextmanager
-def optional_imports() -> Iterator[None]:
-    """Turns a failed import of an extra's package into a `MissingExtraError` that names the extra to install."""
+def optional_imports(extra: str | None = None) -> Iterator[None]:
+    """Turns a failed import of an extra's package into a `MissingExtraError` that names the extra to install.
+
+    Args:
+        extra: that has all that is imported; by default the usual one of the package.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
+        usual = _EXTRAS.get((error.name or "").partition(".")[0])
+        if usual is None:
             raise
-        raise MissingExtraError(f"this needs {error.name}: pip install 'emotion-ai[{extra}]'") from error
+        raise MissingExtraError(f"this needs {error.name}: pip install 'emotion-ai[{extra or usual}]'") from error
 
 
 def load(module: str) -> ModuleType:

@@ -38,6 +38,10 @@ class PatientReader:
         self._reader, self._seconds, self._say = reader, seconds, say
         self._answered = False
 
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of `expressions`."""
+        return self._patiently(self._reader.class_names)
+
     def read(self, photo: Source | Photo) -> list[FaceReading]:
         """The faces of a photo, from left to right."""
         return self._patiently(lambda: self._reader.read(photo))

@@ -13,7 +13,7 @@ from emotion_ai.inference.tables import DEVIATION_COLUMNS, Row, cell_text, devia
 from emotion_ai.terminal import escaped, one_line
 from emotion_ai.video.frames import FrameReading
 
-with optional_imports():
+with optional_imports("video"):
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet

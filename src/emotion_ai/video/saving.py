@@ -100,11 +100,11 @@ def source_identity(spec: str | Path | int) -> dict[str, Any]:
     Of a file larger than 64 MiB, 64 pieces of 1 MiB are compared; of a folder the names and sizes of its files.
     """
     path = Path(str(spec))
+    if str(spec).isdigit() or not path.exists():
+        return {"address": without_login(str(spec))}
     if path.is_dir():
         entries = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
         return {"files": len(entries), "sha256": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
-    if not path.is_file():
-        return {"address": without_login(str(spec))}
     digest, size = hashlib.sha256(), path.stat().st_size
     step = max((size - _BLOCK) // (_BLOCKS - 1), _BLOCK)
     with files.open_regular(path) as file:

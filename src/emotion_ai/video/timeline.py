@@ -15,7 +15,7 @@ from emotion_ai.files import atomic_path
 from emotion_ai.terminal import printable
 from emotion_ai.video.summary import Span, Totals, Verdict
 
-with optional_imports():
+with optional_imports("video"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

@@ -1,0 +1,211 @@
+"""What `emotion-ai video` does: a video in; its table, events, totals and pictures out."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from emotion_ai.cli.console import terminable
+from emotion_ai.cli.patience import PatientReader
+from emotion_ai.client import FaceClient
+from emotion_ai.client.address import without_login
+from emotion_ai.contract import Servable
+from emotion_ai.errors import ClientError, ConfigError
+from emotion_ai.inference.results import PhotoReader
+from emotion_ai.terminal import Console, printable
+from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress, analyze
+from emotion_ai.video.events import Event, EventChanges
+from emotion_ai.video.folder import VideoOutput
+from emotion_ai.video.frames import FrameReading
+from emotion_ai.video.notice import LAW, NOTICE
+from emotion_ai.video.webhook import Webhook
+
+
+@dataclass(frozen=True)
+class VideoCommand:
+    """Options of `emotion-ai video`, besides those of `VideoOptions`.
+
+    Attributes:
+        source: a file, a folder of frames, the number of a camera, or the URL of a stream.
+        out: folder for the results; by default the source's name with -video.
+        server: a server's address; without it the bundled weights are used, with PyTorch.
+        model, signature, version, label: of the served model.
+        table: "csv" or "parquet".
+        clip: writes annotated.mp4.
+        thumbnails: shows faces in timeline.png.
+        json_lines: prints the beginning and the end of events.
+        webhook: URL to which they are posted.
+        resume: continues a run that ended early.
+        overwrite: replaces the results of another run.
+        timeout: seconds to wait for a server that is away.
+    """
+
+    source: str
+    out: Path | None = None
+    server: str | None = None
+    model: str = "face"
+    signature: str | None = None
+    version: int | None = None
+    label: str | None = None
+    table: str = "csv"
+    clip: bool = False
+    thumbnails: bool = False
+    json_lines: bool = False
+    webhook: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    timeout: float | None = None
+
+
+def video_command(command: VideoCommand, options: VideoOptions) -> int:
+    """Reads a video with a served model, or with the bundled weights, and writes what it shows.
+
+    Returns:
+        The exit code: 0, or 130 after Ctrl-C, except for a live source, which ends by it.
+
+    Raises:
+        ConfigError: options contradict each other, or the folder has results of another run.
+        VideoError: the source cannot be opened or decoded.
+        ClientError: the server does not answer, or stays away.
+        MissingExtraError: no server is given and PyTorch is not installed.
+    """
+    _check(command)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"{NOTICE} {LAW}")
+    out = command.out or Path(default_folder(command.source))
+    output = VideoOutput(
+        out,
+        cast(Literal["csv", "parquet"], command.table),
+        clip=command.clip,
+        thumbnails=command.thumbnails,
+        resume=command.resume,
+        overwrite=command.overwrite,
+    )
+    with terminable(), ExitStack() as stack:
+        progress = stack.enter_context(_progress(console))
+
+        def notify(line: str) -> None:
+            progress.console.print(printable(line), highlight=False, soft_wrap=True)
+
+        hook = stack.enter_context(Webhook(command.webhook, notify)) if command.webhook else None
+        reader = stack.enter_context(_opened_reader(command, options.uncertain_below))
+        shown = _Shown(without_login(command.source), progress, command.json_lines, hook)
+        listener = VideoListener(shown.frame, shown.events, notify)
+        patient = PatientReader(reader, command.timeout, notify)
+        try:
+            summary = analyze(command.source, patient, output, options, listener, _model_record(command, reader))
+        except KeyboardInterrupt:
+            notify(f"interrupted; {out} has the results so far, and the same command with --resume reads the rest")
+            return 130
+    if hook is not None:
+        console.print(f"webhook {hook.name}: sent {hook.counts.sent}, given up {hook.counts.given_up}")
+    frames, tracks = summary["frames"], len(summary["tracks"])
+    console.wrote(out, f"{frames} frames, {tracks} tracks, {summary['events']} events")
+    return 0
+
+
+def default_folder(source: str) -> str:
+    """The name of the results' folder, from the source's: clip-video for clip.mp4."""
+    if source.isdigit():
+        return f"camera-{source}-video"
+    if "://" in source:
+        parts = urlsplit(source)
+        name = Path(parts.path).stem or parts.hostname or "stream"
+    else:
+        name = Path(source).resolve().stem
+    name = re.sub(r"[^\w.-]+", "-", name).lstrip("-")[:60]
+    return f"{name or 'source'}-video"
+
+
+def _check(command: VideoCommand) -> None:
+    if command.table not in ("csv", "parquet"):
+        raise ConfigError(f"--table must be csv or parquet, got {command.table!r}")
+    if command.model not in ("face", "keypoints"):
+        raise ConfigError(f"--model must be face or keypoints: tracks need points; got {command.model!r}")
+    if command.resume and command.overwrite:
+        raise ConfigError("--resume continues a run and --overwrite replaces it; give one of them")
+    if command.timeout is not None and not 0 <= command.timeout < math.inf:
+        raise ConfigError(f"--timeout must be seconds, 0 or more, got {command.timeout:g}")
+    served = (command.model, command.signature, command.version, command.label)
+    if command.server is None and served != ("face", None, None, None):
+        raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
+
+
+@contextmanager
+def _opened_reader(command: VideoCommand, uncertain_below: float | None) -> Iterator[PhotoReader]:
+    if command.server is None:
+        from emotion_ai.inference.reader import FaceReader  # imports PyTorch
+
+        yield FaceReader.bundled(uncertain_below)
+        return
+    with FaceClient(
+        command.server,
+        model=cast(Servable, command.model),
+        version=command.version,
+        label=command.label,
+        signature=command.signature,
+        uncertain_below=uncertain_below,
+    ) as client:
+        yield client
+
+
+def _model_record(command: VideoCommand, reader: PhotoReader) -> dict[str, Any]:
+    """What `summary.json` says about the model."""
+    if not isinstance(reader, FaceClient):
+        return {"model": {"weights": "bundled"}}
+    record: dict[str, Any] = {"server": str(command.server), "model": command.model}
+    try:
+        record["version"] = int(reader.metadata()["model_spec"]["version"])
+    except (ClientError, LookupError, TypeError, ValueError):  # it answers nevertheless, or soon
+        record["version"] = command.version
+    return {"model": record}
+
+
+@dataclass
+class _Shown:
+    """What is printed and sent while a video is read."""
+
+    source: str
+    progress: Progress
+    json_lines: bool
+    hook: Webhook | None
+
+    def __post_init__(self) -> None:
+        self._task = self.progress.add_task("reading", total=None, fps="")
+
+    def frame(self, reading: FrameReading, progress: VideoProgress) -> None:
+        dropped = f", {progress.dropped} dropped" if progress.dropped else ""
+        total = None if progress.total is None else max(progress.total, progress.frames)
+        self.progress.update(self._task, completed=progress.frames, total=total, fps=f"{progress.fps:.1f} fps{dropped}")
+
+    def events(self, changes: EventChanges) -> None:
+        for event in changes.began:
+            self._event("began", event)
+        for event in changes.ended:
+            self._event("ended", event)
+
+    def _event(self, what: str, event: Event) -> None:
+        times = {"end": None} if what == "began" else {}
+        message: Mapping[str, Any] = {"event": what, "id": event.key, "source": self.source, **event.as_dict(), **times}
+        if self.json_lines:
+            print(json.dumps(message), flush=True)
+        if self.hook is not None:
+            self.hook.send(message)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[fps]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
