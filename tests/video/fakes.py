@@ -1,7 +1,10 @@
 """Readings of frames without any picture: whose face shows what, and when."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import av
 import numpy as np
 
 from emotion_ai.class_set import SEVEN
@@ -58,3 +61,40 @@ def frames(
             if expression:
                 faces[track] = face(probabilities(expression, confidence), left=100.0 * track)
         yield frame(number, now, faces)
+
+
+BITS, SIDE = 10, 16
+
+
+def write_clip(path: Path, count: int, fps: int = 25, after: int = 0) -> Path:
+    """A video whose frames show their numbers as squares, black or white; `after` is added to each."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = BITS * SIDE, 2 * SIDE, "yuv420p"
+        for number in range(count):
+            bits = [(number + after) >> bit & 1 for bit in range(BITS)]
+            gray = np.repeat(np.array(bits, np.uint8) * 255, SIDE)
+            picture = np.broadcast_to(gray[None, :, None], (2 * SIDE, BITS * SIDE, 3))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def shown_number(rgb: np.ndarray) -> int:
+    """The number that a frame of `write_clip` shows."""
+    squares = rgb[SIDE, SIDE // 2 :: SIDE, 0] > 127
+    return int(sum(1 << bit for bit in np.flatnonzero(squares)))
+
+
+def restless(rgb: np.ndarray) -> list[FaceReading]:
+    """Reads a frame of `write_clip`: none to two faces that move, with expressions that last for 40 frames."""
+    number = shown_number(rgb)
+    rng = np.random.default_rng(number)
+    if number % 50 >= 45:
+        return []
+    faces = []
+    for place in range(1 + (number // 30) % 2):
+        values = probabilities(SEVEN.names[(number // 40 + place) % 5], float(rng.uniform(0.6, 0.95)))
+        seen = face(values, left=200.0 * place + number)
+        faces.append(replace(seen, keypoints=MEAN + rng.normal(0, 1, MEAN.shape).astype(np.float32)))
+    return faces

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from emotion_ai.vision.decoding import PICTURE_SUFFIXES
 
 ANNOTATED = ".annotated.png"
 """End of the name of an annotated photo."""
+
+VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"))
+"""Of files that `emotion-ai video` reads, not `predict`."""
 
 _MAX_NAME = 255 - len(ANNOTATED)
 
@@ -64,6 +68,11 @@ def find_photos(arguments: Sequence[Path], out: Path | None = None, repeats: boo
     real = functools.cache(os.path.realpath)
     for argument in arguments:
         named = [(argument, Path(argument.name))]
+        if argument.suffix.lower() in VIDEO_SUFFIXES and not _is_folder(argument):
+            found.problems.append(
+                f"{argument}: is a video; read it with: emotion-ai video {shlex.quote(str(argument))}"
+            )
+            continue
         if _is_folder(argument):
             known = len(found.problems)
             paths = _search(argument, out, found)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emotion_ai.cli import kaggle, watch
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import SERVER_AWAY, PatientReader
-from emotion_ai.cli.photo_files import PhotoFile, find_photos, picture_name
+from emotion_ai.cli.photo_files import VIDEO_SUFFIXES, PhotoFile, find_photos, picture_name
 from emotion_ai.cli.photo_results import (
     JsonList,
     Result,
@@ -190,7 +190,9 @@ def predict(options: PredictOptions, reader: PhotoReader) -> int:
     found = find_photos(options.photos, options.out, repeats=options.fps is not None)
     if found.passed_over:
         kinds = ", ".join(sorted(suffix or "no suffix" for suffix in found.passed_over))
-        _note(f"files passed over in folders, which are not pictures: {sum(found.passed_over.values())} ({kinds})")
+        hint = "; read videos with emotion-ai video FILE" if VIDEO_SUFFIXES & found.passed_over.keys() else ""
+        count = sum(found.passed_over.values())
+        _note(f"files passed over in folders, which are not pictures: {count} ({kinds}){hint}")
     if not found.photos:
         raise ConfigError("; ".join(found.problems))
     for problem in found.problems:

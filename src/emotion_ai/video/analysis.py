@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from emotion_ai.errors import (
     ServerTimeoutError,
 )
 from emotion_ai.inference.results import CropReader
+from emotion_ai.video.clip import ClipWriter, draw
 from emotion_ai.video.events import EventChanges, EventFinder
 from emotion_ai.video.folder import SUMMARY, VideoFolder, VideoOutput
 from emotion_ai.video.frames import Frame, FrameReading, FrameSource
@@ -105,6 +106,7 @@ def analyze(
     options: VideoOptions | None = None,
     listener: VideoListener | None = None,
     record: Mapping[str, Any] | None = None,
+    classes: Sequence[str] = EMOTIONS,
 ) -> dict[str, Any]:
     """Reads a video and writes its table, events, totals and timeline to a folder.
 
@@ -117,6 +119,7 @@ def analyze(
         options: how the video is read.
         listener: is called while it is read.
         record: what else `summary.json` has, such as the model's version.
+        classes: that a function as reader names.
 
     Returns:
         What `summary.json` has.
@@ -131,8 +134,8 @@ def analyze(
     name = without_login(str(spec))
     identity = {"source": source_identity(spec), **asdict(options), "clip": output.clip, "table": output.table}
     identity |= {"thumbnails": output.thumbnails, "model": model_identity(reader)}
-    classes = tuple(identity["model"].get("classes", EMOTIONS))
-    with VideoFolder(output, name, identity, classes) as folder:
+    names = tuple(identity["model"].get("classes", classes))
+    with VideoFolder(output, name, identity, names) as folder:
         if folder.finished:
             return json.loads((folder.path / SUMMARY).read_text("utf-8"))
         return _Run(spec, reader, folder, options, listener or VideoListener()).run({"source": name, **(record or {})})
@@ -161,6 +164,7 @@ class _Run:
             if state and source.live:
                 raise ConfigError(f"{source.name}: a live source cannot be resumed; choose another --out")
             self.folder.begin()
+            self._clip = self._opened_clip(state.get("clip"))
             self._started = time.monotonic()
             complete = True
             try:
@@ -190,6 +194,12 @@ class _Run:
             notify=self.listener.notify,
         )
 
+    def _opened_clip(self, state: dict[str, Any] | None) -> ClipWriter | None:
+        if not self.folder.output.clip:
+            return None
+        path = Path(str(self.spec))
+        return ClipWriter(self.folder.path, path if path.is_file() else None, state)
+
     def _take(self, frame: Frame, source: FrameSource) -> None:
         try:
             reading = self._video(frame)
@@ -199,6 +209,8 @@ class _Run:
                 raise
             with uninterrupted():
                 self.folder.add_failure(frame.number, frame.seconds, error)
+                if self._clip is not None:
+                    self._clip.write(frame.rgb, frame.seconds)
             self._save(frame, source)
             return
         self._failures = 0
@@ -206,6 +218,8 @@ class _Run:
             self.folder.add(reading)
             changes = self._finder(reading)
             self.folder.add_events(changes.ended)
+            if self._clip is not None:
+                self._clip.write(draw(reading), reading.seconds)
         self._read += 1
         if changes.began or changes.ended:  # before the state has them: a run that was killed reports them again
             self.listener.on_events(changes)
@@ -220,6 +234,7 @@ class _Run:
                 frame=frame.number,
                 reader=self._video.state(),
                 finder=self._finder.state(),
+                clip=self._clip and self._clip.state(),
                 elapsed=self._elapsed(),
                 dropped=self._dropped(source),
             )
@@ -236,6 +251,8 @@ class _Run:
 
     def _finish(self, source: FrameSource, record: Mapping[str, Any], complete: bool) -> dict[str, Any]:
         elapsed = self._elapsed()
+        if self._clip is not None:
+            self._clip.finish(resumable=not complete)
         changes = self._finder.finish()
         self.folder.add_events(changes.ended)
         if changes.began or changes.ended:

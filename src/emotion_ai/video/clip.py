@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 CLIP = "annotated.mp4"
 
-_PARTS = "annotated.parts"
+PARTS = "annotated.parts"
+"""Folder of the parts, beside the clip, until they are joined."""
+
 _CLOCK = 1000  # ticks per second, as Matroska has them
 _BT709, _LIMITED = 1, 1  # numbers of ISO/IEC 23091-2, section 8
 _OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0"}  # without B-frames, parts join at any frame
@@ -53,7 +55,7 @@ class ClipWriter:
     """
 
     def __init__(self, folder: Path, source: Path | None = None, state: dict[str, Any] | None = None) -> None:
-        self.path, self._parts, self._source = folder / CLIP, folder / _PARTS, source
+        self.path, self._parts, self._source = folder / CLIP, folder / PARTS, source
         self._count, self._start, self._last, self._tick = 0, 0.0, 0.0, -1
         self._size: tuple[int, int] | None = None
         self._container: OutputContainer | None = None
@@ -98,8 +100,11 @@ class ClipWriter:
         self._container.mux(self._stream.encode(frame))
         self._last = seconds
 
-    def finish(self) -> Path | None:
+    def finish(self, *, resumable: bool = False) -> Path | None:
         """Joins the parts; the clip's path, or None without any frame.
+
+        Args:
+            resumable: keeps the parts, so that another writer can continue from the last state.
 
         Raises:
             OSError: it cannot be written.
@@ -117,7 +122,8 @@ class ClipWriter:
                 tracks.append(sound(self._source, self._start, self._last, out))
             for _, packet in heapq.merge(*tracks, key=lambda timed: timed[0]):
                 out.mux(packet)
-        shutil.rmtree(self._parts)
+        if not resumable:
+            shutil.rmtree(self._parts)
         return self.path
 
     def _ticks(self, seconds: float) -> int:

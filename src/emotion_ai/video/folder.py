@@ -5,6 +5,7 @@ goes on. At the end come `events.json`, `summary.json`, `timeline.png`, and `row
 """
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from typing import Any, Literal, Self
 from emotion_ai import files
 from emotion_ai.errors import ConfigError
 from emotion_ai.inference.tables import csv_text
+from emotion_ai.video.clip import CLIP, PARTS
 from emotion_ai.video.events import Event
 from emotion_ai.video.frames import FrameReading
 from emotion_ai.video.rows import error_row, frame_rows, video_columns, write_parquet
@@ -29,7 +31,7 @@ SAVE_SECONDS = 1.0
 """Seconds between two saved states, and so what a kill loses at most."""
 
 STATE, ROWS, PARQUET, EVENT_LINES = "state.json", "rows.csv", "rows.parquet", "events.jsonl"
-EVENTS, SUMMARY, TIMELINE, CLIP = "events.json", "summary.json", "timeline.png", "annotated.mp4"
+EVENTS, SUMMARY, TIMELINE = "events.json", "summary.json", "timeline.png"
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class VideoFolder:
         if not self.state:
             for name in (STATE, ROWS, PARQUET, EVENT_LINES, EVENTS, SUMMARY, TIMELINE, CLIP):
                 (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / PARTS, ignore_errors=True)
         self._counts.update(self.state.get("counts", {}))
         if self.thumbnails is not None:
             self.thumbnails.restore(self.state.get("thumbnails", {}))
