@@ -1,16 +1,18 @@
 """A whole video: what is written, and that a run which ended early goes on as if it had not."""
 
 import csv
+import itertools
 import json
 import os
 import random
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 import numpy as np
@@ -54,6 +56,11 @@ def same_results(out: Path, whole: Path) -> bool:
     return all((out / name).read_bytes() == (whole / name).read_bytes() for name in ("rows.csv", "events.json"))
 
 
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"))
+
+
 def stop_at(frame: int, error: BaseException) -> VideoListener:
     def on_frame(reading: FrameReading, _: VideoProgress) -> None:
         if reading.frame == frame:
@@ -95,39 +102,39 @@ def test_killed_ten_times_the_rows_are_the_same_each_once(
     clip: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "SAVE_SECONDS", 0.01)
-    moments = random.Random(0)
+    rng = random.Random(0)
     output = VideoOutput(tmp_path / "out", resume=True)
     positions = []
-
-    def slowly(rgb: np.ndarray) -> list[FaceReading]:
-        time.sleep(0.01)
-        return restless(rgb)
-
     for _ in range(10):
-        rows = tmp_path / "out" / "rows.csv"
-        before = rows.stat().st_size if rows.exists() else 0
+        delay = rng.uniform(0, 0.05)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the other threads of this process do nothing
             child = os.fork()
         if not child:
-            try:
-                analyze(clip, slowly, output)
-            finally:
-                os._exit(0)
-        while not rows.exists() or rows.stat().st_size <= before:  # it is reading again
-            assert os.waitpid(child, os.WNOHANG) == (0, 0)
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.06))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        state = json.loads((tmp_path / "out" / "state.json").read_text())
-        positions.append(state["frame"])
-        if state["frame"] > COUNT - 15:
-            break
+            _read_until_killed(clip, output, delay)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        positions.append(json.loads((tmp_path / "out" / "state.json").read_text())["frame"])
     analyze(clip, restless, output)
     assert same_results(tmp_path / "out", whole)
     assert positions == sorted(positions)
-    assert len(positions) >= 5
+    assert len(set(positions)) > 5
+
+
+def _read_until_killed(clip: Path, output: VideoOutput, delay: float) -> NoReturn:
+    """Reads, and is killed at any moment, so many seconds after the eighth frame."""
+    frames = itertools.count(1)
+
+    def read(rgb: np.ndarray) -> list[FaceReading]:
+        time.sleep(0.005)
+        if next(frames) == 8:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return restless(rgb)
+
+    try:
+        analyze(clip, read, output)
+        time.sleep(1)
+    finally:
+        os._exit(0)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), ServerUnreachableError("no server")])
@@ -144,7 +151,7 @@ def test_a_run_that_ends_early_leaves_complete_files_and_is_resumed(
     assert {int(row["frame"]) for row in rows_of(out)} == set(range(71))
     events = json.loads((out / "events.json").read_text())
     assert events[-1]["end"] == pytest.approx(71 / 25)
-    assert Image.open(out / "timeline.png").size[0] > 1000
+    assert pixels(out / "timeline.png").shape[1] > 1000
     resumed = analyze(clip, restless, VideoOutput(out, resume=True))
     assert resumed["frames"] == COUNT
     assert same_results(out, whole)
@@ -288,7 +295,7 @@ def test_pixels_are_kept_only_when_asked(
     assert json.loads((out / "state.json").read_text())["thumbnails"]
     analyze(clip, restless, VideoOutput(out, thumbnails=True, resume=True))
     assert "thumbnails" not in json.loads((out / "state.json").read_text())
-    pictures = [np.asarray(Image.open(folder / "timeline.png").convert("L")) for folder in (out, whole)]
+    pictures = [pixels(run / "timeline.png") for run in (out, whole)]
     assert pictures[0].shape == pictures[1].shape
     assert (pictures[0] != pictures[1]).any(), "the faces"
     assert same_results(out, whole)

@@ -76,7 +76,8 @@ def test_lanes_have_what_lasted_longest_in_each_part(tmp_path: Path) -> None:
 
 def drawn(path: Path, timeline: Timeline) -> np.ndarray:
     draw_timeline(path, timeline)
-    return np.asarray(Image.open(path).convert("RGB"))
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def some(tracks: int, verdict: str | None, seconds: float = 10.0) -> Timeline:

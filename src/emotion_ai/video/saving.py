@@ -67,13 +67,14 @@ class GrowingFile:
         self.size += self._file.write(text.encode("utf-8"))
 
     def flush(self) -> None:
-        """Hands what was appended to the operating system, which keeps it when the process is killed."""
+        """Waits until what was appended is on the disk."""
         self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a run's state, whole or not at all."""
-    files.write_text(path, json.dumps(state) + "\n")
+    """Writes a run's state, whole or not at all, and waits until it is on the disk."""
+    files.write_text(path, json.dumps(state) + "\n", sync=True)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
