@@ -94,7 +94,9 @@ def test_a_webhook_that_fails_is_one_line_without_its_secrets(
 def test_ctrl_c_ends_with_a_hint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any) -> dict[str, Any]:
+    def interrupted(*arguments: Any) -> dict[str, Any]:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "summary.json").write_text("{}")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(video_run, "analyze", interrupted)

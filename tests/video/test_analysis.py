@@ -364,6 +364,15 @@ def test_events_are_reported_as_they_begin_and_end(clip: Path, tmp_path: Path) -
     assert began == {event.key for change in changes for event in change.ended}
 
 
+def test_results_are_complete_although_nobody_listens_any_more(clip: Path, tmp_path: Path) -> None:
+    def leave(_: EventChanges) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        analyze(clip, restless, VideoOutput(tmp_path / "out"), listener=VideoListener(on_events=leave))
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"] is False
+
+
 def test_a_source_that_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(VideoError):

@@ -22,7 +22,7 @@ from emotion_ai.inference.results import PhotoReader
 from emotion_ai.terminal import Console, printable
 from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress, analyze
 from emotion_ai.video.events import Event, EventChanges
-from emotion_ai.video.folder import VideoOutput
+from emotion_ai.video.folder import SUMMARY, VideoOutput
 from emotion_ai.video.frames import FrameReading
 from emotion_ai.video.notice import LAW, NOTICE
 from emotion_ai.video.webhook import Webhook
@@ -102,7 +102,8 @@ def video_command(command: VideoCommand, options: VideoOptions) -> int:
         try:
             summary = analyze(command.source, patient, output, options, listener, _model_record(command, reader))
         except KeyboardInterrupt:
-            notify(f"interrupted; {out} has the results so far, and the same command with --resume reads the rest")
+            rest = f"; {out} has the results so far, and the same command with --resume reads the rest"
+            notify(f"interrupted{rest if (out / SUMMARY).exists() else ''}")
             return 130
     if hook is not None:
         console.print(f"webhook {hook.name}: sent {hook.counts.sent}, given up {hook.counts.given_up}")

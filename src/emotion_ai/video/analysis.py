@@ -251,19 +251,20 @@ class _Run:
 
     def _finish(self, source: FrameSource, record: Mapping[str, Any], complete: bool) -> dict[str, Any]:
         elapsed = self._elapsed()
-        if self._clip is not None:
-            self._clip.finish(resumable=not complete)
         changes = self._finder.finish()
         self.folder.add_events(changes.ended)
-        if changes.began or changes.ended:
-            self.listener.on_events(changes)
+        if self._clip is not None:
+            self._clip.finish(resumable=True)
         longest = max(_STANDSTILL, 2 * _interval(source)) if source.live else None
         speed = {
             "dropped": self._dropped(source),
             "read_seconds": round(elapsed, 3),
             "read_fps": round(self.folder.counts["frames"] / max(elapsed, 1e-6), 2),
         }
-        return self.folder.finish({**record, "options": asdict(self.options), **speed}, complete, longest)
+        summary = self.folder.finish({**record, "options": asdict(self.options), **speed}, complete, longest)
+        if changes.began or changes.ended:
+            self.listener.on_events(changes)
+        return summary
 
 
 def _interval(source: FrameSource) -> float:

@@ -207,6 +207,7 @@ class VideoFolder:
         if complete:
             write_state(self.path / STATE, {"format": 1, "identity": self._identity, "finished": True})
             (self.path / EVENT_LINES).unlink()
+            shutil.rmtree(self.path / PARTS, ignore_errors=True)
             if self.output.table == "parquet":
                 rows.unlink()
         return summary
