@@ -10,12 +10,10 @@ from google.protobuf.message import DecodeError
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.published import CHECKSUMS_FILE, CONFIG_FILE, WARMUP_FILE
+from emotion_ai_export.registry.following import WITHOUT_FLAG, Following
 from emotion_ai_export.registry.server_record import leave_out
-from emotion_ai_export.registry.staging import notice
 from emotion_ai_export.registry.watched_server import States, WatchedServer
 
-FLAG = "--max_num_load_retries=0"
-WITHOUT_FLAG = f"a server started without {FLAG} retries a failed load for minutes and follows no other change"
 DIFFERS = f"differs from {CHECKSUMS_FILE}"
 _SOON, _LATER = 1.5, 12.0  # polls in which no state changes while a version is loaded
 
@@ -50,11 +48,10 @@ class LoadWatch:
     def __init__(self, base: Path, server: WatchedServer, number: int, before: States, listed: set[str]) -> None:
         self._base, self._server, self._number = base, server, number
         self._before, self._believed = before, set(listed)
-        self._start = self._changed = time.monotonic()
+        self._following, self._changed = Following(base, server), time.monotonic()
         self._states: States = {}
         self._added = len(listed) < len(SERVABLES)
         self._damage: dict[tuple[str, int], str] = {}
-        self._said = False
 
     def wait(self) -> None:
         """Raises:
@@ -66,7 +63,7 @@ class LoadWatch:
             self._explain(pending)
             self._server.wait()
         if self._added:  # another server of the folder must not miss this step: it would reject the next ones
-            time.sleep(max(0.0, self._start + self._server.settle - time.monotonic()))
+            time.sleep(max(0.0, self._server.settle - self._following.waited))
 
     def _pending(self) -> list[str]:
         """The models whose version is not loaded.
@@ -78,13 +75,15 @@ class LoadWatch:
         pending: list[str] = []
         if states != self._states:
             self._states, self._changed = states, now
-        waited = (now - self._start) / self._server.settle
+        waited = self._following.waited / self._server.settle
         busy = any(state.name == "LOADING" for found in states.values() for state in found.values())
+        others = [found[self._number].name for found in states.values() if self._number in found]
+        followed = self._added and len(self._believed) == len(SERVABLES) - 1 == others.count("AVAILABLE")
         for model in SERVABLES:
             state = states[model].get(self._number)
             if state != self._before[model].get(self._number):
                 self._believed.add(model)
-            if state and state.failed and (model in self._believed or (waited > 1.5 and not busy)):
+            if state and state.failed and (model in self._believed or ((waited > 1.5 or followed) and not busy)):
                 raise LoadError(self._server, model, self._number, state.problem)
             believed = model in self._believed or waited > 1
             if not (state and state.name == "AVAILABLE" and believed):
@@ -92,41 +91,42 @@ class LoadWatch:
         return pending
 
     def _explain(self, pending: list[str]) -> None:
-        """Tells once, soon, why it takes longer, and gives up where waiting is useless."""
-        now, server, number = time.monotonic(), self._server, self._number
-        loading = [(m, n) for m, found in self._states.items() for n, state in found.items() if state.name == "LOADING"]
+        """Tells soon why it takes longer, and gives up where waiting is useless."""
+        following, server, number = self._following, self._server, self._number
+        loading = following.loading(self._states)
         model, other = next((each for each in loading if each[1] != number), loading[0] if loading else ("", number))
-        still = (now - self._changed) / server.poll
+        still = (time.monotonic() - self._changed) / server.poll
         if loading and still > _SOON:
-            if (model, other) not in self._damage:
-                self._damage[model, other] = damage_of(self._base / model / str(other))
-            damage = self._damage[model, other]
+            damage = self._damage_of(model, other) if model in SERVABLES else ""
             certain = bool(damage) and (still > _LATER or DIFFERS not in damage)
             if certain and other == number:
                 raise LoadError(server, model, number, f"{damage} ({WITHOUT_FLAG})")
             if certain:
                 leave_out(self._base, other, f"{model}: {damage}")
-            if other != number and (certain or still > _LATER):
                 raise ExportError(
-                    f"{server.address}: version {number} has to wait for {model} version {other}, which is LOADING"
-                    f"{f' and broken ({damage})' if damage else ''}; {WITHOUT_FLAG}; add the flag, or try again later"
+                    f"{server.address}: version {number} has to wait for {model} version {other}, which is LOADING and "
+                    f"broken ({damage}); {WITHOUT_FLAG}; add the flag, or try again later"
                 )
-            self._say(f"{server.address}: waiting for {model} version {other}, which is LOADING; {WITHOUT_FLAG}")
-        waited = now - self._start
+            following.say(f"waiting for {model} version {other}, which is LOADING; {WITHOUT_FLAG}")
         unseen = number not in self._states[pending[0]] and not loading
-        if unseen and waited > 2 * server.settle:
-            self._say(f"{server.address}: {pending[0]} version {number} has not appeared yet; {server.hint}")
-        limit = server.patience if unseen else server.timeout
-        if waited > limit:
-            problem = f"is not AVAILABLE after {limit:g} s"
-            if loading and other == number:
-                raise LoadError(server, model, number, f"{problem}, still LOADING")
-            raise ExportError(f"{server.address}: {pending[0]} version {number} {problem}; {server.hint}")
+        if unseen and following.waited > 2 * server.settle:
+            following.say(f"{pending[0]} version {number} has not appeared yet; {server.hint}")
+        useless = unseen and following.useless()
+        if not useless and following.waited <= server.timeout:
+            return
+        problem = f"is not AVAILABLE after {following.waited:.0f} s"
+        if other == number and model in SERVABLES:
+            raise LoadError(server, model, number, f"{problem}, still LOADING")
+        if loading:
+            hint = f"{model} version {other} is LOADING; give more time with --timeout; {WITHOUT_FLAG}"
+        else:
+            hint = server.hint
+        raise ExportError(f"{server.address}: {pending[0]} version {number} {problem}; {hint}")
 
-    def _say(self, text: str) -> None:
-        if not self._said:
-            notice(text)
-        self._said = True
+    def _damage_of(self, model: str, number: int) -> str:
+        if (model, number) not in self._damage:
+            self._damage[model, number] = damage_of(self._base / model / str(number))
+        return self._damage[model, number]
 
 
 def damage_of(version: Path) -> str:

@@ -17,8 +17,9 @@ from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ClientError, ExportError
 from emotion_ai.files import read_text, write_text
 from emotion_ai.published import CONFIG_FILE, whole_versions
+from emotion_ai_export.registry.following import WITHOUT_FLAG, Following
 from emotion_ai_export.registry.label_history import earlier_versions
-from emotion_ai_export.registry.loading import WITHOUT_FLAG, LoadError, LoadWatch, damage_of
+from emotion_ai_export.registry.loading import LoadError, LoadWatch, damage_of, garbage_of
 from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, replace_entries
 from emotion_ai_export.registry.server_record import (
     UNCONFIRMED,
@@ -54,9 +55,11 @@ class Rollout:
             ClientError: the server does not respond.
         """
         states, names = self.server.states(), _label_names(configs)
-        known = {found[number].name for found in states.values() if number in found} if number else {"LOADING"}
+        known = {model: found[number] for model, found in states.items() if number in found} if number else {}
+        ended = number is not None and all(state.name == "END" for state in known.values())
+        garbage = any(state.failed and garbage_of(self.base / m / str(number)) for m, state in known.items())
         same = self.server.labels(names) == {config.name: config.labels for config in configs}
-        if known - {"END"} or not same:
+        if not (same and (ended or garbage)):
             age = max(0.0, time.time() - (self.base / CONFIG_FILE).stat().st_mtime)
             time.sleep(max(0.0, self.server.settle - age))
             states = self.server.states()
@@ -110,11 +113,14 @@ class Rollout:
         """
         before = self.server.states()
         listed = {config.name for config in configs if number in config.versions}
-        for model in sorted(listed):
-            state = before[model].get(number)
-            if state and state.failed and damage_of(self.base / model / str(number)):
+        labelled = number in {n for config in configs for n in config.labels.values()}
+        for model in SERVABLES:
+            state, version = before[model].get(number), self.base / model / str(number)
+            if not (state and state.failed):
+                continue
+            if damage_of(version) if model in listed else garbage_of(version):
                 raise LoadError(self.server, model, number, state.problem)
-            if state and state.failed and number not in {n for config in configs for n in config.labels.values()}:
+            if model in listed and not labelled:
                 configs, listed = self._drop(configs, number), set()  # repaired since: tried again once it was out
                 before = self.server.states()
                 break
@@ -143,15 +149,19 @@ class Rollout:
         """
         moved = [relabelled(config, label, number) for config in configs]
         replace_entries(self.base, moved)
-        deadline = time.monotonic() + self.server.patience
+        following = Following(self.base, self.server)
         while any(labels.get(label) != number for labels in self.server.labels([label]).values()):
-            if number is not None and not loaded(self.server.states(), number):
+            states = self.server.states()
+            if number is not None and not loaded(states, number):
                 self.load(configs, number)  # it was about to be unloaded, and the file is rejected
                 replace_entries(self.base, moved)
-            if time.monotonic() > deadline:
+            if loading := following.loading(states):
+                if following.waited > self.server.settle:
+                    following.say(f"waiting for {' version '.join(map(str, loading[0]))}, which is LOADING")
+            elif following.useless() or following.waited > self.server.timeout:
                 raise ExportError(
                     f"{self.server.address}: {label} has not moved to {_version(number)} after "
-                    f"{self.server.patience:g} s; {self.server.hint}"
+                    f"{following.waited:.0f} s; {self.server.hint}"
                 )
             self.server.wait()
         return moved

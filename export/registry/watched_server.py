@@ -2,12 +2,15 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from emotion_ai.client import FaceClient
 from emotion_ai.client.address import ServerAddress
+from emotion_ai.client.checks import check_metadata, check_status
+from emotion_ai.client.face_client import open_transport
+from emotion_ai.client.transport import Connection, Transport
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ModelNotFoundError, ServerUnreachableError
 
@@ -71,17 +74,17 @@ class WatchedServer:
         """Waits a moment before the next look."""
         time.sleep(0.05 * self.poll)
 
-    def states(self) -> States:
-        """The states of our models' versions; none for a model that the server does not have.
+    def states(self, models: Iterable[str] = SERVABLES) -> States:
+        """The states of models' versions; none for a model that the server does not have.
 
         Raises:
             ClientError: the server does not respond, or not as TensorFlow Serving.
         """
         states: States = {}
-        for model in SERVABLES:
-            with FaceClient(self.address, model=model, retries=self.retries) as client:
+        for model in models:
+            with self._connected(model) as (transport, connection):
                 try:
-                    entries = client.status()
+                    entries = check_status(transport.status(), connection)
                 except ModelNotFoundError:
                     entries = []
             states[model] = {
@@ -89,22 +92,41 @@ class WatchedServer:
             }
         return states
 
-    def labels(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
+    def labels(self, names: Iterable[str], models: Iterable[str] = SERVABLES) -> dict[str, dict[str, int]]:
         """The versions that labels name, by model and label; without those that the server does not have.
 
         Raises:
             ClientError: the server does not respond, or not as TensorFlow Serving.
         """
-        found = {(model, name): self._label(model, name) for model in SERVABLES for name in names}
+        found = {model: {name: self._label(model, name) for name in names} for model in models}
         return {
-            model: {name: number for (of, name), number in found.items() if of == model and number is not None}
-            for model in SERVABLES
+            model: {name: number for name, number in labels.items() if number is not None}
+            for model, labels in found.items()
         }
 
+    @contextmanager
+    def _connected(self, model: str, label: str | None = None) -> Iterator[tuple[Transport, Connection]]:
+        """Any model on the server, also one that is not ours."""
+        server = cast(ServerAddress, self.address)
+        connection = Connection(
+            server.url,
+            cast(Servable, model),
+            label=label,
+            retries=self.retries,
+            ca_file=server.ca_file,
+            headers=server.headers,
+            proxy=server.proxy,
+        )
+        transport = open_transport(connection)
+        try:
+            yield transport, connection
+        finally:
+            transport.close()
+
     def _label(self, model: str, name: str) -> int | None:
-        with FaceClient(self.address, model=cast(Servable, model), label=name, retries=self.retries) as client:
+        with self._connected(model, name) as (transport, connection):
             try:
-                return int(client.metadata()["model_spec"]["version"])
+                return int(check_metadata(transport.metadata(), connection)["model_spec"]["version"])
             except ModelNotFoundError as error:
                 number = _NOT_LOADED.search(str(error))
                 return int(number[1]) if number else None

@@ -69,7 +69,7 @@ class Server:
 
 
 def client_of(server: Server, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> FaceClient:
-    monkeypatch.setattr(face_client, "_transport", lambda *_: server)
+    monkeypatch.setattr(face_client, "open_transport", lambda *_: server)
     return FaceClient(**settings)
 
 

@@ -28,6 +28,7 @@ from emotion_ai.contract import (
     INPUTS,
     MAX_CROP_PIXELS,
     MAX_CROP_SIDE,
+    SERVABLES,
     Servable,
     outputs,
 )
@@ -106,6 +107,8 @@ class FaceClient:
         server = url if isinstance(url, ServerAddress) else ServerAddress(url, ca_file, headers, proxy)
         if server is url and not (ca_file is None and headers is None and proxy is None):
             raise ConfigError(f"{url}: give `ca_file`, `headers` and `proxy` in the ServerAddress")
+        if model not in SERVABLES:
+            raise ConfigError(f"`model` must be one of {', '.join(SERVABLES)}, got {model!r}")
         access = (server.ca_file, server.headers, server.proxy)
         self.connection = Connection(server.url, model, version, label, pair, retries, *access)
         if concurrency < 1:
@@ -116,7 +119,7 @@ class FaceClient:
         self.signature = signature
         self.uncertain_below = None if uncertain_below is None else check_threshold(uncertain_below)
         self._chooser: SignatureChooser[Outputs] = SignatureChooser(model, fixed=version is not None)
-        self._transport = _transport(self.connection, session)
+        self._transport = open_transport(self.connection, session)
         self._classes: tuple[str, ...] | None = None
         self._observers: tuple[CallObserver, ...] = ()
         if log is not None:
@@ -298,7 +301,8 @@ class _PartOfCall:
         return self.client._read_crops(images, self.call)
 
 
-def _transport(connection: Connection, session: requests.Session | None) -> Transport:
+def open_transport(connection: Connection, session: requests.Session | None = None) -> Transport:
+    """What sends the requests of a connection: REST, or gRPC with the extra [grpc]."""
     if not connection.grpc:
         return RestTransport(connection, session)
     if session is not None:
@@ -313,4 +317,4 @@ def _call_log(
 ) -> CallObserver:
     from emotion_ai.client.call_log import CallLog  # imports pyarrow
 
-    return CallLog(log, connection, partial(_transport, session=session))
+    return CallLog(log, connection, partial(open_transport, session=session))

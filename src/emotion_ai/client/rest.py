@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import BadStatusLine, RemoteDisconnected
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import requests
@@ -36,7 +36,7 @@ class RestTransport:
 
     def __init__(self, connection: Connection, session: requests.Session | None = None) -> None:
         self._connection = connection
-        self._path = self._model_path = f"/v1/models/{connection.model}"
+        self._path = self._model_path = f"/v1/models/{quote(connection.model, safe='')}"
         if connection.version is not None:
             self._path += f"/versions/{connection.version}"
         elif connection.label is not None:

@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.client.address import SCHEMES, check_headers, split_address, split_proxy
-from emotion_ai.contract import SERVABLES, Servable
+from emotion_ai.contract import Servable
 from emotion_ai.errors import ConfigError
+
+LABEL = re.compile("[A-Za-z0-9_]+")
+"""A label that can stand in an address."""
 
 Inputs = list[bytes] | NDArray[np.float32] | NDArray[np.int32]
 """Of one request: PNG or JPEG files, crops (N, 96, 96, 1), 0-255, or any numbers (N,) to ask for the classes."""
@@ -28,7 +31,7 @@ class Connection:
     Attributes:
         url: http(s)://HOST:PORT of the REST API, or grpc(s)://HOST:PORT. A user and password in it are kept in `login`
             only.
-        model: "face", "keypoints" or "emotion".
+        model: "face", "keypoints" or "emotion"; states and labels are also those of other models.
         version: a version's number.
         label: a version's label, such as "stable"; without version and label the server's newest version is used.
         timeout: seconds to connect, and for a whole request with its retries.
@@ -60,11 +63,9 @@ class Connection:
         if parts.username is not None or parts.password is not None:
             object.__setattr__(self, "login", (unquote(parts.username or ""), unquote(parts.password or "")))
         object.__setattr__(self, "url", parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
-        if self.model not in SERVABLES:
-            raise ConfigError(f"`model` must be one of {', '.join(SERVABLES)}, got {self.model!r}")
         if self.version is not None and self.label is not None:
             raise ConfigError(f"give `version` or `label`, not both (got {self.version} and {self.label!r})")
-        if self.label is not None and not re.fullmatch(r"[A-Za-z0-9_]+", self.label):
+        if self.label is not None and not LABEL.fullmatch(self.label):
             raise ConfigError(f"`label` may contain letters, digits and _ only, got {self.label!r}")
         if len(self.timeout) != 2 or not all(0 < seconds < math.inf for seconds in self.timeout):
             raise ConfigError(f"`timeout` must be finite and > 0 seconds, got {self.timeout}")

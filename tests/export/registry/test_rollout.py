@@ -16,14 +16,14 @@ import pytest
 from typer.testing import CliRunner
 
 from emotion_ai.cli import app
-from emotion_ai.client import FaceClient
+from emotion_ai.client.rest import RestTransport
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
 from emotion_ai.published import list_versions
 from emotion_ai_export.registry.fitting import fit_config
 from emotion_ai_export.registry.listing import describe_versions
 from emotion_ai_export.registry.loading import garbage_of
-from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, render
+from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, render, replace_entries
 from emotion_ai_export.registry.publish import write_config
 from emotion_ai_export.registry.rollout import load_published, server_of
 from emotion_ai_export.registry.server_record import left_out
@@ -112,6 +112,24 @@ def test_a_broken_version_is_refused_at_once_and_left_out_until_it_is_promoted_a
         assert [site.ask(model) for model in SERVABLES] == [3, 3, 3]
 
 
+def test_the_same_garbage_is_refused_again_without_another_attempt(site: Site) -> None:
+    site.publish(2)
+    site.add(3, broken=True)
+    file = site.base / "models.config"
+    with site.running():
+        texts = []
+        for _ in range(2):
+            before = file.stat().st_mtime_ns
+            with pytest.raises(ExportError, match="cannot load face version 3") as error:
+                promote(site.base, 3, server=site.server)
+            texts.append(str(error.value))
+            written = file.stat().st_mtime_ns != before
+        assert texts[0] == texts[1]
+        assert not written
+        assert [*left_out(site.base)] == [3]
+        assert promote(site.base, 2, server=site.server) == 2
+
+
 def test_a_listed_version_that_broke_is_taken_out(site: Site) -> None:
     """As the newest, which nobody promoted."""
     site.publish(2)
@@ -154,7 +172,7 @@ def test_an_error_without_a_text_is_an_error(
     status: dict[str, str] | None, failed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = {"version": "3", "state": "END"} | ({} if status is None else {"status": status})
-    monkeypatch.setattr(FaceClient, "status", lambda _: [entry])
+    monkeypatch.setattr(RestTransport, "status", lambda _: [entry])
     assert WatchedServer("http://127.0.0.1:9").states()["face"][3].failed == failed
 
 
@@ -218,6 +236,75 @@ def test_a_slow_load_is_waited_for_and_named(site: Site, capsys: pytest.CaptureF
     with site.running():
         assert promote(site.base, 2, server=site.server) == 2
     assert "waiting for face version 2, which is LOADING" in capsys.readouterr().err
+
+
+def add_other(site: Site, rest: str) -> None:
+    """Replaces the entry of a fourth model, `other`, by hand."""
+    ours = [config for config in read_config(site.base) if config.name in SERVABLES]
+    text = f'model_config_list {{ config {{ name: "other" base_path: "{site.base}/other" {rest} }} }}'
+    partial = site.base / "partial"
+    partial.write_text(render([*ours, *parse(text)]))
+    partial.rename(site.base / "models.config")
+
+
+@pytest.mark.parametrize("model", ["face", "other"])
+def test_a_healthy_version_that_loads_longer_is_waited_for(
+    site: Site, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if site.numbered:
+        pytest.skip("the real server cannot be made slow")
+    site.publish(1)
+    shutil.copytree(site.base / "face", site.base / "other")
+    add_other(site, "model_version_policy { all {} }")
+    with site.running():
+        site.add(2)
+        site.add(3)
+        fake_version(site.base / "slow")
+        (site.base / "slow" / "load_seconds").write_text("2")  # 20 looks of the server
+        shutil.rmtree(site.base / "face" / "3")
+        (site.base / "slow").rename(site.base / model / "3")
+        if model == "face":
+            replace_entries(site.base, [replace(c, versions=(1, 3)) for c in read_config(site.base)[:3]])
+        while site.server.states([model])[model].get(3, VersionState("")).name != "LOADING":
+            time.sleep(0.01)
+        text = (site.base / "models.config").read_text()
+        with pytest.raises(ExportError, match=f"{model} version 3 is LOADING; give more time with --timeout"):
+            promote(site.base, 2, server=replace(site.server, timeout=0.5))
+        assert (site.base / "models.config").read_text() == text
+        assert promote(site.base, 2, server=site.server) == 2
+        assert f"waiting for {model} version 3, which is LOADING" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [
+        (
+            'version_labels { key: "mine" value: 7 }',
+            r"mine of other is version 7 there, which is not loaded \(not there\)",
+        ),
+        ('base_path: "/none"', "no version of other"),
+    ],
+)
+@pytest.mark.parametrize("number", [2, 3])
+def test_another_models_entry_that_stops_the_server_is_named_at_once(
+    site: Site, rest: str, reason: str, number: int
+) -> None:
+    """Whether a version has to be loaded or is."""
+    site.publish(3)
+    shutil.copytree(site.base / "face", site.base / "other")
+    if "base_path" not in rest:
+        add_other(site, 'version_labels { key: "mine" value: 3 }')
+    with site.running():
+        add_other(site, rest)
+        text = (site.base / "models.config").read_text()
+        start = time.monotonic()
+        with pytest.raises(ExportError, match=f"does not follow .*models.config: .*{reason}.*correct that entry"):
+            promote(site.base, number, server=site.server)
+        assert time.monotonic() - start < 9 * site.server.settle  # half of its patience
+        assert (site.base / "models.config").read_text() == text
+        assert site.ask() == 1
+        add_other(site, 'version_labels { key: "mine" value: 3 }')
+        assert promote(site.base, number, server=site.server) == number
 
 
 def test_a_label_on_a_version_that_is_not_loaded_is_noticed_and_led_out_of(
