@@ -116,6 +116,7 @@ class WatchedServer:
             ca_file=server.ca_file,
             headers=server.headers,
             proxy=server.proxy,
+            cert=server.cert,
         )
         transport = open_transport(connection)
         try:

@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 
 from emotion_ai.cli import app
 from emotion_ai.cli.photos import PredictOptions, predict_command
-from emotion_ai.errors import ConfigError
+from emotion_ai.client import FaceClient
+from emotion_ai.errors import AccessDeniedError, ConfigError, ServerUnavailableError
+from emotion_ai.inference.photo_table import PhotoTable
 from emotion_ai.vision.photo import PORTRAITS
 from tests.cli.conftest import StubServer
 
@@ -169,6 +171,46 @@ def test_a_server_that_stays_away_is_reported_once_and_a_second_call_completes(
     assert predict(folder, stub_server, table) == 0
     assert read_once(table) == {f"photo{n}.jpg": 1 for n in range(6)}
     assert "has 2 of the 6 photos already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("answered", [0, 2])
+def test_a_server_that_denies_access_is_reported_once_and_a_second_call_completes(
+    status: int,
+    answered: int,
+    tmp_path: Path,
+    portrait: bytes,
+    stub_server: StubServer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, table = photos(tmp_path / "in", 6, portrait), tmp_path / "faces.csv"
+    denied = (status, "<html>Log in</html>")
+    stub_server.respond = lambda number: denied if number > 2 * answered else None  # two for each photo
+    assert predict(folder, stub_server, table) == 2
+    err = capsys.readouterr().err
+    assert err.count("error:") == 1
+    assert f"{status}" in err
+    assert f"{6 - answered} photos were not read, run the same command with access" in err
+    assert stub_server.requests == 2 * answered + 1
+    assert not answered or read_once(table) == {f"photo{n}.jpg": 1 for n in range(answered)}
+    stub_server.respond = lambda number: None
+    assert predict(folder, stub_server, table) == 0
+    assert read_once(table) == {f"photo{n}.jpg": 1 for n in range(6)}
+
+
+@pytest.mark.parametrize("kind", [AccessDeniedError, ServerUnavailableError])
+def test_a_table_of_other_classes_does_not_hide_why_the_server_gives_none(
+    kind: type[Exception], tmp_path: Path, portrait: bytes, stub_server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: FaceClient) -> None:
+        raise kind("no classes")
+
+    monkeypatch.setattr(FaceClient, "class_names", refuse)
+    folder, table = photos(tmp_path / "in", 1, portrait), tmp_path / "faces.csv"
+    with PhotoTable(table, ("Joy", "Rage")) as other:
+        other.append(folder / "other.jpg", "an error")
+    with pytest.raises(kind, match="no classes"):
+        predict(folder, stub_server, table)
 
 
 def test_a_server_that_starts_late_is_waited_for_if_asked(

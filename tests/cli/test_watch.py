@@ -15,6 +15,7 @@ import pytest
 
 from emotion_ai.cli.photos import PredictOptions, follow
 from emotion_ai.errors import (
+    AccessDeniedError,
     ModelNotFoundError,
     ServerFailureError,
     ServerTimeoutError,
@@ -64,7 +65,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "kind",
-    [ServerUnreachableError, ServerTimeoutError, ServerUnavailableError, ModelNotFoundError],
+    [ServerUnreachableError, ServerTimeoutError, ServerUnavailableError, ModelNotFoundError, AccessDeniedError],
 )
 def test_photos_wait_while_the_server_is_away(
     kind: type[Exception],

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -48,6 +48,7 @@ class Network:
         ca: file of the certificate that "secure" servers have.
         key: its key.
         faults: for the next requests; the last one repeats if `lasting`.
+    clients: file of the client certificate that "secure" servers demand, if they do.
     """
 
     ca: Path
@@ -56,6 +57,7 @@ class Network:
     headers: list[dict[str, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     lasting: bool = False
+    clients: Path | None = None
     ports: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def rest(self, kind: str = "plain") -> str:
@@ -83,12 +85,12 @@ def _host(kind: str) -> str:
 
 
 @contextmanager
-def network(folder: Path) -> Iterator[Network]:
-    """Eight servers that share their faults."""
-    found = Network(folder / "cert.pem", folder / "key.pem")
+def network(folder: Path, kinds: Sequence[str] = KINDS, clients: Path | None = None) -> Iterator[Network]:
+    """Two servers of each kind that share their faults."""
+    found = Network(folder / "cert.pem", folder / "key.pem", clients=clients)
     make_certificate(found.ca, found.key)
     https, rpcs = [], []
-    for kind in KINDS if socket.has_ipv6 else KINDS[:2]:
+    for kind in kinds if socket.has_ipv6 else [kind for kind in kinds if not kind.endswith("6")]:
         server = rest_server(found, kind)
         https.append(server)
         found.ports["http", kind] = server.server_port
@@ -171,6 +173,9 @@ def _http_server(handler: Any, kind: str = "plain", net: Network | None = None, 
     if kind.startswith("secure") and net:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(net.ca, net.key)
+        if net.clients:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(net.clients)
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server
@@ -203,7 +208,9 @@ def _rpc(net: Network, kind: str) -> tuple[grpc.Server, int]:
     server = grpc.server(ThreadPoolExecutor(40))
     server.add_generic_rpc_handlers([Handlers()])
     if kind.startswith("secure"):
-        credentials = grpc.ssl_server_credentials([(net.key.read_bytes(), net.ca.read_bytes())])
+        trusted = net.clients.read_bytes() if net.clients else None
+        own = [(net.key.read_bytes(), net.ca.read_bytes())]
+        credentials = grpc.ssl_server_credentials(own, trusted, require_client_auth=trusted is not None)
         port = server.add_secure_port(f"{_host(kind)}:0", credentials)
     else:
         port = server.add_insecure_port(f"{_host(kind)}:0")

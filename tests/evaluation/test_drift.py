@@ -129,11 +129,47 @@ def test_a_small_difference_does_not_alarm_however_many_answers(folder: Callable
     assert alarms(reference, log) == []
 
 
-def test_what_one_sample_lacks_is_not_compared(folder: Callable[..., Path]) -> None:
+def test_what_the_reference_lacks_is_named(
+    folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nothing = np.full(500, np.nan)
-    log = folder("log", answers(500, 1, brightness=nothing, emotion=[None] * 500, confidence=nothing))
-    drift = compare(read_answers(log), read_answers(folder("reference", answers(500, 2))), DriftTest())
+    reference = folder("reference", answers(500, 1, brightness=nothing, emotion=[None] * 500, confidence=nothing))
+    log = folder("log", answers(500, 2))
+    drift = compare(read_answers(reference), read_answers(log), DriftTest())
     assert [difference.measure for difference in drift.differences] == ["contrast", "sharpness", "size"]
+    assert drift.left_out == ("answers", "confidence", "brightness")
+    options = DriftOptions(reference, log, out=tmp_path / "drift.png")
+    drift_command(options, json=False)
+    assert "not compared, because the reference lacks it: answers, confidence, brightness" in capsys.readouterr().out
+    drift_command(options, json=True)
+    assert json.loads(capsys.readouterr().out)["left_out"] == ["answers", "confidence", "brightness"]
+    with pytest.raises(DataError, match="no measure of brightness has 50 values; give another reference"):
+        compare(read_answers(reference), read_answers(log), DriftTest(measures=("brightness",)))
+
+
+@pytest.mark.parametrize("unknown", [500, 460, 100])
+def test_what_the_log_lacks_is_an_error(unknown: int, folder: Callable[..., Path]) -> None:
+    """Otherwise a client that stops to log a measure would hide every change of it, or of the faces that lack it."""
+    reference = folder("reference", answers(500, 1))
+    emotions = [None if i < unknown else "Happy" for i in range(500)]
+    log = folder("log", answers(500, 2, emotion=emotions))
+    expected = rf"log: {unknown / 5:.0f}% of its faces have no answers, but 0% of the reference's; .*: --measure conf"
+    with pytest.raises(DataError, match=expected):
+        compare(read_answers(reference), read_answers(log), DriftTest())
+    rest = DriftTest(measures=("confidence", "brightness", "contrast", "sharpness", "size"))
+    assert not compare(read_answers(reference), read_answers(log), rest).alarm
+
+
+def test_a_few_faces_without_a_measure_are_left_out(folder: Callable[..., Path]) -> None:
+    size = np.where(np.arange(500) < 30, np.nan, np.random.default_rng(3).choice([48, 96], 500))
+    log = folder("log", answers(500, 2, size=size))
+    busy = np.where(np.arange(500) % 4 > 0, np.nan, np.random.default_rng(4).normal(120, 30, 500))  # see SAMPLED
+    for table in (pq.read_table(log), answers(500, 2, brightness=busy)):
+        drift = compare(
+            read_answers(folder("reference", answers(500, 1))), read_answers(folder("log", table)), DriftTest()
+        )
+        assert len(drift.differences) == 6
+        assert not drift.alarm
 
 
 def test_many_groups_are_drawn_from(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from emotion_ai.errors import (
+    AccessDeniedError,
     ClientError,
     ConnectionSettingsError,
     ModelNotFoundError,
@@ -18,6 +19,9 @@ from emotion_ai.vision.photo import Photo, Source
 
 SERVER_AWAY = (ServerUnreachableError, ServerUnavailableError, ServerTimeoutError, ModelNotFoundError)
 """Errors that pass when a server comes back, or has loaded its models again."""
+
+NO_ANSWERS = (*SERVER_AWAY, AccessDeniedError)
+"""Errors of a server that answers no other photo either; a login or token is given by another start."""
 
 WAIT = 120.0
 """Seconds to wait for a server that has answered before."""

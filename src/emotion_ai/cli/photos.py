@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from emotion_ai.cli import kaggle, watch
 from emotion_ai.cli.console import terminable
-from emotion_ai.cli.patience import SERVER_AWAY, PatientReader
+from emotion_ai.cli.patience import NO_ANSWERS, PatientReader
 from emotion_ai.cli.photo_files import VIDEO_SUFFIXES, PhotoFile, find_photos, picture_name
 from emotion_ai.cli.photo_results import (
     JsonList,
@@ -27,6 +27,7 @@ from emotion_ai.cli.photo_results import (
 from emotion_ai.client import FaceClient
 from emotion_ai.contract import EMOTIONS, Servable
 from emotion_ai.errors import (
+    AccessDeniedError,
     ClientError,
     ConfigError,
     EmotionAIError,
@@ -86,7 +87,7 @@ def predict_command(options: PredictOptions) -> int:
     """Reads photos with a served model, or with the bundled weights, and shows the faces.
 
     Returns:
-        The exit code: 0; 1 if a photo could not be read; 2 if the server went away; 130 after Ctrl-C.
+        The exit code: 0; 1 if a photo could not be read; 2 if the server went away or denies access; 130 after Ctrl-C.
 
     Raises:
         ConfigError: options contradict each other, or a file cannot be written.
@@ -238,15 +239,15 @@ class _Run:
         self.done = 0
 
     def read_all(self, photos: Sequence[PhotoFile]) -> int:
-        """Returns the exit code: 0, 1 if a photo could not be read, 2 if the server stays away."""
+        """Returns the exit code: 0, 1 if a photo could not be read, 2 if the server stays away or denies access."""
         task = self._progress.add_task("reading", total=len(photos))
         failed = away = False
         for i, photo in enumerate(photos):
             result = self._read(photo, i)
-            if isinstance(result, SERVER_AWAY) and (away or not isinstance(result, ServerTimeoutError)):
+            if isinstance(result, NO_ANSWERS) and (away or not isinstance(result, ServerTimeoutError)):
                 self._give_up(photo, result, len(photos) - i)
                 return 2
-            away = isinstance(result, SERVER_AWAY)  # one photo may take too long; after two the server is away
+            away = isinstance(result, ServerTimeoutError)  # one photo may take too long; after two the server is away
             self._keep(photo, result)
             failed |= isinstance(result, EmotionAIError)
             self._progress.advance(task)
@@ -278,7 +279,8 @@ class _Run:
         self.done += 1
 
     def _give_up(self, photo: PhotoFile, error: EmotionAIError, left: int) -> None:
-        rest = f"; {left} photos were not read, run the same command once the server is back" if left > 1 else ""
+        again = "with access" if isinstance(error, AccessDeniedError) else "once the server is back"
+        rest = f"; {left} photos were not read, run the same command {again}" if left > 1 else ""
         show_error(self._errors, photo.path, f"{error}{rest}")
         self._shown.add(photo.path, error)
 
@@ -311,11 +313,19 @@ def _open_table(path: Path | None, reader: PhotoReader, stack: contextlib.ExitSt
     if path is None:
         return None
     make_folder(path.parent)
+    unknown: EmotionAIError | None = None
     try:
         classes = reader.class_names()
-    except (ClientError, ConfigError):  # a server that is away, or a model without classes
-        classes = EMOTIONS
-    return stack.enter_context(PhotoTable(path, classes))
+    except AccessDeniedError:
+        raise
+    except (ClientError, ConfigError) as error:  # a server that is away, or a model without classes
+        classes, unknown = EMOTIONS, error
+    try:
+        return stack.enter_context(PhotoTable(path, classes))
+    except ConfigError:
+        if isinstance(unknown, ClientError):  # the table may have the columns that the server's classes need
+            raise unknown from None
+        raise
 
 
 def _is_stdout(path: Path) -> bool:

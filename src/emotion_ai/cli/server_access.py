@@ -29,11 +29,21 @@ Proxy = Annotated[
         help="Proxy to the server, http://HOST:PORT; by default that of HTTP_PROXY, HTTPS_PROXY and NO_PROXY."
     ),
 ]
-_OPTIONS: dict[str, Any] = {"ca_file": CaFile, "header": Header, "proxy": Proxy}
+Certificate = Annotated[
+    Path | None, typer.Option(help="PEM file with the client's own certificate, for a server that demands one.")
+]
+Key = Annotated[Path | None, typer.Option(help="PEM file with its key, if --client-cert has none.")]
+_OPTIONS: dict[str, Any] = {
+    "ca_file": CaFile,
+    "client_cert": Certificate,
+    "client_key": Key,
+    "header": Header,
+    "proxy": Proxy,
+}
 
 
 def with_server_access(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with --ca-file, --header and --proxy; they are part of the addresses that it gets.
+    """The command with --ca-file, --client-cert, --header and so on; they are part of the addresses that it gets.
 
     Raises:
         ConfigError: one of them is invalid, or given without a server.
@@ -42,18 +52,30 @@ def with_server_access(command: Callable[..., None]) -> Callable[..., None]:
     addresses = [name for name in ("server", "grpc") if name in signature.parameters]
 
     @wraps(command)
-    def run(*, ca_file: Path | None, header: list[str] | None, proxy: str | None, **arguments: Any) -> None:
-        from emotion_ai.client.address import ServerAddress
+    def run(
+        *,
+        ca_file: Path | None,
+        client_cert: Path | None,
+        client_key: Path | None,
+        header: list[str] | None,
+        proxy: str | None,
+        **arguments: Any,
+    ) -> None:
+        from emotion_ai.client.address import ClientCertificate, ServerAddress
 
         given = [name for name in addresses if arguments[name] is not None]
-        if not given and (ca_file or header or proxy):
-            raise ConfigError("--ca-file, --header and --proxy are for a server; give --server as well")
+        if not given and (ca_file or client_cert or client_key or header or proxy):
+            options = "--ca-file, --client-cert, --client-key, --header and --proxy"
+            raise ConfigError(f"{options} are for a server; give --server as well")
+        if client_key and not client_cert:
+            raise ConfigError("--client-key is the key of a certificate; give --client-cert as well")
+        own: ClientCertificate | None = (client_cert, client_key) if client_cert and client_key else client_cert
         headers = _headers(header or [])
         for name in given:
             url = arguments[name]
             secure = url.startswith(("https://", "grpcs://"))
-            trusted = ca_file if secure or len(given) == 1 else None
-            arguments[name] = ServerAddress(url, trusted, headers, proxy)
+            trusted, cert = (ca_file, own) if secure or len(given) == 1 else (None, None)
+            arguments[name] = ServerAddress(url, trusted, headers, proxy, cert)
         command(**arguments)
 
     keyword = inspect.Parameter.KEYWORD_ONLY

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from natsort import natsorted
 
-from emotion_ai.cli.patience import SERVER_AWAY
+from emotion_ai.cli.patience import NO_ANSWERS
 from emotion_ai.cli.photo_files import ANNOTATED, is_photo_name
 from emotion_ai.cli.photo_results import Result, show_error
 from emotion_ai.errors import (
@@ -120,7 +120,7 @@ class _Waiting:
         for path in list(self.attempts):
             try:
                 result: Result = self.read_photo(path)
-            except SERVER_AWAY as error:
+            except NO_ANSWERS as error:
                 if not self.away:
                     show_error(Console(stderr=True), path, f"{error}; photos wait until the server is back")
                 self.away = True

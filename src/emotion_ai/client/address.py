@@ -11,6 +11,9 @@ from emotion_ai.errors import ConfigError
 SCHEMES = {"http": 80, "https": 443, "grpc": None, "grpcs": None}
 """Schemes of addresses, with the port that each has by default."""
 
+ClientCertificate = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
+"""PEM file with a certificate and its key, or the two files."""
+
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(%[^\[\]\s]+)?\]|[^\[\]:]+)(:\d+)?")
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]+"), re.compile(r"[\x20-\x7e]*")
 _RESERVED = {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te"}
@@ -22,6 +25,7 @@ class ServerAddress(str):
     Attributes:
         url: http(s)://HOST:PORT or grpc(s)://HOST:PORT, with user and password if they were given.
         ca_file: PEM file with the certificates to trust.
+        cert: PEM file with the client's own certificate and its key, or a pair of files.
         headers: sent with each request, over gRPC as metadata.
         proxy: http://HOST:PORT.
     """
@@ -30,6 +34,7 @@ class ServerAddress(str):
     ca_file: str | os.PathLike[str] | None
     headers: Mapping[str, str] | None
     proxy: str | None
+    cert: ClientCertificate | None
 
     def __new__(
         cls,
@@ -37,9 +42,11 @@ class ServerAddress(str):
         ca_file: str | os.PathLike[str] | None = None,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
+        cert: ClientCertificate | None = None,
     ) -> Self:
         address = super().__new__(cls, without_login(url))
         address.url, address.ca_file, address.headers, address.proxy = url, ca_file, headers, proxy
+        address.cert = cert
         return address
 
     def at(self, scheme: str, port: int) -> "ServerAddress":
@@ -47,8 +54,8 @@ class ServerAddress(str):
         parts = urlsplit(self.url)
         login, at, host = parts.netloc.rpartition("@")
         bare = host if host.endswith("]") else host.rpartition(":")[0] or host
-        ca_file = self.ca_file if scheme.endswith("s") else None
-        return ServerAddress(f"{scheme}://{login}{at}{bare}:{port}", ca_file, self.headers, self.proxy)
+        ca_file, cert = (self.ca_file, self.cert) if scheme.endswith("s") else (None, None)
+        return ServerAddress(f"{scheme}://{login}{at}{bare}:{port}", ca_file, self.headers, self.proxy, cert)
 
 
 def without_login(url: str) -> str:

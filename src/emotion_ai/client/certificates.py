@@ -1,4 +1,4 @@
-"""Whom a client trusts over TLS: the same over REST and gRPC."""
+"""Whom a client trusts over TLS, and its own certificate: the same over REST and gRPC."""
 
 import os
 import ssl
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from emotion_ai.client.address import ClientCertificate
 from emotion_ai.errors import ConfigError
 
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -30,15 +31,54 @@ def trusted_file(ca_file: str | os.PathLike[str] | None) -> str | None:
     return path
 
 
-def trust_context(path: str | None) -> ssl.SSLContext:
+def own_files(cert: ClientCertificate | None) -> tuple[str, str] | None:
+    """Paths of a client's own certificate and of its key; they may be the same file.
+
+    Raises:
+        ConfigError: one cannot be read, or they do not fit each other.
+    """
+    if cert is None:
+        return None
+    pair = cert if isinstance(cert, tuple) else (cert, cert)
+    if len(pair) != 2:
+        raise ConfigError(f"`cert` must be a file, or a pair of certificate and key, got {len(pair)} values")
+    files = (os.fspath(pair[0]), os.fspath(pair[1]))
+    for file in files:
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"client certificate {file}: cannot be read ({error.strerror}); give a PEM file"
+            ) from error
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
+    except (OSError, ValueError) as error:
+        names = " and ".join(dict.fromkeys(files))
+        advice = "give the certificate and its key as PEM, without a password"
+        raise ConfigError(f"client certificate {names}: not usable ({_reason(error)}); {advice}") from error
+    return files
+
+
+def _reason(error: Exception) -> str:
+    return (error.reason if isinstance(error, ssl.SSLError) else None) or str(error)
+
+
+def trust_context(path: str | None, own: tuple[str, str] | None = None) -> ssl.SSLContext:
     """A context of TLS that trusts the certificates in a file, or in a folder as OpenSSL's `rehash` makes it.
+
+    Args:
+        path: the file or folder; None for the usual authorities.
+        own: the client's own certificate and its key.
 
     Raises:
         OSError: the file cannot be read, or holds no certificates.
     """
     path = path or DEFAULT_CA_BUNDLE_PATH
     folder = os.path.isdir(path)
-    return ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+    context = ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+    if own:
+        context.load_cert_chain(*own)
+    return context
 
 
 def trusted_certificates(path: str | None) -> bytes | None:

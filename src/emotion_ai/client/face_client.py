@@ -11,7 +11,7 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from emotion_ai.client.address import ServerAddress
+from emotion_ai.client.address import ClientCertificate, ServerAddress
 from emotion_ai.client.answers import class_names, crop_readings, is_mixed, joined
 from emotion_ai.client.calls import Call, CallObserver, observed
 from emotion_ai.client.checks import Outputs, check_inputs, check_metadata, check_outputs, check_status
@@ -55,7 +55,7 @@ class FaceClient:
 
     Args:
         url: http(s)://HOST:PORT of the REST API, or grpc(s)://HOST:PORT, which needs the extra [grpc]; or a
-            `ServerAddress`, which has `ca_file`, `headers` and `proxy` as well.
+            `ServerAddress`, which has `ca_file`, `headers`, `proxy` and `cert` as well.
         model: "face", "keypoints" or "emotion".
         version: a version's number; without it the server's newest version is used.
         label: a version's label, such as "stable", instead of its number.
@@ -74,6 +74,7 @@ class FaceClient:
         proxy: http://HOST:PORT, also with USER:PASSWORD@; by default that of the environment (HTTP_PROXY, HTTPS_PROXY
             and NO_PROXY; for gRPC grpc_proxy, https_proxy, http_proxy and no_proxy), which does not apply to servers
             on this machine.
+        cert: PEM file with the client's own certificate and its key, or a pair of files, for a server that demands it.
         concurrency: requests at once, at most, of a call with many faces.
         session: used for REST requests as it is, one at a time and without our retries; `close` leaves it open. Its
             adapters decide how long a server may take for the headers of a response.
@@ -99,17 +100,18 @@ class FaceClient:
         ca_file: str | os.PathLike[str] | None = None,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
+        cert: ClientCertificate | None = None,
         concurrency: int = 4,
         session: requests.Session | None = None,
         log: "AnswerLog | str | os.PathLike[str] | None" = None,
     ) -> None:
         pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        server = url if isinstance(url, ServerAddress) else ServerAddress(url, ca_file, headers, proxy)
-        if server is url and not (ca_file is None and headers is None and proxy is None):
-            raise ConfigError(f"{url}: give `ca_file`, `headers` and `proxy` in the ServerAddress")
+        server = url if isinstance(url, ServerAddress) else ServerAddress(url, ca_file, headers, proxy, cert)
+        if server is url and any(value is not None for value in (ca_file, headers, proxy, cert)):
+            raise ConfigError(f"{url}: give `ca_file`, `headers`, `proxy` and `cert` in the ServerAddress")
         if model not in SERVABLES:
             raise ConfigError(f"`model` must be one of {', '.join(SERVABLES)}, got {model!r}")
-        access = (server.ca_file, server.headers, server.proxy)
+        access = (server.ca_file, server.headers, server.proxy, server.cert)
         self.connection = Connection(server.url, model, version, label, pair, retries, *access)
         if concurrency < 1:
             raise ConfigError(f"`concurrency` must be >= 1, got {concurrency}")

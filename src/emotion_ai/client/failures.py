@@ -34,6 +34,9 @@ STATUS_OF_CODE = {
 _DISTRUST = re.compile(
     r"(?i)certificate[ _]verify[ _]failed: (.*?)(?: \(_ssl|: Invalid cert|: OK|$)|hostname verification check failed"
 )
+_OWN = re.compile(
+    r"(?i)certificate[ _]required|alert[ _](bad[ _]certificate|unknown[ _]ca|certificate[ _](expired|revoked|unknown))"
+)
 _NO_TLS = re.compile(r"(?i)wrong.version.number|http.request|record.layer.failure")
 
 
@@ -110,10 +113,23 @@ def tls_failure(where: str, reason: str) -> ConnectionSettingsError | TransientE
     """The failure of a TLS handshake, from what OpenSSL or BoringSSL says."""
     if found := _DISTRUST.search(reason):
         return untrusted(where, plain(found[1] or "the certificate is for another name", 200))
+    if error := wants_certificate(where, reason):
+        return error
     if _NO_TLS.search(reason):
         error = ConnectionSettingsError(f"{where}: this port speaks no TLS; write http:// or grpc://")
         return TransientError(error, unexplained=True)
     return no_connection(where, f"TLS failed: {reason}")
+
+
+def wants_certificate(where: str, reason: str) -> ConnectionSettingsError | None:
+    """The error of a server that wants a certificate of the client, if that is what a failed handshake says."""
+    if not (found := _OWN.search(reason)):
+        return None
+    said = plain(found[0], 200).replace("_", " ").lower()
+    return ConnectionSettingsError(
+        f"{where}: the server wants a certificate of the client, or another one ({said}); give it and its key with "
+        "--client-cert and --client-key, or cert="
+    )
 
 
 def untrusted(where: str, reason: str) -> ConnectionSettingsError:

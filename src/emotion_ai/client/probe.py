@@ -3,9 +3,10 @@
 import contextlib
 import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from emotion_ai.client.failures import TransientError, plain, untrusted
+from emotion_ai.client.failures import TransientError, plain, untrusted, wants_certificate
 from emotion_ai.client.proxies import proxy_of
 from emotion_ai.client.transport import Connection
 from emotion_ai.errors import ClientError, ConnectionSettingsError, ServerTimeoutError, ServerUnreachableError
@@ -13,6 +14,7 @@ from emotion_ai.errors import ClientError, ConnectionSettingsError, ServerTimeou
 SECONDS = 1.0
 """Of each of the two or three attempts, at most."""
 
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with empty settings
 _TLS_ALERT, _SETTINGS_FRAME = b"\x15\x03", b"\x04"  # the frame's type follows its length of 3 bytes
 
 
@@ -49,6 +51,8 @@ def explained(failed: TransientError, connection: Connection, where: str, trust:
         return failed.error if late else _unreachable(error, connection, where)
     if connection.secure and found.problem and found.protocol:
         return untrusted(where, found.problem)
+    if wanted := wants_certificate(where, found.problem):
+        return wanted
     if problem := _mismatch(connection, found):
         return ConnectionSettingsError(f"{where}: {problem}")
     if late:
@@ -105,9 +109,12 @@ def _protocol(connection: Connection, seconds: float, tls: ssl.SSLContext | None
         socket.create_connection((connection.host, connection.port), timeout=seconds) as raw,
         tls.wrap_socket(raw, server_hostname=host) if tls else raw as stream,
     ):
-        if isinstance(stream, ssl.SSLSocket) and stream.selected_alpn_protocol() == "h2":
-            return "gRPC"
-        with contextlib.suppress(OSError):
+        h2 = isinstance(stream, ssl.SSLSocket) and stream.selected_alpn_protocol() == "h2"
+        with _but_refusals():
+            if h2:
+                stream.sendall(_PREFACE)
+                stream.recv(1)  # of a refused client certificate, TLS 1.3 tells only now
+                return "gRPC"
             stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             start = stream.recv(64)
             if start.startswith(b"HTTP/"):
@@ -116,7 +123,17 @@ def _protocol(connection: Connection, seconds: float, tls: ssl.SSLContext | None
                 return "TLS"
             if start[3:4] == _SETTINGS_FRAME:
                 return "gRPC"
-    return ""
+    return "gRPC" if h2 else ""
+
+
+@contextlib.contextmanager
+def _but_refusals() -> Iterator[None]:
+    """Suppresses errors of a connection, except for what TLS says about the client's certificate."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ssl.SSLError) and wants_certificate("", error.reason or ""):
+            raise
 
 
 def _unverified() -> ssl.SSLContext:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import requests
 from emotion_ai.client import failures, probe
 from emotion_ai.client.address import without_login
 from emotion_ai.client.bounded import BUDGET, Budget
-from emotion_ai.client.certificates import trust_context, trusted_file
+from emotion_ai.client.certificates import own_files, trust_context, trusted_file
 from emotion_ai.client.failures import TransientError, plain
 from emotion_ai.client.proxies import proxy_failure, proxy_of
 from emotion_ai.client.retrying import seconds_to_wait, with_retries
@@ -42,9 +43,12 @@ class RestTransport:
         elif connection.label is not None:
             self._path += f"/labels/{connection.label}"
         self._trusted = trusted_file(connection.ca_file) if connection.secure else None
+        self._own = own_files(connection.cert)
         self._sessions = Sessions(connection, session)
         self._retries = connection.retries if session is None else 0
         self._options = _options(connection, self._trusted, given=session is not None)
+        if self._own:
+            self._options["cert"] = self._own
 
     def __reduce__(self) -> tuple[type["RestTransport"], tuple[Connection, requests.Session | None]]:
         return RestTransport, (self._connection, self._sessions.given)
@@ -92,7 +96,7 @@ class RestTransport:
         except TransientError as failed:
             if self._sessions.given is not None:
                 raise failed.error from failed
-            trust = trust_context(self._trusted)
+            trust = trust_context(self._trusted, self._own)
             raise probe.explained(failed, self._connection, budget.where, trust) from failed
         finally:
             BUDGET.reset(token)
@@ -128,7 +132,7 @@ class RestTransport:
             proxy = proxy_of(self._connection)
             if isinstance(error, requests.exceptions.ProxyError) or (proxy and cause == "the response is not HTTP"):
                 raise proxy_failure(where, proxy, cause) from error
-            if isinstance(error, requests.exceptions.SSLError):
+            if isinstance(error, requests.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
                 raise failures.tls_failure(where, str(cause)) from error
             raise failures.no_connection(where, str(cause)) from error
         except requests.exceptions.InvalidSchema as error:

@@ -2,10 +2,11 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from emotion_ai.client import failures, probe
-from emotion_ai.client.certificates import trust_context, trusted_certificates, trusted_file
+from emotion_ai.client.certificates import own_files, trust_context, trusted_certificates, trusted_file
 from emotion_ai.client.deadline import Deadline
 from emotion_ai.client.failures import TransientError, plain
 from emotion_ai.client.proxies import proxy_failure, proxy_of, proxy_problem
@@ -51,6 +52,7 @@ class GrpcTransport:
         version = None if connection.version is None else {"value": connection.version}
         self._spec = {"name": connection.model, "version": version, "version_label": connection.label}
         self._trusted = trusted_file(connection.ca_file) if connection.secure else None
+        self._own = own_files(connection.cert)
         self._proxy = proxy_of(connection)
         connecting = int(connection.timeout[0] * 1000)
         options = [
@@ -64,7 +66,8 @@ class GrpcTransport:
             *([] if self._proxy is None else [("grpc.http_proxy", self._proxy)]),
         ]
         if connection.secure:
-            credentials = grpc.ssl_channel_credentials(trusted_certificates(self._trusted))
+            chain, key = (Path(file).read_bytes() for file in self._own) if self._own else (None, None)
+            credentials = grpc.ssl_channel_credentials(trusted_certificates(self._trusted), key, chain)
             self._channel = grpc.secure_channel(connection.address, credentials, options)
         else:
             self._channel = grpc.insecure_channel(connection.address, options)
@@ -135,7 +138,7 @@ class GrpcTransport:
         try:
             return with_retries(lambda: self._attempt(method, request, deadline), self._connection.retries, deadline)
         except TransientError as failed:
-            trust = trust_context(self._trusted)
+            trust = trust_context(self._trusted, self._own)
             raise probe.explained(failed, self._connection, self._url, trust) from failed
 
     def _attempt(self, method: Any, request: Any, deadline: Deadline) -> Any:

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_ai.client.address import SCHEMES, check_headers, split_address, split_proxy
+from emotion_ai.client.address import SCHEMES, ClientCertificate, check_headers, split_address, split_proxy
 from emotion_ai.contract import Servable
 from emotion_ai.errors import ConfigError
 
@@ -41,6 +41,7 @@ class Connection:
             SSL_CERT_FILE, or the usual authorities.
         headers: sent with each request, over gRPC as metadata.
         proxy: http://HOST:PORT; by default that of the environment, which does not apply to this machine.
+        cert: PEM file with the client's own certificate and its key, or a pair of files.
         login: user and password for HTTP basic authentication.
 
     Raises:
@@ -56,6 +57,7 @@ class Connection:
     ca_file: str | os.PathLike[str] | None = None
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     proxy: str | None = field(default=None, repr=False)
+    cert: ClientCertificate | None = None
     login: tuple[str, str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,8 +73,9 @@ class Connection:
             raise ConfigError(f"`timeout` must be finite and > 0 seconds, got {self.timeout}")
         if self.retries is not None and self.retries < 0:
             raise ConfigError(f"`retries` must be >= 0, got {self.retries}")
-        if self.ca_file is not None and not self.secure:
-            raise ConfigError(f"{self.url}: `ca_file` is for https:// and grpcs:// addresses; leave it out")
+        for name, value in (("ca_file", self.ca_file), ("cert", self.cert)):
+            if value is not None and not self.secure:
+                raise ConfigError(f"{self.url}: `{name}` is for https:// and grpcs:// addresses; leave it out")
         names = [name.lower() for name, _ in check_headers(self.headers or {})]
         if self.login is not None and "authorization" in names:
             raise ConfigError(f"{self.url}: give a user and password or an Authorization header, not both")

@@ -24,6 +24,9 @@ MIN_FACES, MIN_GROUPS = 50, 10
 MAX_GROUPS = 5_000
 """Of groups with several faces; of more, this number is drawn."""
 
+SAMPLED = ("brightness", "contrast", "sharpness")
+"""Measures that a busy client takes of some faces only."""
+
 RESAMPLES = 2_000
 _BINS = 50
 _CHUNK = 250  # resamples at once
@@ -36,7 +39,7 @@ class DriftTest:
     Attributes:
         false_alarms: the probability of an alarm where nothing has changed, over all measures together.
         min_difference: the smallest difference that counts, however certain it is.
-        measures: names, "answers" or of `MEASURES`; those that either sample lacks are skipped.
+        measures: names, "answers" or of `MEASURES`; those that the reference lacks are left out.
         seed: of the resamples.
 
     Raises:
@@ -82,11 +85,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Drift:
-    """The differences by measure, and how many faces and groups were compared."""
+    """The differences by measure, how many faces and groups were compared, and measures that were not."""
 
     differences: tuple[Difference, ...]
     faces: tuple[int, int]
     groups: tuple[int, int]
+    left_out: tuple[str, ...] = ()
 
     @property
     def alarm(self) -> bool:
@@ -98,24 +102,38 @@ def compare(reference: AnsweredFaces, log: AnsweredFaces, test: DriftTest) -> Dr
     """Compares a log with a reference.
 
     Raises:
-        DataError: too few faces or groups, or no measure that both have.
+        DataError: too few faces or groups, no measure that both have, or one that more faces of the log lack than of
+            the reference, whose absence would hide a change.
     """
     rng = np.random.default_rng(test.seed)
     samples = [_checked(sample, rng) for sample in (reference, log)]
-    found = []
+    found, left_out = [], []
     for name in test.measures:
         values = [_values(sample, name) for sample in samples]
-        if min(map(len, values)) >= MIN_FACES:
-            found.append(_difference(name, values, [_groups(sample, name) for sample in samples], rng))
+        if len(values[0]) < MIN_FACES:
+            left_out.append(name)
+            continue
+        before, now = (1 - len(known) / len(sample) for known, sample in zip(values, samples, strict=True))
+        if len(values[1]) < MIN_FACES or (name not in SAMPLED and now - before > test.min_difference):
+            others = [other for other in test.measures if other != name]
+            raise DataError(
+                f"{log.path}: {now:.0%} of its faces have no {name}, but {before:.0%} of the reference's; log with the "
+                "model and the client of the reference, or compare without it"
+                + (f": {' '.join(f'--measure {other}' for other in others)}" if others else "")
+            )
+        found.append(_difference(name, values, [_groups(sample, name) for sample in samples], rng))
     if not found:
-        raise DataError(f"{log.path}: no measure has {MIN_FACES} values in both; log more answers, of the same model")
+        raise DataError(
+            f"{reference.path}: no measure of {', '.join(test.measures)} has {MIN_FACES} values; give another "
+            "reference, of the same model"
+        )
     corrected = holm([difference.p for difference in found])
     differences = tuple(
         replace(d, p=p, drifted=p <= test.false_alarms and d.value >= test.min_difference)
         for d, p in zip(found, corrected, strict=True)
     )
     first, second = samples
-    return Drift(differences, (len(first), len(second)), (_count(first.groups), _count(second.groups)))
+    return Drift(differences, (len(first), len(second)), (_count(first.groups), _count(second.groups)), tuple(left_out))
 
 
 def class_shares(sample: AnsweredFaces) -> dict[str, float]:

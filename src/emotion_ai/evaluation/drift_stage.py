@@ -80,6 +80,7 @@ def _record(reference: AnsweredFaces, log: AnsweredFaces, drift: Drift, test: Dr
         "min_difference": test.min_difference,
         **samples,
         "measures": [asdict(difference) for difference in drift.differences],
+        "left_out": list(drift.left_out),
     }
 
 
@@ -98,6 +99,8 @@ def _show(reference: AnsweredFaces, log: AnsweredFaces, drift: Drift, test: Drif
         independent = "" if groups == faces else f" in {groups:,} groups"
         of = f" ({sample.description})" if sample.description else ""
         console.print(f"{sample.path}{of}: {faces:,} faces{independent}{failed}", soft_wrap=True)
+    if drift.left_out:
+        console.print(f"not compared, because the reference lacks it: {', '.join(drift.left_out)}", soft_wrap=True)
     console.print(
         f"drifted: a difference of {test.min_difference:g} or more, with false alarms in at most "
         f"{test.false_alarms:.1%} of comparisons",

@@ -1,0 +1,95 @@
+"""Servers that demand a certificate of the client, over REST and gRPC."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from emotion_ai.cli import app
+from emotion_ai.client import FaceClient, ServerAddress
+from emotion_ai.errors import ConfigError, ConnectionSettingsError
+from tests.client.networks import HAS_OPENSSL, Network, make_certificate, network
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A client's certificate and its key."""
+    if not HAS_OPENSSL:
+        pytest.skip("no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("client")
+    make_certificate(folder / "client.pem", folder / "client.key")
+    return folder / "client.pem", folder / "client.key"
+
+
+@pytest.fixture(scope="module")
+def demanding(own: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    with network(tmp_path_factory.mktemp("network"), ("secure",), clients=own[0]) as found:
+        yield found
+
+
+@pytest.mark.parametrize("transport", [0, 1], ids=["REST", "gRPC"])
+def test_a_client_certificate_is_sent(
+    transport: int, demanding: Network, own: tuple[Path, Path], tmp_path: Path
+) -> None:
+    url, both = demanding.both("secure")[transport], tmp_path / "both.pem"
+    both.write_bytes(own[0].read_bytes() + own[1].read_bytes())
+    for cert in (own, both, str(both)):
+        with FaceClient(url, ca_file=demanding.ca, cert=cert, retries=0) as client:
+            assert client.versions() == {1: "AVAILABLE"}
+
+
+@pytest.mark.parametrize("transport", [0, 1], ids=["REST", "gRPC"])
+def test_a_server_that_wants_another_certificate_says_so(transport: int, demanding: Network, tmp_path: Path) -> None:
+    url, other = demanding.both("secure")[transport], (tmp_path / "other.pem", tmp_path / "other.key")
+    make_certificate(*other)
+    for cert in (None, other):
+        client = FaceClient(url, ca_file=demanding.ca, cert=cert, retries=0)
+        for _ in range(3):  # whatever breaks first
+            with pytest.raises(ConnectionSettingsError, match="wants a certificate of the client, or another one .*=$"):
+                client.predict([b"x" * 2**20] * 8, "serving_bytes")
+        client.close()
+
+
+@pytest.mark.parametrize("transport", [0, 1], ids=["REST", "gRPC"])
+def test_the_command_line_gives_it(transport: int, demanding: Network, own: tuple[Path, Path]) -> None:
+    server = ["--server", demanding.both("secure")[transport], "--ca-file", str(demanding.ca)]
+    given = ["--client-cert", str(own[0]), "--client-key", str(own[1])]
+    command = ["predict", str(demanding.photo), "--signature", "serving_bytes", *server]
+    done = CliRunner().invoke(app, [*command, *given])
+    assert done.exit_code == 0, done.output
+    assert CliRunner().invoke(app, command).exit_code == 2
+    done = CliRunner().invoke(app, [*command, "--client-key", str(own[1])])
+    assert "--client-key is the key of a certificate; give --client-cert as well" in str(done.exception)
+
+
+def test_a_certificate_that_cannot_be_used_is_one_line(own: tuple[Path, Path], tmp_path: Path) -> None:
+    make_certificate(tmp_path / "other.pem", tmp_path / "other.key")
+    (tmp_path / "text").write_text("no certificate")
+    wrong: list[tuple[object, str]] = [
+        (tmp_path / "none.pem", r"client certificate .*none.pem: cannot be read \(No such file"),
+        (own[0], "client certificate .*client.pem: not usable"),  # without its key
+        ((own[0], tmp_path / "other.key"), "client.pem and .*other.key: not usable .*MISMATCH"),
+        (tmp_path / "text", "text: not usable"),
+        ((own[0],), "`cert` must be a file, or a pair"),
+    ]
+    for scheme in ("https", "grpcs"):
+        for cert, text in wrong:
+            with pytest.raises(ConfigError, match=text):
+                FaceClient(f"{scheme}://localhost:1", cert=cert)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="`cert` is for https:// and grpcs:// addresses"):
+        FaceClient("http://localhost:1", cert=own)
+    assert ServerAddress("https://host:1", cert=own).at("grpcs", 2).cert == own
+    assert ServerAddress("https://host:1", cert=own).at("grpc", 2).cert is None
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_a_key_with_a_password_is_not_asked_for_it(own: tuple[Path, Path], tmp_path: Path) -> None:
+    import subprocess
+
+    locked = tmp_path / "locked.key"
+    command = ["openssl", "ec", "-in", str(own[1]), "-aes256", "-passout", "pass:secret", "-out", str(locked)]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(ConfigError, match="locked.key: not usable .*without a password"):
+        FaceClient("https://localhost:1", cert=(own[0], locked))
