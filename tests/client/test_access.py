@@ -89,10 +89,8 @@ def test_every_command_with_a_server_takes_the_same_options() -> None:
     commands = ("versions", "promote", "rollback", "prune", "verify", "predict", "web", "canary")
     for command in commands:
         shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
-        assert all(
-            option in shown
-            for option in ("--server", "--ca-file", "--client-cert", "--client-key", "--header", "--proxy")
-        ), command
+        options = ("--server", "--ca-file", "--client-cert", "--client-key", "--header", "--proxy")
+        assert all(option in shown for option in options), command
 
 
 def test_options_reach_the_server(network: Network, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from emotion_ai.cli import app
 from emotion_ai.client import FaceClient, ServerAddress
 from emotion_ai.errors import ConfigError, ConnectionSettingsError
-from tests.client.networks import HAS_OPENSSL, Network, make_certificate, network
+from tests.client.networks import HAS_OPENSSL, Fault, Network, make_certificate, network
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,15 @@ def test_a_server_that_wants_another_certificate_says_so(transport: int, demandi
             with pytest.raises(ConnectionSettingsError, match="wants a certificate of the client, or another one .*=$"):
                 client.predict([b"x" * 2**20] * 8, "serving_bytes")
         client.close()
+
+
+@pytest.mark.parametrize("text", ["No required SSL certificate was sent", "The SSL certificate error"])
+def test_a_proxy_that_wants_one_says_so(text: str, demanding: Network, own: tuple[Path, Path]) -> None:
+    """As nginx, with a page."""
+    demanding.faults = [Fault(400, body=f"<html><center>{text}</center></html>".encode())]
+    client = FaceClient(demanding.rest("secure"), ca_file=demanding.ca, cert=own, retries=0)
+    with client, pytest.raises(ConnectionSettingsError, match="wants a certificate of the client, or another one"):
+        client.versions()
 
 
 @pytest.mark.parametrize("transport", [0, 1], ids=["REST", "gRPC"])

@@ -47,9 +47,8 @@ def own_files(cert: ClientCertificate | None) -> tuple[str, str] | None:
         try:
             Path(file).read_bytes()
         except OSError as error:
-            raise ConfigError(
-                f"client certificate {file}: cannot be read ({error.strerror}); give a PEM file"
-            ) from error
+            reason = error.strerror
+            raise ConfigError(f"client certificate {file}: cannot be read ({reason}); give a PEM file") from error
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
     except (OSError, ValueError) as error:

@@ -35,7 +35,8 @@ _DISTRUST = re.compile(
     r"(?i)certificate[ _]verify[ _]failed: (.*?)(?: \(_ssl|: Invalid cert|: OK|$)|hostname verification check failed"
 )
 _OWN = re.compile(
-    r"(?i)certificate[ _]required|alert[ _](bad[ _]certificate|unknown[ _]ca|certificate[ _](expired|revoked|unknown))"
+    r"(?i)certificate[ _]required|SSL certificate$"
+    r"|alert[ _](bad[ _]certificate|unknown[ _]ca|certificate[ _](expired|revoked|unknown))"
 )
 _NO_TLS = re.compile(r"(?i)wrong.version.number|http.request|record.layer.failure")
 

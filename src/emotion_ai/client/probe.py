@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from emotion_ai.client.failures import TransientError, plain, untrusted, wants_certificate
@@ -14,7 +13,7 @@ from emotion_ai.errors import ClientError, ConnectionSettingsError, ServerTimeou
 SECONDS = 1.0
 """Of each of the two or three attempts, at most."""
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # with empty settings
+_ALERT_SECONDS = 0.5
 _TLS_ALERT, _SETTINGS_FRAME = b"\x15\x03", b"\x04"  # the frame's type follows its length of 3 bytes
 
 
@@ -85,6 +84,8 @@ def listener(connection: Connection, trust: ssl.SSLContext, seconds: float = SEC
             try:
                 if protocol := _protocol(connection, seconds, context):
                     return Listener(True, protocol, problem)
+            except _RefusedError as error:
+                return Listener(True, "", str(error))
             except ssl.SSLCertVerificationError as error:
                 problem = error.verify_message or str(error)
                 break  # see what it is without verification
@@ -110,30 +111,42 @@ def _protocol(connection: Connection, seconds: float, tls: ssl.SSLContext | None
         tls.wrap_socket(raw, server_hostname=host) if tls else raw as stream,
     ):
         h2 = isinstance(stream, ssl.SSLSocket) and stream.selected_alpn_protocol() == "h2"
-        with _but_refusals():
-            if h2:
-                stream.sendall(_PREFACE)
-                stream.recv(1)  # of a refused client certificate, TLS 1.3 tells only now
-                return "gRPC"
-            stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            start = stream.recv(64)
+        start = _first_words(stream, min(seconds, _ALERT_SECONDS)) if tls else b""
+        if h2 and start == b"":  # gRPC closes without a word
+            raise _RefusedError("closed after the handshake: certificate required?")
+        if h2:
+            return "gRPC"
+        with contextlib.suppress(OSError):
+            if not start:
+                stream.settimeout(seconds)
+                stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                start = stream.recv(64)
             if start.startswith(b"HTTP/"):
                 return "HTTP"
             if start.startswith(_TLS_ALERT):
                 return "TLS"
             if start[3:4] == _SETTINGS_FRAME:
                 return "gRPC"
-    return "gRPC" if h2 else ""
+    return ""
 
 
-@contextlib.contextmanager
-def _but_refusals() -> Iterator[None]:
-    """Suppresses errors of a connection, except for what TLS says about the client's certificate."""
+def _first_words(stream: socket.socket, seconds: float) -> bytes | None:
+    """What a server says before it is asked: settings of HTTP/2, or None for nothing.
+
+    Raises:
+        _RefusedError: it wants another certificate of the client, which TLS 1.3 tells only now.
+    """
+    stream.settimeout(seconds)
     try:
-        yield
+        return stream.recv(64)
     except OSError as error:
         if isinstance(error, ssl.SSLError) and wants_certificate("", error.reason or ""):
-            raise
+            raise _RefusedError(error.reason) from error
+        return None
+
+
+class _RefusedError(Exception):
+    """A server does not accept the client's certificate, or that there is none."""
 
 
 def _unverified() -> ssl.SSLContext:

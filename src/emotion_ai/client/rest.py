@@ -30,6 +30,7 @@ MAX_RESPONSE, MAX_RESPONSE_PER_FACE = 4 * 2**20, 2**14
 
 
 _PLAIN_ON_TLS = re.compile(r"\b(HTTPS|SSL-enabled) (server|port)", re.IGNORECASE)
+_NO_CERTIFICATE = "SSL certificate"  # nginx: "No required SSL certificate was sent", "The SSL certificate error"
 
 
 class RestTransport:
@@ -223,6 +224,8 @@ def _parsed(where: str, response: requests.Response, content: bytes) -> dict[str
         foreign = "with other JSON"
     if status == 400 and _PLAIN_ON_TLS.search(text):
         raise ConnectionSettingsError(f"{where}: this port speaks TLS; write https:// instead of http://")
+    if status == 400 and _NO_CERTIFICATE in text and (wanted := failures.wants_certificate(where, _NO_CERTIFICATE)):
+        raise wanted
     reason = f"{status} {plain(response.reason or '', 200)}".strip()
     raise failures.failure(where, status, reason, foreign=foreign, retry_after=_retry_after(response)) from problem
 
