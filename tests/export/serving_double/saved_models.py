@@ -36,6 +36,8 @@ def read_version(folder: Path) -> Any:
     """
     seconds = folder / "load_seconds"
     time.sleep(float(seconds.read_text()) if seconds.exists() else LOAD_SECONDS)
+    while (folder / "hold").exists():
+        time.sleep(0.01)
     file, warmup = folder / "saved_model.pb", folder / "assets.extra" / "tf_serving_warmup_requests"
     if not file.is_file():
         raise StatusError(
