@@ -162,7 +162,7 @@ def test_it_works_by_keyboard_alone(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_it_does_not_scroll_sideways(open_page: OpenPage, scheme: str) -> None:
     page = open_page(390, color_scheme=scheme, has_touch=True, is_mobile=True, device_scale_factor=2)
-    for tab in ("Model", "Compare", "Live", "Read"):
+    for tab in ("Model", "Compare", "Live", "Video", "Read"):
         target = page.get_by_role("tab", name=tab)
         target.click()
         expect(target).to_have_attribute("aria-selected", "true")
@@ -181,7 +181,10 @@ def test_the_webcam_is_read_live_and_as_a_still(page: Page, site: Site) -> None:
     page.get_by_text("Click to Access Webcam").locator("visible=true").click()
     page.get_by_title("start recording").locator("visible=true").click()
     frame = result(page, "live").locator(".ea-picture")
-    expect(frame).to_have_attribute("alt", re.compile("Happy"))
+    expect(frame).to_have_attribute("alt", re.compile("#1 Happy"))
+    lanes = page.get_by_label("The last 30 seconds")
+    expect(lanes.locator(".ea-lane i").first).to_be_attached()
+    expect(lanes).to_contain_text("Happy")
     expect(result(page, "live")).to_contain_text("ms per frame")
     assert set(site.folder.rglob("*")) <= before, "frames are not stored"
     page.get_by_title("stop recording").locator("visible=true").click(force=True)
