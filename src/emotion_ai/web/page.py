@@ -115,6 +115,7 @@ def _footer(session: ModelSession) -> str:
     return (
         '<footer class="ea-foot"><p>Pictures are not stored. An upload stays in the memory of the page\'s computer for '
         f"{UPLOAD_SECONDS:.0f} seconds, smaller copies of this window's last picture until you close it, for at most "
-        f"{STATE_SECONDS // 60} minutes. Crops of the faces are sent to the model server, "
-        f"{escape(session.shown_url)}, and nothing is sent anywhere else.</p><p>{versions}</p></footer>"
+        f"{STATE_SECONDS // 60} minutes. A video is deleted once it has been read, its results as those pictures are. "
+        f"Crops of the faces are sent to the model server, {escape(session.shown_url)}; nothing else is sent.</p>"
+        f"<p>{versions}</p></footer>"
     )
