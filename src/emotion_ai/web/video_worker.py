@@ -14,17 +14,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emotion_ai.client import FaceClient
-from emotion_ai.errors import ClientError, EmotionAIError
+from emotion_ai.errors import EmotionAIError, VideoError
 from emotion_ai.terminal import one_line, printable
-from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress, analyze
-from emotion_ai.video.folder import VideoOutput
 from emotion_ai.video.frames import FrameReading
-from emotion_ai.video.summary import lanes
 from emotion_ai.web.lanes import SEEN
 from emotion_ai.web.video_process import Progress, VideoTask
+
+if TYPE_CHECKING:
+    from emotion_ai.video.analysis import VideoProgress
 
 MAX_VIDEO_SECONDS = 600.0
 """How much of a video is read."""
@@ -54,8 +54,11 @@ class Worker:
         """What was found, as the fields of `VideoResult`.
 
         Raises:
-            EmotionAIError: no frame could be read.
+            EmotionAIError: no frame could be read, or the extra [video] is not installed.
         """
+        from emotion_ai.video.analysis import VideoListener, VideoOptions, analyze  # imports PyAV and pyarrow
+        from emotion_ai.video.folder import VideoOutput
+
         task = self.task
         options = VideoOptions(every=task.every, end=MAX_VIDEO_SECONDS, uncertain_below=task.uncertain_below)
         output = VideoOutput(out, clip=task.clip, thumbnails=task.thumbnails)
@@ -69,18 +72,23 @@ class Worker:
             log=task.log,
         )
         with client:
+            classes = client.class_names()
             try:
                 analyze(file, client, output, options, listener, {"version": task.version})
             except KeyboardInterrupt:
                 self._note("Reading was stopped.")
-            except (ClientError, EmotionAIError) as error:
-                if not (out / "summary.json").is_file():
+            except EmotionAIError as error:
+                if not _frames(out):
                     raise
                 self._note(sentence(error))
-            summary = json.loads((out / "summary.json").read_text("utf-8"))
-            return self._result(out, summary, client.class_names())
+            if not _frames(out):
+                raise VideoError("this video was stopped before its first frame")
+            return self._result(out, classes)
 
-    def _result(self, out: Path, summary: Mapping[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
+    def _result(self, out: Path, classes: tuple[str, ...]) -> dict[str, Any]:
+        from emotion_ai.video.summary import lanes
+
+        summary = json.loads((out / "summary.json").read_text("utf-8"))
         seen = sorted(summary["tracks"], key=lambda track: -track["seconds"])[:_MAX_TRACKS]
         end = summary["seconds"]
         found = lanes(out / "rows.csv", sorted(track["track"] for track in seen), 0.0, end, _BINS)
@@ -100,7 +108,7 @@ class Worker:
             "notes": list(self._notes),
         }
 
-    def _show(self, _: FrameReading, progress: VideoProgress) -> None:
+    def _show(self, _: FrameReading, progress: "VideoProgress") -> None:
         if (now := time.monotonic()) < self._written + PROGRESS_SECONDS:
             return
         self._written = now
@@ -109,6 +117,12 @@ class Worker:
     def _note(self, text: str) -> None:
         if len(self._notes) < 5:
             self._notes[text] = None
+
+
+def _frames(out: Path) -> int:
+    """How many frames the results cover."""
+    summary = out / "summary.json"
+    return int(json.loads(summary.read_text("utf-8"))["frames"]) if summary.is_file() else 0
 
 
 def sentence(error: object) -> str:
@@ -147,6 +161,8 @@ def main() -> None:
         write({"result": Worker(task).read(file, out)})
     except (EmotionAIError, OSError) as error:
         write({"error": sentence(error)})
+    except KeyboardInterrupt:
+        write({"error": "This video was stopped before its first frame."})
     except MemoryError:
         write({"error": "This video takes too much memory; add one with smaller frames."})
 
