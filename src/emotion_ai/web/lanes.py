@@ -74,8 +74,8 @@ class Lanes:
 
 
 def draw_lanes(tracks: Mapping[int, Sequence[Span]], start: float, end: float, classes: Sequence[str]) -> str:
-    """The tracks' lanes from `start` to `end`, in seconds, and a legend of what they show."""
-    shown = sorted(tracks, key=lambda track: -sum(span.seconds for span in tracks[track]))[:MAX_LANES]
+    """The tracks' lanes from `start` to `end`, in seconds."""
+    shown = _shown(tracks)
     shortest = (end - start) / 1000  # about a pixel
     spans = sum(len(tracks[track]) for track in shown)
     lanes = "".join(
@@ -88,6 +88,12 @@ def draw_lanes(tracks: Mapping[int, Sequence[Span]], start: float, end: float, c
         + "</div></div>"
         for track in sorted(shown)
     )
+    return f'<div class="ea-lanes" aria-hidden="true">{lanes}</div>'
+
+
+def draw_legend(tracks: Mapping[int, Sequence[Span]], classes: Sequence[str]) -> str:
+    """What the colours of the lanes mean, and how many tracks have none."""
+    shown = _shown(tracks)
     more = len(tracks) - len(shown)
     note = f'<p class="ea-hint">{more} more tracks are in the table.</p>' if more else ""
     labels = {span.label for track in shown for span in tracks[track]}
@@ -96,7 +102,12 @@ def draw_lanes(tracks: Mapping[int, Sequence[Span]], start: float, end: float, c
         for name in (*classes, UNCERTAIN, SEEN)
         if name in labels
     )
-    return f'<div class="ea-lanes" aria-hidden="true">{lanes}</div>{note}<p class="ea-legend">{legend}</p>'
+    return f'{note}<p class="ea-legend">{legend}</p>'
+
+
+def _shown(tracks: Mapping[int, Sequence[Span]]) -> list[int]:
+    """The tracks that are drawn."""
+    return sorted(tracks, key=lambda track: -sum(span.seconds for span in tracks[track]))[:MAX_LANES]
 
 
 def _bar(span: Span, start: float, end: float, classes: Sequence[str]) -> str:

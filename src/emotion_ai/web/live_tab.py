@@ -11,7 +11,7 @@ from emotion_ai.video import FaceTracker
 from emotion_ai.video.frames import TrackedFace
 from emotion_ai.web import render
 from emotion_ai.web.components import PRIVATE, STATE_SECONDS, PageContext, picture_input, version_dropdown
-from emotion_ai.web.lanes import Lanes, draw_lanes
+from emotion_ai.web.lanes import Lanes, draw_lanes, draw_legend
 from emotion_ai.web.session import detect, with_own_threshold, with_threshold
 
 FRAME_SECONDS = 0.15
@@ -48,9 +48,9 @@ class LiveState:
     def timeline(self) -> str:
         """The lanes of the last seconds."""
         end = max(time.monotonic() - self.started, SHOWN_SECONDS)
-        return render.live_timeline(
-            draw_lanes(self.lanes.tracks, end - SHOWN_SECONDS, end, self.lanes.classes), SHOWN_SECONDS
-        )
+        tracks, classes = self.lanes.tracks, self.lanes.classes
+        drawn = draw_lanes(tracks, end - SHOWN_SECONDS, end, classes) + draw_legend(tracks, classes)
+        return render.live_timeline(drawn, SHOWN_SECONDS)
 
 
 class LiveTab:

@@ -19,7 +19,7 @@ from emotion_ai.web.lanes import Span
 MAX_SECONDS = 1800.0
 """Longest time that one video is read."""
 
-SILENT_SECONDS = 90.0
+SILENT_SECONDS = 180.0
 """Longest time without a frame."""
 
 WORKER = (sys.executable, "-m", "emotion_ai.web.video_worker")

@@ -3,7 +3,7 @@
 from html import escape
 
 from emotion_ai.web import render
-from emotion_ai.web.lanes import clock, draw_lanes
+from emotion_ai.web.lanes import clock, draw_lanes, draw_legend
 from emotion_ai.web.video_process import Failure, Progress, VideoResult
 from emotion_ai.web.videos import MAX_VIDEO_BYTES, Video, Waiting
 
@@ -95,7 +95,7 @@ def _timeline(result: VideoResult) -> str:
         f'<div class="ea-scrub">{draw_lanes(result.tracks, 0.0, end, result.classes)}'
         f'<input type="range" min="0" max="{end:.3f}" step="0.04" value="0" '
         'aria-label="Position in the video, seconds">'
-        "</div></div>"
+        f"</div>{draw_legend(result.tracks, result.classes)}</div>"
     )
 
 

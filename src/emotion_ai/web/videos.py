@@ -214,20 +214,17 @@ class Videos:
             else:
                 video.process.kill()
 
+        done: State = Failure("This video could not be read; add it again.")
         try:
             video.state = Progress()
             done = video.process.run(video.file, video.out, task, show)
-        except Exception:  # as after a folder that was removed
-            done = Failure("This video could not be read.")
-            if self._kept.get(owner) is video:
-                raise
         finally:
+            video.file.unlink(missing_ok=True)
             with self._lock:
                 self._leave_queue(video)
-            video.file.unlink(missing_ok=True)
-        if self._kept.get(owner) is video:
-            self._kept.put(owner, video, video.nbytes, video.address)
-        video.state = done
+            if self._kept.get(owner) is video:
+                self._kept.put(owner, video, video.nbytes, video.address)
+            video.state = done  # last, for then its files are served
 
     def _leave_queue(self, video: Video) -> None:
         self._queue = [other for other in self._queue if other is not video]
