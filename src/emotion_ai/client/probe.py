@@ -131,7 +131,7 @@ def _protocol(connection: Connection, seconds: float, tls: ssl.SSLContext | None
 
 
 def _first_words(stream: socket.socket, seconds: float) -> bytes | None:
-    """What a server says before it is asked: settings of HTTP/2, or None for nothing.
+    """What a server says before any request: settings of HTTP/2, or None for nothing.
 
     Raises:
         _RefusedError: it wants another certificate of the client, which TLS 1.3 tells only now.
