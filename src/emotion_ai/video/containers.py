@@ -202,7 +202,7 @@ def _reason(error: Exception, opening: Opening, seconds: float) -> str:
         return "does not fit into memory; scale it down"
     if isinstance(error, av.HTTPUnauthorizedError | av.HTTPForbiddenError):
         return f"{error.strerror}; give user and password as in scheme://USER:PASSWORD@HOST"
-    if isinstance(error, av.InvalidDataError | av.ArgumentError | ValueError):
+    if isinstance(error, av.InvalidDataError | av.ArgumentError | av.EOFError | ValueError):
         return "is damaged, incomplete or not a video; use the complete file, or convert it to MP4"
     words = getattr(error, "strerror", None) or type(error).__name__
     advice = "check the path" if opening.timeout is None else "check that it is there and reachable"

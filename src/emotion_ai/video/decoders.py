@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.errors import VideoError
 from emotion_ai.video.containers import Opening, VideoContainer, file_options
-from emotion_ai.video.pixels import check_size
+from emotion_ai.video.pixels import MAX_PIXELS, check_size
 from emotion_ai.video.selection import Picture
 from emotion_ai.video.times import Times
 from emotion_ai.vision.photo import load_photo
@@ -72,7 +72,9 @@ class FileDecoder:
         for number, decoded in enumerate(self._container):
             yield Picture(number, times(decoded.time), decoded.rgb)
         if number < 0:
-            raise VideoError(f"{self.name}: no frame can be decoded; use the complete file, or convert it to MP4")
+            raise VideoError(
+                f"{self.name}: no frame can be decoded; use a complete file, of at most {MAX_PIXELS:,} pixels per frame"
+            )
         if self.broken:
             self._notify(f"{self.name}: skipped {self.broken} broken packets")
         if self.seconds is not None and times.last + max(1.0, 2 * times.step) < self.seconds:

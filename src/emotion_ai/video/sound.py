@@ -78,7 +78,7 @@ def _encoded(
     resampler = av.AudioResampler("fltp", out.codec_context.layout, out.codec_context.sample_rate, frame_size=1024)
     with container:
         for frame in _frames(container, stream):
-            if frame.pts is None or frame.time_base is None or frame.time < begin:
+            if frame.pts is None or frame.time_base is None or frame.time is None or frame.time < begin:
                 continue
             if frame.time > end:
                 break

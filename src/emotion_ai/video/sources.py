@@ -209,7 +209,9 @@ def _decoder(spec: str | os.PathLike[str] | int, fps: float, timeout: float, not
     except FileNotFoundError as error:
         raise VideoError(f"{path}: no such file or folder; check the path") from error
     except (OSError, ValueError) as error:
-        raise VideoError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise VideoError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the path"
+        ) from error
     if path.suffix.lower() in PICTURE_SUFFIXES - _ANIMATED:
         raise VideoError(f"{path}: is a photo; read it with `emotion-ai predict`, or give the folder with the frames")
     return FileDecoder(path, notify)
