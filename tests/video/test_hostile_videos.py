@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from emotion_ai.errors import VideoError
+from emotion_ai.video import pixels
 from emotion_ai.video.frames import Frame
 from emotion_ai.video.sources import open_source
 from tests.video.clips import marked, number_of, write_clip, write_sound
@@ -165,14 +166,13 @@ def test_random_damage(name: str, tmp_path: Path) -> None:
     assert whole
 
 
-def test_huge_frames_are_refused(tmp_path: Path) -> None:
+def test_huge_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "huge.gif"
     path.write_bytes(b"GIF89a" + 2 * (10_000).to_bytes(2, "little") + b"\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;")
     assert problem_of(path) == NO_FRAME
-    path = write_clip(tmp_path / "huge.avi", "rawvideo", 1, format="bgr24")
-    size = (128).to_bytes(4, "little") + (64).to_bytes(4, "little")
-    path.write_bytes(path.read_bytes().replace(size, 2 * (10_000).to_bytes(4, "little")))
-    assert problem_of(path) == "its frames have 10000x10000 pixels, more than 36 megapixels; scale it down"
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 1_000_000)
+    path = write_clip(tmp_path / "large.mp4", count=1, size=(1280, 800))
+    assert problem_of(path) == "its frames have 1280x800 pixels, more than 1 megapixels; scale it down"
 
 
 def test_frames_that_become_huge_are_passed_over(tmp_path: Path) -> None:

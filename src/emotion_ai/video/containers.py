@@ -1,5 +1,6 @@
 """Video that PyAV decodes: one connection to a file, a camera or a stream, frame by frame, upright and in RGB."""
 
+import errno
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -198,6 +199,8 @@ def _reason(error: Exception, opening: Opening, seconds: float) -> str:
     timeout = opening.timeout
     if isinstance(error, av.ExitError | av.TimeoutError) or (timeout is not None and seconds >= timeout):
         return f"no data for {timeout or seconds:g} s; check the address and the network"
+    if timeout is not None and getattr(error, "errno", None) == errno.EIO:
+        return "the connection broke, or there is none; check the address and the network"
     if isinstance(error, MemoryError):
         return "does not fit into memory; scale it down"
     if isinstance(error, av.HTTPUnauthorizedError | av.HTTPForbiddenError):

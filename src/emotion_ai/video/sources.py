@@ -27,7 +27,7 @@ FOLDER_FPS = 25.0
 TIMEOUT = 10.0
 """Seconds without data after which a stream has stalled."""
 
-_PATIENCE = 2.0  # seconds for the thread to end; one that waits for the network is left behind
+_PATIENCE = 0.5  # seconds for the thread to end; one that waits for the network is left behind
 _ANIMATED = frozenset((".gif", ".webp", ".avif"))
 _LOGGER = logging.getLogger("emotion_ai")
 

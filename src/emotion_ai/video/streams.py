@@ -68,7 +68,7 @@ class StreamDecoder:
                     number += 1
                 if self._is_whole(times.last):
                     return
-                lost = VideoError(f"{self.name}: the connection was closed")
+                lost = VideoError(f"{self.name}: the connection broke, or there is none")
             except VideoError as error:
                 lost = error
             self._notify(f"{_brief(lost)}; connecting again")
@@ -110,7 +110,7 @@ class StreamDecoder:
         frames = islice(self._container, number, None)
         for first in frames:
             return chain([first], frames)
-        raise VideoError(f"{self.name}: the connection was closed before frame {number}; check the server")
+        raise VideoError(f"{self.name}: the connection broke before frame {number}; check the server")
 
     def _say(self, state: RetryCallState) -> None:
         assert state.outcome is not None
@@ -132,7 +132,7 @@ def url_opening(url: str, timeout: float) -> Opening:
     scheme = url.partition("://")[0].lower()
     if scheme not in SCHEMES:
         raise VideoError(f"{shown(url)}: {scheme}:// is not supported; use {', '.join(SCHEMES)}, or a file's path")
-    options = {"protocol_whitelist": _PROTOCOLS}
+    options = {"protocol_whitelist": _PROTOCOLS, "analyzeduration": "2000000"}  # microseconds before the first frame
     if scheme.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # over UDP lost packets would damage the picture
     return Opening(url, shown(url), options=options, timeout=timeout)
