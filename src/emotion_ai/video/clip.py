@@ -111,6 +111,7 @@ class ClipWriter:
         """
         self._close_part()
         if not self._count:
+            shutil.rmtree(self._parts)
             return None
         av = load("av")
         options = {"movflags": "faststart"}
