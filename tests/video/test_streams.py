@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tenacity.wait import wait_exponential
 
 from emotion_ai.errors import ConfigError, VideoError
@@ -19,7 +21,7 @@ from emotion_ai.video import streams
 from emotion_ai.video.containers import Decoded
 from emotion_ai.video.frames import Frame
 from emotion_ai.video.sources import open_source
-from tests.video.clips import number_of, write_clip
+from tests.video.clips import marked, number_of, write_clip
 from tests.video.stream_servers import http_server, rtsp_server, send, silent_server
 
 BROKE = "the connection broke, or there is none"
@@ -171,10 +173,33 @@ def test_a_camera_that_is_not_there() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_camera_that_sends_pictures_has_the_time_of_the_wall() -> None:
+    """FFmpeg would give bare pictures 25 per second, however many there are."""
+    content = BytesIO()
+    Image.fromarray(marked(7)).save(content, "JPEG")
+    picture = content.getvalue()
+
+    def serve(request: BaseHTTPRequestHandler, number: int) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        request.end_headers()
+        for _ in range(100):
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+            request.wfile.write(head.encode() + picture + b"\r\n")
+            time.sleep(0.1)
+
+    with http_server(serve) as url, open_source(url, limit=40) as source:
+        frames = list(source)
+    assert source.live
+    assert number_of(frames[-1].rgb) == 7
+    steps = np.diff([frame.seconds for frame in frames])[-10:]
+    assert steps.mean() > 0.09
+
+
 class Camera:
     """What PyAV's device would be: it is unplugged after every third frame, and away for a while."""
 
-    size, seconds, fps, is_playlist, broken = None, None, 30.0, False, 0
+    size, seconds, fps, is_playlist, has_clock, broken = None, None, 30.0, False, True, 0
     opened = 0
 
     def __init__(self, opening: Any) -> None:

@@ -25,6 +25,7 @@ MAX_FPS = 1000.0
 
 _MAX_DAMAGE = 1000  # errors in a row of the file's structure, after which the rest is given up
 _PATIENCE = 3  # time-outs without a frame, though data come, after which a stream is lost
+_WITHOUT_CLOCK = {"mpjpeg", "mjpeg", "mjpeg_2000", "h264", "hevc", "m4v", "mpegvideo"}
 _NO_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "image2pipe", "lavfi"}  # text as video; patterns of names
 _OPEN_OTHERS = {"hls", "applehttp", "dash", "concat", "imf", "rtsp", "rtp", "sap", "sdp", "webm_dash_manifest"}
 
@@ -101,6 +102,12 @@ class VideoContainer:
     @property
     def is_playlist(self) -> bool:
         return not _OPEN_OTHERS.isdisjoint(self._container.format.name.split(","))
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether frames carry times; of bare pictures and bare codecs FFmpeg makes them up."""
+        name = self._container.format.name
+        return name not in _WITHOUT_CLOCK and not name.endswith("_pipe")
 
     @property
     def size(self) -> int | None:

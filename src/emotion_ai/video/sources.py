@@ -48,7 +48,7 @@ def open_source(
 
     Args:
         spec: the path of a video file or of a folder of frames, which are read in natural order; the number of a
-            camera; or the URL of a stream or a file: http(s), rtsp(s), rtmp(s).
+            camera; or the URL of a stream or a file: http(s), rtsp(s), rtmp(s). A folder named 0 is "./0".
         every: reads a frame every so many seconds, "0.5s", or every so many frames, "10"; every frame by default.
         start: seconds since the first frame at which reading begins.
         end: seconds at which it ends; a frame at exactly that time is not read.

@@ -60,11 +60,12 @@ class StreamDecoder:
     def pictures(self, stopped: Event) -> Iterator[Picture]:
         assert self._container is not None
         times = LiveTimes() if self.live else Times(self.fps)
+        has_clock = not self.live or self._container.has_clock
         number, frames = 0, iter(self._container)
         while True:
             try:
                 for decoded in frames:
-                    yield Picture(number, times(decoded.time), decoded.rgb)
+                    yield Picture(number, times(decoded.time if has_clock else None), decoded.rgb)
                     number += 1
                 if self._is_whole(times.last):
                     return
