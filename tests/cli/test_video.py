@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,9 @@ def test_the_extra_to_install_is_video(monkeypatch: pytest.MonkeyPatch, package:
     monkeypatch.delitem(sys.modules, f"emotion_ai.video.{module}", raising=False)
     with pytest.raises(MissingExtraError, match=r"emotion-ai\[video\]"):
         importlib.import_module(f"emotion_ai.video.{module}")
+
+
+def test_a_served_model_needs_neither_pytorch_nor_tensorflow() -> None:
+    hidden = ("torch", "torchvision", "tensorflow", "pandas", "sklearn")
+    code = f"import sys; sys.modules.update(dict.fromkeys({hidden})); import emotion_ai.cli.video_run"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,7 +1,7 @@
 """The folder of a video's results: what is written while it is read, and at its end.
 
 `rows.csv` and `events.jsonl` grow, and about every second `state.json` is replaced, with which a run that was killed
-goes on. At the end come `events.json`, `summary.json`, `timeline.png`, and `rows.parquet` if that is asked for.
+goes on. At the end come `events.json`, `summary.json`, `timeline.png`, and maybe `rows.parquet`.
 """
 
 import json

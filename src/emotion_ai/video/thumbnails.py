@@ -1,4 +1,4 @@
-"""One small picture of each person of a video, kept only if it is asked for."""
+"""One small picture of each person of a video, for its timeline."""
 
 import base64
 import io
