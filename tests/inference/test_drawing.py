@@ -123,3 +123,14 @@ def test_names_are_written_beside_a_large_face_and_numbers_in_a_crowd() -> None:
         assert bool(changed[:, left - 150 : left - 20].any()) == beside
     small = [reading(100, 100, 90)]
     assert annotate(photo, small, bars=False) == annotate(photo, small, names=True, bars=False)
+
+
+@pytest.mark.parametrize("place", [(-90.5, 10.0), (159.6, 10.0), (10.0, 119.9), (500.0, 10.0), (10.0, -300.0)])
+def test_a_face_that_leaves_the_picture_is_cut_off(place: tuple[float, float]) -> None:
+    photo = np.full((120, 160, 3), 120, np.uint8)
+    gone = reading(*place, 91)
+    drawn = np.asarray(annotate(photo, [gone, reading(20, 20, 60)], tracks=[1, 2]))
+    alone = np.asarray(annotate(photo, [reading(20, 20, 60)], tracks=[2]))
+    if place in ((500.0, 10.0), (10.0, -300.0)):
+        np.testing.assert_array_equal(drawn, alone)
+    assert drawn.shape == alone.shape

@@ -57,7 +57,7 @@ def annotate(
 
     Args:
         rgb: the photo.
-        readings: its faces.
+        readings: its faces; one that lies outside it is left out.
         names: writes the points' names beside large faces, or their numbers, from 1, if another face is in the way.
         ellipses: draws the 95 % region of each point with standard deviations, assuming normal errors along x and y.
         bars: draws the probabilities beside each face if there is room; not together with names.
@@ -68,6 +68,9 @@ def annotate(
         ImageError: the photo is not colour, uint8 (H, W, 3).
     """
     picture = Image.fromarray(check_rgb(rgb, "the photo"))
+    shown = [i for i, reading in enumerate(readings) if _is_in_picture(reading, picture.size)]
+    readings = [readings[i] for i in shown]
+    tracks = None if tracks is None else [tracks[i] for i in shown]
     scale = max(_MIN_SIDE / max(picture.size), 1.0)
     if scale > 1:
         size = (round(picture.width * scale), round(picture.height * scale))
@@ -87,6 +90,12 @@ def annotate(
         for reading, face in zip(readings, faces, strict=True):
             _draw_names(picture, (reading.points + 0.5) * scale, face, occupied)
     return with_legend(picture, _legend(readings, tracks)) if numbered else picture
+
+
+def _is_in_picture(reading: FaceReading, size: tuple[int, int]) -> bool:
+    """Whether a part of the face lies in a picture of that size."""
+    left, top, right, bottom = reading.box.bounds()
+    return left < size[0] and top < size[1] and right > 0 and bottom > 0
 
 
 def _face_area(reading: FaceReading, scale: float) -> Area:
