@@ -13,7 +13,7 @@ from emotion_ai.inference.results import FaceReading
 from emotion_ai.video.events import Event, EventFinder
 from emotion_ai.video.frames import FrameReading, TrackedFace
 from emotion_ai.vision.quality import FaceQuality
-from tests.video.fakes import face, frame, frames, probabilities
+from tests.video.fakes import Shown, face, frame, frames, probabilities
 
 
 def found(readings: Iterable[FrameReading], finder: EventFinder | None = None) -> list[Event]:
@@ -28,7 +28,10 @@ def spans(events: Iterable[Event]) -> list[tuple[int, str, float, float]]:
 
 
 def test_each_occurrence_is_one_event_with_its_times() -> None:
-    script = {1: [(1, 3, "Happy"), (3, 5, "Sad"), (8, 8.6, "Happy")], 2: [(2, 4, "Angry"), (4, 6, "")]}
+    script: dict[int, list[Shown]] = {
+        1: [(1, 3, "Happy"), (3, 5, "Sad"), (8, 8.6, "Happy")],
+        2: [(2, 4, "Angry"), (4, 6, "")],
+    }
     assert spans(found(frames(script, 10))) == [
         (1, "Happy", 1, 3),
         (1, "Sad", 3, 5),
@@ -114,7 +117,10 @@ def test_a_face_that_cannot_be_judged_interrupts() -> None:
 
 def test_cooldown_drops_what_recurs_briefly_and_keeps_what_lasts() -> None:
     finder = EventFinder(cooldown=5)
-    script = {1: [(1, 3, "Happy"), (4.5, 5.5, "Happy"), (7, 12, "Happy")], 2: [(3, 5, "Happy")]}
+    script: dict[int, list[Shown]] = {
+        1: [(1, 3, "Happy"), (4.5, 5.5, "Happy"), (7, 12, "Happy")],
+        2: [(3, 5, "Happy")],
+    }
     assert spans(found(frames(script, 14), finder)) == [(1, "Happy", 1, 3), (1, "Happy", 7, 12), (2, "Happy", 3, 5)]
     other = {1: [(1, 3, "Happy"), (3, 5, "Sad")]}
     assert len(found(frames(other, 14), EventFinder(cooldown=5))) == 2  # of another expression

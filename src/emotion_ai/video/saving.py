@@ -190,4 +190,4 @@ def uninterrupted() -> Iterator[None]:
         for number, handler in callables.items():
             signal.signal(number, handler)
         for number, frame in caught[:1]:
-            callables[number](number, frame)  # type: ignore[operator]
+            callables[number](number, frame)

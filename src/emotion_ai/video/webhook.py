@@ -125,7 +125,7 @@ class Webhook:
             retry=retry_if_exception_type(_PassingError),
             stop=stop_any(stop_after_attempt(ATTEMPTS), stop_when_event_set(self._closing)),
             wait=_BACKOFF,
-            sleep=self._closing.wait,
+            sleep=self._pause,
             reraise=True,
         )
         try:
@@ -134,6 +134,9 @@ class Webhook:
             return str(error)
         except Exception as error:  # whatever the address or the answer does to a library; its text may have the URL
             return f"it cannot be reached: {type(error).__name__}"
+
+    def _pause(self, seconds: float) -> None:
+        self._closing.wait(seconds)
 
     def _post(self, session: requests.Session, body: bytes) -> str:
         headers = {"Content-Type": "application/json", "User-Agent": "emotion-ai"}
