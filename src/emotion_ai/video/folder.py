@@ -199,7 +199,8 @@ class VideoFolder:
         seen = sorted(totals.tracks, key=lambda track: -totals.tracks[track].seconds)[:MAX_LANES]
         drawn = lanes(rows, sorted(seen), totals.start, totals.end, longest=longest)
         pictures = {} if self.thumbnails is None else self.thumbnails.pictures()
-        timeline = Timeline(self._source, drawn, events, self._classes, totals, pictures)
+        title = self._source if "://" in self._source else Path(self._source).name or self._source
+        timeline = Timeline(title, drawn, events, self._classes, totals, pictures)
         draw_timeline(self.path / TIMELINE, timeline)
         if self.output.table == "parquet":
             write_parquet(rows, self.path / PARQUET)
