@@ -86,7 +86,7 @@ class Follower:
         if not whole and any(_nearest(place, found) is None for place in places):
             whole, found = True, _search(photo, expected, True)
         confirmed, fresh = _confirmed(kept, found)
-        faces = confirmed + read_faces(photo.gray, fresh, self.reader)
+        faces = confirmed + (read_faces(photo.gray, fresh, self.reader) if fresh else [])
         return FoundFaces(_without_repeats(faces), seconds if whole else self._searched, seconds)
 
     def confirm(self, found: FoundFaces, tracked: Sequence[TrackedFace]) -> None:
