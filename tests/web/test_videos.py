@@ -183,7 +183,8 @@ def test_an_address_has_a_share_of_the_queue(
 def test_a_process_that_fails_is_explained(
     visitor: Callable[..., TestClient], uploads: Uploads, monkeypatch: pytest.MonkeyPatch, content: str, text: str
 ) -> None:
-    monkeypatch.setattr(video_process, "SILENT_SECONDS", 1.0)
+    if content == "silent":
+        monkeypatch.setattr(video_process, "SILENT_SECONDS", 1.0)
     video = finished(uploads, sent(visitor(), content))
     assert isinstance(video.state, Failure)
     assert text in video.state.text
