@@ -213,7 +213,7 @@ def test_hundreds_of_streams(tmp_path: Path) -> None:
 
 @pytest.fixture
 def visits() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server, and the paths that it was asked for."""
+    """The address of a server, and the paths of its requests."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

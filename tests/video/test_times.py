@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from emotion_ai.video.times import LiveTimes, Times
+from emotion_ai.video.times import WallTimes, Times
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_times_of_a_file(clock: list[float | None], expected: list[float]) -> No
 
 def test_times_of_a_live_source() -> None:
     wall = iter([100, 100, 100.1, 100.2, 130, 130.1, 130.1])
-    times = LiveTimes(lambda: next(wall))
+    times = WallTimes(lambda: next(wall))
     assert [times(time) for time in (7, 7.04, None)] == pytest.approx([0, 0.04, 0.2], abs=0.07)
     times.restart()
     assert [times(time) for time in (0, 0.04, 900)] == pytest.approx([30, 30.04, 30.1])

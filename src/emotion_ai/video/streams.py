@@ -17,7 +17,7 @@ from emotion_ai.errors import VideoError
 from emotion_ai.video.containers import Decoded, Opening, VideoContainer
 from emotion_ai.video.decoders import Notify
 from emotion_ai.video.selection import Picture
-from emotion_ai.video.times import LiveTimes, Times
+from emotion_ai.video.times import WallTimes, Times
 
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps")
 
@@ -59,7 +59,7 @@ class StreamDecoder:
 
     def pictures(self, stopped: Event) -> Iterator[Picture]:
         assert self._container is not None
-        times = LiveTimes() if self.live else Times(self.fps)
+        times = WallTimes() if self.live else Times(self.fps)
         has_clock = not self.live or self._container.has_clock
         number, frames = 0, iter(self._container)
         while True:
@@ -75,7 +75,7 @@ class StreamDecoder:
             self._notify(f"{_brief(lost)}; connecting again")
             stopped.wait(_BACKOFF.multiplier)
             frames = self._connected(number, stopped)
-            if isinstance(times, LiveTimes):
+            if isinstance(times, WallTimes):
                 times.restart()
 
     def close(self) -> None:

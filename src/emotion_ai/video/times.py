@@ -41,7 +41,7 @@ class Times:
         return self.last
 
 
-class LiveTimes:
+class WallTimes:
     """Of a live source's frames: by the stream's clock where it runs like the wall's, otherwise by that."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
