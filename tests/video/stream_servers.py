@@ -57,7 +57,7 @@ class _RtspHandler(socketserver.StreamRequestHandler):
         number = server.connections
         server.connections += 1
         while True:
-            lines = []
+            lines: list[str] = []
             while (line := self.rfile.readline().decode().strip()) or not lines:
                 if not line:
                     return

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from emotion_ai.video.times import WallTimes, Times
+from emotion_ai.video.times import Times, WallTimes
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def resident_mb() -> float:
 
 def benchmark(minutes: int) -> ReportTable:
     """Memory and CPU time per frame at the end of each minute."""
-    rows = []
+    rows: list[tuple[str, int, float, int]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         write_video(path, minutes)

@@ -17,7 +17,7 @@ from emotion_ai.errors import VideoError
 from emotion_ai.video.containers import Decoded, Opening, VideoContainer
 from emotion_ai.video.decoders import Notify
 from emotion_ai.video.selection import Picture
-from emotion_ai.video.times import WallTimes, Times
+from emotion_ai.video.times import Times, WallTimes
 
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps")
 
