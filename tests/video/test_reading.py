@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import motmetrics
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import emotion_ai
+from emotion_ai.benchmarks.video import identities
 from emotion_ai.errors import ConfigError, ImageError, NoFaceError, ServerUnavailableError
 from emotion_ai.inference.reader import FaceReader
 from emotion_ai.inference.results import CropReadings, Crops
@@ -18,7 +18,6 @@ from emotion_ai.video import VideoReader, following, read
 from emotion_ai.video.events import Event, EventFinder
 from emotion_ai.video.frames import Frame, FrameReading
 from emotion_ai.video.script import CROSSING, CUT, EMPTY, EVENTS, ScriptedClip, ScriptedEvent, frame_number
-from emotion_ai.vision.overlap import iou
 
 FPS = 10
 
@@ -38,24 +37,6 @@ class Counted:
         self.crops += len(images)
         found = BUNDLED.read_crops(images)
         return found if self.points else replace(found, keypoints=found.keypoints * np.nan, deviations=None)
-
-
-def compared(clip: ScriptedClip, readings: list[FrameReading]) -> motmetrics.MOTAccumulator:
-    """Tracks against people, matched where their boxes overlap by half."""
-    found = motmetrics.MOTAccumulator(auto_id=True)
-    for reading in readings:
-        truth = clip.truth(reading.frame)
-        true, seen = [face.box for face in truth], [face.raw.box for face in reading.faces]
-        distances = np.array([[1 - iou(one, other) for other in seen] for one in true]).reshape(len(true), len(seen))
-        distances[distances > 0.6] = np.nan
-        found.update([face.person for face in truth], [face.track for face in reading.faces], distances)
-    return found
-
-
-def identities(clip: ScriptedClip, readings: list[FrameReading]) -> tuple[float, int]:
-    """IDF1 and the number of identity switches."""
-    row = motmetrics.metrics.create().compute(compared(clip, readings), metrics=["idf1", "num_switches"]).iloc[0]
-    return float(row["idf1"]), int(row["num_switches"])
 
 
 @pytest.fixture
@@ -93,14 +74,17 @@ def whole_clip() -> tuple[ScriptedClip, list[FrameReading]]:
 
 
 def test_each_expression_is_one_event_of_the_right_person(whole_clip: tuple[ScriptedClip, list[FrameReading]]) -> None:
-    """Precision and recall at 0.5 s, although every tenth reading names a random class."""
+    """Precision and recall are at least 0.9 at 0.5 s, although every tenth reading names a random class."""
     finder = EventFinder()
     ended = [event for reading in whole_clip[1] for event in finder(reading).ended] + list(finder.finish().ended)
     matched = [
         [e for e in ended if (e.track, e.expression) == (s.person, s.expression) and _near(e, s)] for s in EVENTS
     ]
-    assert [len(found) for found in matched] == [1] * len(EVENTS)
-    assert len(ended) == len(EVENTS)
+    right = sum(len(found) for found in matched)
+    assert max(len(found) for found in matched) == 1
+    assert right / len(EVENTS) >= 0.9
+    assert right / len(ended) >= 0.9
+    assert len(ended) == len(EVENTS), "one event for each occurrence"
 
 
 def _near(event: Event, scripted: ScriptedEvent) -> bool:
