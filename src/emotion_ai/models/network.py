@@ -15,6 +15,7 @@ from torchvision.models import resnet18, resnet50
 from emotion_ai.contract import CROP_SIZE, FLIP, KEYPOINTS, MEAN_FACE, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder
+from emotion_ai.models.facemesh import FaceMeshEncoder
 from emotion_ai.models.spec import ModelSpec
 
 _HALF = CROP_SIZE / 2
@@ -235,7 +236,7 @@ def build_head(name: str, features: int, map_size: int, **unknown: Any) -> Regre
     return RegressionHead(features, map_size) if name == "regression" else HeatmapHead(features, map_size)
 
 
-def build_encoder(name: str, **settings: Any) -> ResidualEncoder | TorchvisionEncoder:
+def build_encoder(name: str, **settings: Any) -> ResidualEncoder | TorchvisionEncoder | FaceMeshEncoder:
     """The encoder of that name; every encoder has `num_features` channels and a square map of `map_size`.
 
     Raises:
@@ -246,6 +247,8 @@ def build_encoder(name: str, **settings: Any) -> ResidualEncoder | TorchvisionEn
             return ResidualEncoder(**settings)
         if name in ("resnet18", "resnet50"):
             return TorchvisionEncoder(name, **settings)  # type: ignore[arg-type]
+        if name == "facemesh":
+            return FaceMeshEncoder(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.encoder {name}: {error}") from error
-    raise ConfigError(f"unknown encoder {name!r}; choose residual, resnet18 or resnet50")
+    raise ConfigError(f"unknown encoder {name!r}; choose residual, resnet18, resnet50 or facemesh")
