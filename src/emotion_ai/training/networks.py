@@ -8,6 +8,7 @@ import torch
 from emotion_ai.data.splits import DataSplits
 from emotion_ai.errors import ConfigError
 from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.models.facemesh import FaceMeshEncoder
 from emotion_ai.provenance import RunRecord
 from emotion_ai.training.config import KeypointTask, TrainConfig, data_settings
 from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule, Teachers
@@ -37,6 +38,8 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
         arguments |= {"classes": known.names, "aliases": aliases, "colors": config.classes.colors or {}}
     if config.init_from is None:
         network = FaceNetwork(**arguments)
+    elif config.init_from.endswith(".tflite"):
+        network = _init_from_facemesh(config.init_from, arguments)
     else:
         start = _load_unseen(config.init_from, "init_from", config, splits)
         network = init_from_checkpoint(config.init_from, start, arguments)
@@ -113,6 +116,14 @@ def init_from_checkpoint(path: str, start: FaceNetwork, arguments: dict[str, Any
     if network.spec.classes != start.spec.classes:
         state |= _head_of_classes(path, start, network)
     network.load_state_dict(state)
+    return network
+
+
+def _init_from_facemesh(path: str, arguments: dict[str, Any]) -> FaceNetwork:
+    network = FaceNetwork(**(arguments | {"mean": FaceMeshEncoder.MEAN, "std": FaceMeshEncoder.STD}))
+    if not isinstance(network.encoder, FaceMeshEncoder):
+        raise ConfigError(f"init_from={path}: a .tflite file is for model=facemesh; give it, or another file")
+    network.encoder.load_tflite(path)
     return network
 
 
