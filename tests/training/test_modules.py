@@ -11,10 +11,10 @@ from emotion_ai.contract import MEAN_FACE
 from emotion_ai.data.augment import Augmentation
 from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.data.synthetic import synthetic_faces
-from emotion_ai.errors import ConfigError
+from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.models import FaceNetwork
 from emotion_ai.training.modules import CalibratedLoss, EmotionModule, FaceModule, KeypointModule, Teachers
-from emotion_ai.training.networks import init_from_checkpoint
+from emotion_ai.training.networks import init_from_checkpoint, init_from_facemesh
 
 TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 
@@ -186,3 +186,10 @@ def test_a_network_of_seven_starts_with_the_rows_of_a_network_of_five() -> None:
     assert network.mean == 100.0
     with pytest.raises(ConfigError, match=r"init_from=a.ckpt: has the classes Angry, .*, none of them wanted"):
         init_from_checkpoint("a.ckpt", start, arguments | {"classes": ("cat", "dog")})
+
+
+def test_a_tflite_file_starts_facemeshs_encoder_only() -> None:
+    with pytest.raises(ConfigError, match=r"init_from=face\.tflite: a \.tflite file is for model=facemesh"):
+        init_from_facemesh("face.tflite", {"task": "keypoints", "encoder": TINY})
+    with pytest.raises(CheckpointError, match=r"face\.tflite"):
+        init_from_facemesh("face.tflite", {"task": "keypoints", "encoder": {"name": "facemesh"}})

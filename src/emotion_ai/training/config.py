@@ -143,7 +143,7 @@ class TrainConfig:
 
     Attributes:
         patience: epochs without a better validation metric before training stops; None never stops.
-        init_from: a checkpoint to start from.
+        init_from: a checkpoint to start from, or FaceMesh's `.tflite` file for its encoder.
         teachers: checkpoints to distill from.
         distill_weight: their share of the loss.
         teacher_shift_px: teachers see the crop shifted by up to this, either way on each axis.

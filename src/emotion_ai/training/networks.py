@@ -39,7 +39,7 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
     if config.init_from is None:
         network = FaceNetwork(**arguments)
     elif config.init_from.endswith(".tflite"):
-        network = _init_from_facemesh(config.init_from, arguments)
+        network = init_from_facemesh(config.init_from, arguments)
     else:
         start = _load_unseen(config.init_from, "init_from", config, splits)
         network = init_from_checkpoint(config.init_from, start, arguments)
@@ -119,7 +119,7 @@ def init_from_checkpoint(path: str, start: FaceNetwork, arguments: dict[str, Any
     return network
 
 
-def _init_from_facemesh(path: str, arguments: dict[str, Any]) -> FaceNetwork:
+def init_from_facemesh(path: str, arguments: dict[str, Any]) -> FaceNetwork:
     network = FaceNetwork(**(arguments | {"mean": FaceMeshEncoder.MEAN, "std": FaceMeshEncoder.STD}))
     if not isinstance(network.encoder, FaceMeshEncoder):
         raise ConfigError(f"init_from={path}: a .tflite file is for model=facemesh; give it, or another file")
