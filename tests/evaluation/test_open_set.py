@@ -51,6 +51,7 @@ def test_the_score_of_seven_classes_is_the_total_probability_of_the_five() -> No
     assert name == "total probability of the five"
     np.testing.assert_allclose(scores, 1 - found.expressions[:, 5:].sum(1))
     assert list(made(5).scores) == ["highest probability"]
+    np.testing.assert_allclose(found.scores["probability of anything but Neutral"], 1 - found.expressions[:, 6])
 
 
 def test_a_face_is_named_if_its_class_is_one_of_the_five_and_above_its_threshold() -> None:

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from emotion_ai.evaluation.statistics import Estimate, Units, bootstrap, share
 from emotion_ai.evaluation.tables import INTERVAL, Cell, Column, Interval, ReportTable
-from emotion_ai.inference.verdict import decide
+from emotion_ai.inference.verdict import NEUTRAL, decide
 
 Floats = NDArray[np.floating]
 
@@ -75,10 +75,13 @@ class OpenSet:
 
     @property
     def scores(self) -> dict[str, Floats]:
-        """How much a face looks like one of the five, by two rules, (N,)."""
-        if self.expressions.shape[1] > self.emotions:
-            total = self.expressions[:, : self.emotions].sum(1)
-            return {"total probability of the five": total, "confidence of the verdict": self.confidence}
+        """How much a face looks like one of the five, by each rule, (N,)."""
+        known = self.names[: self.expressions.shape[1]]
+        if len(known) > self.emotions:
+            found = {"total probability of the five": self.expressions[:, : self.emotions].sum(1)}
+            if NEUTRAL in known:
+                found["probability of anything but Neutral"] = 1 - self.expressions[:, known.index(NEUTRAL)]
+            return {**found, "confidence of the verdict": self.confidence}
         highest = {"highest probability": self.confidence}
         return highest if self.energy is None else {**highest, "energy": self.energy}
 
