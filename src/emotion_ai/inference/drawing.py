@@ -103,7 +103,7 @@ def _face_area(reading: FaceReading, scale: float) -> Area:
 
 
 def _captions(
-    size: tuple[int, int], readings: Sequence[FaceReading], faces: Sequence[Area], tracks: Sequence[int] | None
+    size: tuple[int, int], readings: Sequence[FaceReading], faces: Sequence[Area], tracks: Sequence[int] | None = None
 ) -> tuple[list[Caption | None], bool]:
     """A caption for each face with an emotion, and whether they are numbers that a legend explains."""
     named = [reading.emotion is not None for reading in readings]
@@ -128,7 +128,7 @@ def _caption_size(face: Area, size: tuple[int, int]) -> CaptionSize:
     return CaptionSize(min(max((face.right - face.left) / 9, least), max(longer / 24, least)), least)
 
 
-def _legend(readings: Sequence[FaceReading], tracks: Sequence[int] | None) -> list[LegendEntry]:
+def _legend(readings: Sequence[FaceReading], tracks: Sequence[int] | None = None) -> list[LegendEntry]:
     """Which faces have which verdict: the classes in their order, then the others."""
     numbers: dict[str, list[int]] = {}
     colours = {}

@@ -1,4 +1,4 @@
-"""A scripted clip: drawn faces whose places, people and expressions are known, to measure what is read in videos."""
+"""A scripted clip: synthetic faces whose places, people and expressions are known, to measure what videos give."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
