@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
-from emotion_ai.contract import EMOTIONS
+from emotion_ai.class_set import SEVEN
 from emotion_ai.vision.photo import PORTRAITS
 from emotion_ai.web.examples import examples
 from emotion_ai.web.session import ModelSession, detect
@@ -57,7 +57,7 @@ def test_an_upload_is_read_drawn_and_can_be_downloaded(page: Page) -> None:
     card = result(page).locator(".ea-card")
     expect(card).to_have_count(1)
     expect(card.get_by_role("heading")).to_contain_text("Happy")
-    expect(card.locator("li")).to_have_count(len(EMOTIONS))
+    expect(card.locator("li")).to_have_count(len(SEVEN))
     expect(result(page)).to_contain_text("version 2 responded in")
     (row,) = csv.DictReader(io.StringIO(downloaded(page, "Table (CSV)").decode()))
     assert row["emotion"] == "Happy"
@@ -199,7 +199,7 @@ def test_the_webcam_is_read_live_and_as_a_still(page: Page, site: Site) -> None:
 def test_the_model_tab_shows_card_and_parity(page: Page) -> None:
     page.get_by_role("tab", name="Model").click()
     expect(page.locator("#facts")).to_contain_text("Parity passed: 2 comparisons")
-    expect(page.get_by_role("heading", name="Emotion: one of five, from a face")).to_be_visible()
+    expect(page.get_by_role("heading", name="Emotion: one of seven, from a face")).to_be_visible()
 
 
 def test_two_versions_are_compared_on_one_picture(page: Page) -> None:
