@@ -76,7 +76,7 @@ def _read_portraits(url: str, version: int) -> dict[Path, FaceReading]:
 
 def _readings_table(readings: Readings) -> Table:
     caption = "; ".join(f"version {version}: {weights}" for version, weights in _WEIGHTS.items())
-    table = Table(title="Predictions of the two versions", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title="Predictions of the two versions", caption=caption, box=SIMPLE_HEAD, padding=0)
     names = list(dict.fromkeys(name for faces in readings.values() for face in faces.values() for name in face.classes))
     for name in ("portrait", "version", "emotion", *names):
         table.add_column(name, justify="left" if name in ("portrait", "emotion") else "right", no_wrap=True)

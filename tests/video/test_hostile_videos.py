@@ -199,16 +199,29 @@ def test_frames_may_change_their_size(tmp_path: Path) -> None:
     assert [number_of(frame.rgb) for frame in frames] == [3, 3, 3]
 
 
-def test_hundreds_of_streams(tmp_path: Path) -> None:
-    path = tmp_path / "streams.ts"
+def with_streams(path: Path, count: int) -> Path:
     with av.open(str(path), "w") as out:
-        for _ in range(300):
+        for _ in range(count):
             stream = out.add_stream("mpeg2video", rate=25)
             stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
             packets = [stream.encode(av.VideoFrame(32, 32)), stream.encode(None)]
         for some in packets:
             out.mux(some)
-    assert len(read(path)[0]) == 1
+    return path
+
+
+def test_a_hundred_streams(tmp_path: Path) -> None:
+    assert len(read(with_streams(tmp_path / "streams.ts", 100))[0]) == 1
+
+
+def test_hundreds_of_streams_are_read_or_refused(tmp_path: Path) -> None:
+    path = with_streams(tmp_path / "streams.ts", 300)
+    found: int | str
+    try:
+        found = len(read(path)[0])
+    except VideoError as error:  # FFmpeg does not always find the memory that it needs for each stream
+        found = str(error)
+    assert found in (1, f"{path}: does not fit into memory; scale it down")
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in (1, 2):
         folder = base / "face" / str(number)
         if number == 1:
-            save_servable(graphs, "face", folder)
+            save_servable(graphs, "face", folder, classes=sources["emotion"].network.spec.class_set)
         else:
             shutil.copytree(base / "face" / "1", folder)
         (folder / "assets.extra").mkdir(exist_ok=True)
