@@ -126,9 +126,10 @@ def _frames(out: Path) -> int:
 
 
 def sentence(error: object) -> str:
-    """An error as a sentence, without the private folder's name."""
+    """An error as a sentence; a file's name, with which it may begin, stays as it is."""
     text = printable(one_line(str(error)))
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+    named = ": " in text
+    return f"{text[:1] if named else text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def write(message: Mapping[str, Any]) -> None:
