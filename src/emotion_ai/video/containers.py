@@ -209,7 +209,7 @@ def _reason(error: Exception, opening: Opening, seconds: float) -> str:
     if timeout is not None and getattr(error, "errno", None) == errno.EIO:
         return "the connection broke, or there is none; check the address and the network"
     if isinstance(error, MemoryError):
-        return "does not fit into memory; scale it down"
+        return f"does not fit into memory, or has more than {MAX_STREAMS} streams; scale it down, or keep one stream"
     if isinstance(error, av.HTTPUnauthorizedError | av.HTTPForbiddenError):
         return f"{error.strerror}; give user and password as in scheme://USER:PASSWORD@HOST"
     if isinstance(error, av.InvalidDataError | av.ArgumentError | av.EOFError | ValueError):
