@@ -1,11 +1,12 @@
 """Why a server does not follow `models.config` yet: what it is loading, or what makes it reject the file."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from emotion_ai.client.transport import LABEL
 from emotion_ai.contract import SERVABLES
-from emotion_ai.errors import ExportError
+from emotion_ai.errors import ClientError, ExportError
 from emotion_ai.published import CONFIG_FILE
 from emotion_ai_export.registry.model_config import read_config
 from emotion_ai_export.registry.staging import notice
@@ -37,8 +38,8 @@ class Following:
 
     def loading(self, states: States) -> list[tuple[str, int]]:
         """The models and versions that are LOADING, also of models that are not ours."""
-        if self._others and self.waited > self._server.poll:
-            states = states | self._server.states(self._others)
+        if self.waited > self._server.poll:
+            states = states | self._states_of_others()
         found = [(m, n) for m, known in states.items() for n, state in known.items() if state.name == "LOADING"]
         if found:
             self._busy = time.monotonic()
@@ -63,19 +64,31 @@ class Following:
             notice(f"{self._server.address}: {text}")
         self._said.add(text)
 
+    def _states_of_others(self) -> States:
+        """Of models that are not ours; without those that a proxy keeps to itself."""
+        found: States = {}
+        for model in self._others:
+            with suppress(ClientError):
+                found |= self._server.states([model])
+        return found
+
     def _rejected(self) -> str:
         """What another model's entry does to the file; "" if nothing is wrong with it."""
+        known = self._states_of_others()
         for config in read_config(self._base):
-            if config.name in SERVABLES:
+            if config.name not in known:
                 continue
-            states = self._server.states([config.name])[config.name]
+            states = known[config.name]
             if not states:
                 return (
                     f"it has no version of {config.name}, and may be waiting for one in {config.base_path}; correct "
                     "that entry, or add a version"
                 )
             named = {label: n for label, n in config.labels.items() if LABEL.fullmatch(label)}
-            labels = self._server.labels(named, [config.name])[config.name]
+            try:
+                labels = self._server.labels(named, [config.name])[config.name]
+            except ClientError:
+                continue
             for label, number in named.items():
                 state = states[number].name if number in states else "not there"
                 if state not in ("AVAILABLE", "LOADING") and labels.get(label) != number:

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from emotion_ai.client.transport import LABEL
 from emotion_ai.contract import SERVABLES, TASKS
 from emotion_ai.errors import CheckpointError, ConfigError
 from emotion_ai.files import read_text
@@ -107,7 +108,8 @@ def _labels(base: Path) -> Labels:
 
 def _server_labels(address: str, listed: Labels) -> Labels:
     """Of our models on a server; prints a line on stderr for each label that differs from `models.config`."""
-    names = sorted({*VERSION_LABELS, *(name for labels in listed.values() for name in labels)})
+    given = {name for labels in listed.values() for name in labels if LABEL.fullmatch(name)}
+    names = sorted({*VERSION_LABELS, *given})
     served = WatchedServer(address).labels(names)
     for name in names:
         there, here = ([found.get(model, {}).get(name) for model in SERVABLES] for found in (served, listed))

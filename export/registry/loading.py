@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
@@ -43,10 +44,19 @@ class LoadWatch:
         number: of the version.
         before: the server's states before it was added.
         listed: the models whose entries listed it already, for longer than the server needs to follow.
+        models: whose version is waited for.
     """
 
-    def __init__(self, base: Path, server: WatchedServer, number: int, before: States, listed: set[str]) -> None:
-        self._base, self._server, self._number = base, server, number
+    def __init__(
+        self,
+        base: Path,
+        server: WatchedServer,
+        number: int,
+        before: States,
+        listed: set[str],
+        models: Sequence[str] = SERVABLES,
+    ) -> None:
+        self._base, self._server, self._number, self._models = base, server, number, models
         self._before, self._believed = before, set(listed)
         self._following, self._changed = Following(base, server), time.monotonic()
         self._states: States = {}
@@ -79,7 +89,7 @@ class LoadWatch:
         busy = any(state.name == "LOADING" for found in states.values() for state in found.values())
         others = [found[self._number].name for found in states.values() if self._number in found]
         followed = self._added and len(self._believed) == len(SERVABLES) - 1 == others.count("AVAILABLE")
-        for model in SERVABLES:
+        for model in self._models:
             state = states[model].get(self._number)
             if state != self._before[model].get(self._number):
                 self._believed.add(model)

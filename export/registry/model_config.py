@@ -1,5 +1,6 @@
 """TensorFlow Serving's `models.config`: which versions of each model are served, and their labels."""
 
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from google.protobuf import text_format
 from emotion_ai.client.protos import ModelServerConfig
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
-from emotion_ai.files import read_text, write_text
+from emotion_ai.files import atomic_path, read_text
 from emotion_ai.published import CONFIG_FILE, CONTAINER_BASE
 from emotion_ai_export.registry.config_text import replaced
 
@@ -144,7 +145,16 @@ def replace_config(base: Path, configs: list[ModelConfig]) -> None:
     """Writes `<base>/models.config` as a whole and waits until it is on the disk; the text of other entries stays."""
     file = base / CONFIG_FILE
     text = _changed(read_text(file), configs) if file.is_file() else None
-    write_text(file, text or render(configs), sync=True)
+    write_config_text(base, text or render(configs))
+
+
+def write_config_text(base: Path, text: str) -> None:
+    """Replaces `<base>/models.config`, with its permissions: the server may run as another user."""
+    file = base / CONFIG_FILE
+    with atomic_path(file, sync=True) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        if file.exists():
+            shutil.copymode(file, partial)
 
 
 def _changed(text: str, configs: list[ModelConfig]) -> str | None:

@@ -13,14 +13,21 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from emotion_ai.client.transport import LABEL
 from emotion_ai.contract import SERVABLES
-from emotion_ai.errors import ClientError, ExportError
-from emotion_ai.files import read_text, write_text
+from emotion_ai.errors import ClientError, ExportError, ServerUnreachableError
+from emotion_ai.files import read_text
 from emotion_ai.published import CONFIG_FILE, whole_versions
 from emotion_ai_export.registry.following import WITHOUT_FLAG, Following
 from emotion_ai_export.registry.label_history import earlier_versions
 from emotion_ai_export.registry.loading import LoadError, LoadWatch, damage_of, garbage_of
-from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, replace_entries
+from emotion_ai_export.registry.model_config import (
+    ModelConfig,
+    parse,
+    read_config,
+    replace_entries,
+    write_config_text,
+)
 from emotion_ai_export.registry.server_record import (
     UNCONFIRMED,
     confirm,
@@ -54,13 +61,13 @@ class Rollout:
             ExportError: the server has labels that this folder never gave it; it reads another file.
             ClientError: the server does not respond.
         """
-        states, names = self.server.states(), _label_names(configs)
+        states, names = self._first_states(configs), _label_names(configs)
         known = {model: found[number] for model, found in states.items() if number in found} if number else {}
         ended = number is not None and all(state.name == "END" for state in known.values())
         garbage = any(state.failed and garbage_of(self.base / m / str(number)) for m, state in known.items())
-        same = self.server.labels(names) == {config.name: config.labels for config in configs}
+        same = self.server.labels(names) == {config.name: _askable(config.labels) for config in configs}
         if not (same and (ended or garbage)):
-            age = max(0.0, time.time() - (self.base / CONFIG_FILE).stat().st_mtime)
+            age = max(0.0, time.time() - (self.base / CONFIG_FILE).stat().st_ctime)  # a copy may keep an old mtime
             time.sleep(max(0.0, self.server.settle - age))
             states = self.server.states()
         labels = self._server_labels(configs, states)
@@ -72,6 +79,20 @@ class Rollout:
             for c in configs
         ]
         return [_without_broken(self.base, config) for config in agreed]
+
+    def _first_states(self, configs: list[ModelConfig]) -> States:
+        """The server's states. Without a server, a version at which a command was killed may be what keeps it from
+        starting, so it is taken out of the file."""
+        try:
+            return self.server.states()
+        except ServerUnreachableError:
+            startable = [_without_broken(self.base, config) if config.versions else config for config in configs]
+            dropped = {n for config in configs for n in config.versions} - {n for c in startable for n in c.versions}
+            if dropped:
+                replace_entries(self.base, startable)
+                numbers = ", ".join(map(str, sorted(dropped)))
+                notice(f"{self.base / CONFIG_FILE}: version {numbers}, which no server has loaded, is left out")
+            raise
 
     def _server_labels(self, configs: list[ModelConfig], states: States) -> dict[str, dict[str, int]]:
         """The server's labels by model; a line on stderr for each that differs from the file."""
@@ -101,7 +122,8 @@ class Rollout:
             notice(text)
         if same:
             confirm(self.base, _common(configs))
-        return served
+        others = {c.name: {name: n for name, n in c.labels.items() if name not in names} for c in configs}
+        return {model: others[model] | labels for model, labels in served.items()}
 
     def load(self, configs: list[ModelConfig], number: int) -> list[ModelConfig]:
         """The entries with one more version, once the server has loaded it.
@@ -127,6 +149,11 @@ class Rollout:
         if not (loaded(before, number) and len(listed) == len(configs)):
             leave_out(self.base, number, UNCONFIRMED)  # until it is loaded, in case this process is killed
         longer = [replace(config, versions=(*versions_or_newest(self.base, config), number)) for config in configs]
+        garbage = [model for model in SERVABLES if garbage_of(self.base / model / str(number))]
+        if garbage and not listed:  # its error comes at once if the server does not load and warm up the others first
+            first = [new if new.name in garbage else old for old, new in zip(configs, longer, strict=True)]
+            replace_entries(self.base, first)
+            LoadWatch(self.base, self.server, number, before, listed, garbage).wait()
         replace_entries(self.base, longer)
         LoadWatch(self.base, self.server, number, before, listed).wait()
         return longer
@@ -225,7 +252,7 @@ class Rollout:
         if restored != [config for config in parse(text) if config.name in SERVABLES]:
             replace_entries(self.base, restored)
         elif read_text(self.base / CONFIG_FILE) != text:
-            write_text(self.base / CONFIG_FILE, text, sync=True)
+            write_config_text(self.base, text)
 
     def _gave(self, label: str, listed: int | None, now: int | None, states: States) -> bool:
         """Whether a command of this folder gave the server that label, and wrote another one since."""
@@ -246,8 +273,9 @@ def warn_if_running(base: Path, address: str) -> None:
             "has not loaded, and every later change: run the command again without --offline"
         )
         configs = [config for config in read_config(base) if config.name in SERVABLES]
-        names = {name for config in configs for name in config.labels}
-        if configs and WatchedServer(address).labels(names) == {config.name: config.labels for config in configs}:
+        names = {name for config in configs for name in _askable(config.labels)}
+        labels = {config.name: _askable(config.labels) for config in configs}
+        if configs and WatchedServer(address).labels(names) == labels:
             with locked(base):
                 confirm(base, _common(configs))
 
@@ -328,7 +356,12 @@ def loaded(states: States, number: int) -> bool:
 
 
 def _label_names(configs: list[ModelConfig]) -> list[str]:
-    return sorted({*VERSION_LABELS, *(label for config in configs for label in config.labels)})
+    return sorted({*VERSION_LABELS, *(label for config in configs for label in _askable(config.labels))})
+
+
+def _askable(labels: dict[str, int]) -> dict[str, int]:
+    """The labels that requests can name."""
+    return {name: number for name, number in labels.items() if LABEL.fullmatch(name)}
 
 
 def _common(configs: list[ModelConfig]) -> dict[str, int]:

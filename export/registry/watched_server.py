@@ -12,7 +12,12 @@ from emotion_ai.client.checks import check_metadata, check_status
 from emotion_ai.client.face_client import open_transport
 from emotion_ai.client.transport import Connection, Transport
 from emotion_ai.contract import SERVABLES, Servable
-from emotion_ai.errors import ModelNotFoundError, ServerUnreachableError
+from emotion_ai.errors import (
+    ConnectionSettingsError,
+    ModelNotFoundError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+)
 
 _NOT_LOADED = re.compile(r"Specific\([^)]*, (\d+)\)")  # an error's, of a label whose version is not loaded
 
@@ -39,13 +44,13 @@ class WatchedServer:
     address: http:// (REST) or grpc://; as text it has no user and password.
     timeout: seconds that loading a version may take.
     poll: seconds between two looks of the server at `models.config`, and at the folder.
-    retries: of a request.
+    retries: of a request; by default, while the server or a proxy is overloaded, until its time-out.
     """
 
     address: str
     timeout: float = 120.0
     poll: float = 1.0
-    retries: int = 2
+    retries: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, ServerAddress):
@@ -72,7 +77,7 @@ class WatchedServer:
 
     def wait(self) -> None:
         """Waits a moment before the next look."""
-        time.sleep(0.05 * self.poll)
+        time.sleep(0.2 * self.poll)  # a proxy may limit requests
 
     def states(self, models: Iterable[str] = SERVABLES) -> States:
         """The states of models' versions; none for a model that the server does not have.
@@ -94,6 +99,8 @@ class WatchedServer:
 
     def labels(self, names: Iterable[str], models: Iterable[str] = SERVABLES) -> dict[str, dict[str, int]]:
         """The versions that labels name, by model and label; without those that the server does not have.
+
+        Each name must match `LABEL`; the server takes others in its file, but no request can name them.
 
         Raises:
             ClientError: the server does not respond, or not as TensorFlow Serving.
@@ -144,10 +151,14 @@ def running_server(address: str) -> States | None:
     """The states on a server that has our models; None if none responds, or it has not.
 
     Raises:
-        ClientError: the server's response is not TensorFlow Serving's.
+        ClientError: the address is wrong, or the server's response is not TensorFlow Serving's.
     """
     try:
         states = WatchedServer(address, retries=0).states()
+    except ConnectionSettingsError:
+        raise
     except ServerUnreachableError:
         return None
+    except ServerUnavailableError:
+        states = WatchedServer(address).states()
     return states if all(states.values()) else None

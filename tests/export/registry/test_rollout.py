@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from emotion_ai.cli import app
 from emotion_ai.client.rest import RestTransport
 from emotion_ai.contract import SERVABLES
-from emotion_ai.errors import ExportError
+from emotion_ai.errors import ConnectionSettingsError, ExportError, ServerUnreachableError
 from emotion_ai.published import list_versions
 from emotion_ai_export.registry.fitting import fit_config
 from emotion_ai_export.registry.listing import describe_versions
@@ -26,10 +27,10 @@ from emotion_ai_export.registry.loading import garbage_of
 from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, render, replace_entries
 from emotion_ai_export.registry.publish import write_config
 from emotion_ai_export.registry.rollout import load_published, server_of
-from emotion_ai_export.registry.server_record import left_out
+from emotion_ai_export.registry.server_record import UNCONFIRMED, leave_out, left_out
 from emotion_ai_export.registry.staging import locked
 from emotion_ai_export.registry.versions import promote, prune, rollback
-from emotion_ai_export.registry.watched_server import VersionState, WatchedServer
+from emotion_ai_export.registry.watched_server import VersionState, WatchedServer, running_server
 from emotion_ai_export.serving.engines import ServerOptions, binary_command
 from tests.export.registry.site import NO_RETRIES, Site
 from tests.export.serving_double.saved_models import fake_version
@@ -128,6 +129,23 @@ def test_the_same_garbage_is_refused_again_without_another_attempt(site: Site) -
         assert not written
         assert [*left_out(site.base)] == [3]
         assert promote(site.base, 2, server=site.server) == 2
+
+
+def test_garbage_is_refused_before_the_other_models_are_loaded(site: Site) -> None:
+    if site.numbered:
+        pytest.skip("the real server cannot be made slow")
+    site.publish(2)
+    site.add(3, broken=True)
+    for model in ("keypoints", "emotion"):
+        (site.base / model / "3" / "load_seconds").write_text("20")
+    text = (site.base / "models.config").read_text()
+    with site.running():
+        start = time.monotonic()
+        with pytest.raises(ExportError, match="cannot load face version 3"):
+            promote(site.base, 3, server=site.server)
+        assert time.monotonic() - start < 5
+        assert [3 in site.server.states()[model] for model in SERVABLES] == [False, False, True]
+    assert (site.base / "models.config").read_text() == text
 
 
 def test_a_listed_version_that_broke_is_taken_out(site: Site) -> None:
@@ -461,6 +479,95 @@ def test_entries_that_are_not_ours_stay_as_they_are(site: Site) -> None:
         assert file.read_text().count("# kept") == 1  # of the other entry; ours were rewritten
         assert site.numbered or "sampling_rate: 0.5" in file.read_text()
         assert site.ask("other", "") == 1
+
+
+def test_names_that_no_request_can_have_do_no_harm(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label and a model, both written by hand."""
+    site.publish(2)
+    shutil.copytree(site.base / "face", site.base / "other")
+    own = [replace(config, labels=config.labels | {"my-label": 1}) for config in read_config(site.base)]
+    other = parse(f'model_config_list {{ config {{ name: "odd:name" base_path: "{site.base}/other" }} }}')
+    (site.base / "models.config").write_text(render([*own, *other]))
+    with site.running():
+        assert promote(site.base, 2, server=site.server) == 2
+        assert prune(site.base, 1, site.server) == []
+        CliRunner().invoke(app, ["versions", str(site.base), "--server", site.address], catch_exceptions=False)
+        assert site.ask() == 2
+    assert site.labels() == {"my-label": 1, "stable": 2}
+    assert "my-label" not in capsys.readouterr().err
+
+
+def test_a_change_keeps_the_files_permissions(tmp_path: Path) -> None:
+    """The server may run as another user."""
+    site = Site(tmp_path / "models", Path(), None, 1)
+    site.publish(2)
+    file = site.base / "models.config"
+    file.chmod(0o644)
+    before = os.umask(0o077)
+    try:
+        promote(site.base, 2)
+        write_config(site.base, "host")
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_with_an_old_date_is_not_taken_for_an_old_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a copy from a backup has it."""
+    site.publish(2)
+    with site.running():
+        file = site.base / "models.config"
+        shutil.copy(file, site.base / "backup")
+        os.utime(site.base / "backup", (1, 1))
+        (site.base / "backup").rename(file)
+        slept, sleep = [], time.sleep
+        monkeypatch.setattr(time, "sleep", lambda seconds: (slept.append(seconds), sleep(seconds))[1])
+        prune(site.base, 1, replace(site.server, poll=0.4))
+    assert max(slept) > 0.5
+
+
+def test_without_a_server_a_killed_promotion_is_taken_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise a server that is started again might find a version that it cannot load, and end."""
+    site = Site(tmp_path / "models", Path(), None, 1)
+    site.publish(2)
+    text = (site.base / "models.config").read_text()
+    away = WatchedServer("http://127.0.0.1:9")
+    with pytest.raises(ServerUnreachableError):
+        promote(site.base, 1, server=away)
+    assert (site.base / "models.config").read_text() == text
+    site.add(3, broken=True)
+    replace_entries(site.base, [replace(c, versions=(1, 2, 3)) for c in read_config(site.base)])
+    leave_out(site.base, 3, UNCONFIRMED)
+    with pytest.raises(ServerUnreachableError):
+        promote(site.base, 1, server=away)
+    assert site.listed() == (1, 2)
+    assert "version 3, which no server has loaded, is left out" in capsys.readouterr().err
+
+
+def test_requests_that_a_proxy_rejects_for_a_while_are_repeated() -> None:
+    refused = [3]
+    entries = [{"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}]
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            refused[0] -= 1
+            body = b"<html>" if refused[0] >= 0 else json.dumps({"model_version_status": entries}).encode()
+            self.send_response(429 if refused[0] >= 0 else 200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{proxy.server_port}"
+        found = {model: {1: VersionState("AVAILABLE")} for model in SERVABLES}
+        assert WatchedServer(address).states() == found
+        refused[0] = 3
+        assert running_server(address) == found
+        with pytest.raises(ConnectionSettingsError, match="speaks no TLS"):
+            running_server(address.replace("http", "https"))
+        proxy.shutdown()
 
 
 def test_a_copied_folder_is_its_own_truth(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
