@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -229,6 +229,41 @@ def silence() -> Iterator[int]:
     """The port of a server that accepts connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
+
+
+@contextmanager
+def talking(serve: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """The port of a server that hands each connection, after its handshake, to `serve`."""
+
+    def talk(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            if tls is None:
+                serve(connection)
+                return
+            with tls.wrap_socket(connection, server_side=True) as stream:
+                serve(stream)
+
+    def answer(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def server_tls(net: Network) -> ssl.SSLContext:
+    """TLS with the certificate of "secure" servers, which demands that of the client if they do."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(net.ca, net.key)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if net.clients:
+        context.load_verify_locations(net.clients)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Servers that demand a certificate of the client, over REST and gRPC."""
 
 import shutil
+import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ from typer.testing import CliRunner
 
 from emotion_ai.cli import app
 from emotion_ai.client import FaceClient, ServerAddress
-from emotion_ai.errors import ConfigError, ConnectionSettingsError
-from tests.client.networks import HAS_OPENSSL, Fault, Network, make_certificate, network
+from emotion_ai.errors import ConfigError, ConnectionSettingsError, ServerUnreachableError
+from tests.client.networks import HAS_OPENSSL, Fault, Network, make_certificate, network, proxy, server_tls, talking
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,42 @@ def test_a_server_that_wants_another_certificate_says_so(transport: int, demandi
             with pytest.raises(ConnectionSettingsError, match="wants a certificate of the client, or another one .*=$"):
                 client.predict([b"x" * 2**20] * 8, "serving_bytes")
         client.close()
+
+
+@pytest.mark.parametrize("transport", ["https", "grpcs"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_any_version_of_tls_says_so(transport: str, version: ssl.TLSVersion, demanding: Network) -> None:
+    """TLS 1.2 has only "handshake failure" for that."""
+    tls = server_tls(demanding)
+    tls.minimum_version = tls.maximum_version = version
+    with talking(lambda stream: None, tls) as port:
+        client = FaceClient(f"{transport}://127.0.0.1:{port}", ca_file=demanding.ca, retries=0)
+        with client, pytest.raises(ConnectionSettingsError, match="wants a certificate of the client, or another one"):
+            client.versions()
+
+
+@pytest.mark.parametrize("transport", ["https", "grpcs"])
+def test_a_server_that_closes_after_the_handshake_wants_none(transport: str, demanding: Network) -> None:
+    tls = server_tls(replace(demanding, clients=None))
+    with talking(lambda stream: None, tls) as port:
+        client = FaceClient(f"{transport}://127.0.0.1:{port}", ca_file=demanding.ca, retries=0)
+        with client, pytest.raises(ServerUnreachableError, match="the connection broke before the response") as error:
+            client.versions()
+    assert "certificate" not in str(error.value)
+
+
+@pytest.mark.parametrize("transport", [0, 1], ids=["REST", "gRPC"])
+def test_behind_a_forward_proxy_it_says_so(transport: int, demanding: Network) -> None:
+    with proxy("me:s3cret") as (port, _):
+        access = {"ca_file": demanding.ca, "proxy": f"http://me:s3cret@127.0.0.1:{port}", "retries": 0}
+        client = FaceClient(demanding.both("secure")[transport], **access)  # type: ignore[arg-type]
+        with client, pytest.raises(ConnectionSettingsError, match="wants a certificate of the client, or another one"):
+            client.predict([b"x"], "serving_bytes")
+        scheme = ("https", "grpcs")[transport]
+        with talking(lambda stream: stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as plain:
+            client = FaceClient(f"{scheme}://127.0.0.1:{plain}", **access)  # type: ignore[arg-type]
+            with client, pytest.raises(ConnectionSettingsError, match="this port speaks (no TLS|REST)"):
+                client.versions()
 
 
 @pytest.mark.parametrize("text", ["No required SSL certificate was sent", "The SSL certificate error"])

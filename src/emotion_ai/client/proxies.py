@@ -13,7 +13,9 @@ from emotion_ai.client.transport import Connection
 from emotion_ai.errors import AccessDeniedError, ClientError, ServerUnavailableError, ServerUnreachableError
 
 _ADVICE = "check --proxy, proxy=, HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
-_CODE = re.compile(r"(?:failed: |response code )(\d{3})")
+TUNNEL_CODE = re.compile(r"(?:failed: |response code )(\d{3})")
+"""The status with which a proxy refuses, in the texts of http.client and of gRPC."""
+
 _NO_GRPC_PROXY = "no_grpc_proxy"
 _GRPC_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
@@ -49,7 +51,7 @@ def proxy_failure(where: str, proxy: str | None, cause: object) -> ClientError |
         cause: what went wrong: an exception, or the text of one.
     """
     text, name = plain(str(cause), 200), f"the proxy {without_login(proxy)}" if proxy else "the proxy"
-    code = int(found[1]) if (found := _CODE.search(text)) else 0
+    code = int(found[1]) if (found := TUNNEL_CODE.search(text)) else 0
     if code == 407:
         return AccessDeniedError(f"{where}: {name} wants a login (407); write it as http://USER:SECRET@HOST:PORT")
     if code in (401, 403, 405):

@@ -9,7 +9,7 @@ from emotion_ai.client import failures, probe
 from emotion_ai.client.certificates import own_files, trust_context, trusted_certificates, trusted_file
 from emotion_ai.client.deadline import Deadline
 from emotion_ai.client.failures import TransientError, plain
-from emotion_ai.client.proxies import proxy_failure, proxy_of, proxy_problem
+from emotion_ai.client.proxies import TUNNEL_CODE, proxy_failure, proxy_of, proxy_problem
 from emotion_ai.client.retrying import seconds_to_wait, with_retries
 from emotion_ai.client.transport import Connection, Inputs, Prediction
 from emotion_ai.contract import INPUTS
@@ -188,5 +188,6 @@ class GrpcTransport:
             return failures.tls_failure(self._url, text)
         if self._proxy is not None:
             problem = proxy_problem(self._proxy, min(probe.SECONDS, deadline.left()))
-            return proxy_failure(self._url, self._proxy, problem or text.rpartition("last error: ")[2])
+            if problem or TUNNEL_CODE.search(text):
+                return proxy_failure(self._url, self._proxy, problem or text.rpartition("last error: ")[2])
         return failures.no_connection(self._url, text.rpartition("last error: ")[2])
