@@ -70,7 +70,7 @@ class World:
 
     def of(self, case: str) -> Both:
         kind, _, detail = case.partition(" ")
-        return getattr(self, kind)(detail)  # type: ignore[no-any-return]
+        return getattr(self, kind)(detail)
 
     def response(self, name: str) -> Both:
         self.net.faults, self.net.lasting = [SITUATIONS[name][0]], True

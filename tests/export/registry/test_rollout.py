@@ -521,7 +521,12 @@ def test_a_file_with_an_old_date_is_not_taken_for_an_old_file(site: Site, monkey
         os.utime(site.base / "backup", (1, 1))
         (site.base / "backup").rename(file)
         slept, sleep = [], time.sleep
-        monkeypatch.setattr(time, "sleep", lambda seconds: (slept.append(seconds), sleep(seconds))[1])
+
+        def noted(seconds: float) -> None:
+            slept.append(seconds)
+            sleep(seconds)
+
+        monkeypatch.setattr(time, "sleep", noted)
         prune(site.base, 1, replace(site.server, poll=0.4))
     assert max(slept) > 0.5
 
