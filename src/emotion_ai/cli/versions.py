@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emotion_ai.cli.console import terminable
 from emotion_ai.terminal import Console
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def versions(
     versions_command(base, server, json)
 
 
+@terminable()
 def promote(
     base: Base,
     version: Annotated[int | None, typer.Argument(help="Version number; by default the newest.")] = None,
@@ -45,6 +47,7 @@ def promote(
     Console().print(f"{label} is version {number}", highlight=False)
 
 
+@terminable()
 def rollback(
     base: Base, label: Label = "stable", server: Server = SERVER, offline: Offline = False, timeout: Timeout = 120
 ) -> None:
@@ -55,6 +58,7 @@ def rollback(
     Console().print(f"{label} is version {number}" if number else f"{label} is removed", highlight=False)
 
 
+@terminable()
 def prune(
     base: Base,
     keep: Annotated[int, typer.Option(help="Number of newest versions to keep; labelled ones are always kept.")] = 3,

@@ -256,6 +256,28 @@ def test_a_slow_load_is_waited_for_and_named(site: Site, capsys: pytest.CaptureF
     assert "waiting for face version 2, which is LOADING" in capsys.readouterr().err
 
 
+def test_a_promotion_that_is_terminated_changes_nothing(site: Site) -> None:
+    """As by the time limit of a job."""
+    if site.numbered:
+        pytest.skip("the real server cannot be made slow")
+    site.publish(1)
+    site.add(2)
+    (site.base / "face" / "2" / "load_seconds").write_text("30")
+    text = (site.base / "models.config").read_text()
+    command = [sys.executable, "-m", "emotion_ai.cli", "promote", str(site.base), "2", "--server"]
+    with site.running():
+        process = subprocess.Popen([*command, site.address], stderr=subprocess.PIPE)
+        while 2 not in read_config(site.base)[0].versions:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == 143, said
+    assert b"Traceback" not in said
+    assert (site.base / "models.config").read_text() == text
+    assert left_out(site.base) == {}
+
+
 LABEL = 'version_labels { key: "mine" value: %d }'
 
 
