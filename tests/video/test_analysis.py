@@ -144,13 +144,13 @@ def test_a_run_that_ends_early_leaves_complete_files_and_is_resumed(
     monkeypatch.setattr(folder, "SAVE_SECONDS", 0.02)
     out = tmp_path / "out"
     with pytest.raises(type(error)):
-        analyze(clip, restless, VideoOutput(out), listener=stop_at(70, error))
+        analyze(clip, restless, VideoOutput(out), listener=stop_at(75, error))
     summary = json.loads((out / "summary.json").read_text())
     assert summary["complete"] is False
-    assert summary["frames"] == 71
-    assert {int(row["frame"]) for row in rows_of(out)} == set(range(71))
+    assert summary["frames"] == 76
+    assert {int(row["frame"]) for row in rows_of(out)} == set(range(76))
     events = json.loads((out / "events.json").read_text())
-    assert events[-1]["end"] == pytest.approx(71 / 25)
+    assert events[-1]["end"] == pytest.approx(76 / 25)
     assert pixels(out / "timeline.png").shape[1] > 1000
     resumed = analyze(clip, restless, VideoOutput(out, resume=True))
     assert resumed["frames"] == COUNT

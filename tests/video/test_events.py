@@ -172,10 +172,11 @@ def test_without_emotions_there_are_no_events() -> None:
 def test_a_restored_finder_goes_on_exactly() -> None:
     rng = np.random.default_rng(1)
 
-    def restless() -> FaceReading:
-        return face(rng.dirichlet(np.full(7, 0.3)).astype(np.float32))
+    def restless(number: int) -> FaceReading:
+        shown = 5 * (np.arange(7) == number // 6 % 5)
+        return face(rng.dirichlet(0.3 + shown).astype(np.float32))
 
-    readings = [frame(i, i / 25, {1: restless(), 2 + i // 300: restless()}) for i in range(600)]
+    readings = [frame(i, i / 25, {1: restless(i), 2 + i // 300: restless(i + 3)}) for i in range(600)]
     whole = EventFinder(hold=0.08, gap=0.12, cooldown=0.3)
     resumed = EventFinder(hold=0.08, gap=0.12, cooldown=0.3)
     count = 0
@@ -219,3 +220,38 @@ def test_smoothed_readings_decide() -> None:
         FrameReading(i, i / 25, (TrackedFace(1, happy, sad),), np.zeros((1, 1, 3), np.uint8)) for i in range(50)
     ]
     assert {event.expression for event in found(readings)} == {"Happy"}
+
+
+def test_single_wrong_frames_neither_prolong_nor_split_nor_hide_an_event() -> None:
+    flicker = [(2.2, 2.24, "Angry"), (2.6, 2.64, "Neutral"), (3.2, 3.24, "Happy"), (3.8, 3.84, "Happy")]
+    shown = [(1, 2.2, "Happy"), (2.24, 2.6, "Happy"), (2.64, 3, "Happy")]
+    assert spans(found(frames({1: [*flicker, *shown]}, 6))) == [(1, "Happy", 1, 3)]
+
+
+def test_a_return_counts_once_it_has_lasted_as_long_as_the_interruption() -> None:
+    def script(back: float) -> Mapping[int, list[Shown]]:
+        return {1: [(1, 3, "Happy"), (3.3, 3.3 + back, "Happy")]}
+
+    assert spans(found(frames(script(0.28), 6, fps=50))) == [(1, "Happy", 1, 3)]
+    assert spans(found(frames(script(0.3), 6, fps=50))) == [(1, "Happy", 1, 3.6)]
+    assert spans(found(frames(script(0.5), 6, fps=50))) == [(1, "Happy", 1, 3.8)]
+
+
+@pytest.mark.parametrize("fps", [2.0, 5.0, 25.0])
+def test_one_or_two_frames_are_no_event(fps: float) -> None:
+    few: dict[int, list[Shown]] = {1: [(4, 4 + 1.5 / fps, "Sad"), (10, 10 + 2 / fps, "Happy")]}
+    assert found(frames(few, 14, fps), EventFinder(hold=0.04)) == []
+    three: dict[int, list[Shown]] = {1: [(4, 4 + 3 / fps, "Sad")]}
+    assert len(found(frames(three, 14, fps), EventFinder(hold=0.04))) == 1
+
+
+def test_without_hold_each_verdict_is_an_event() -> None:
+    finder = EventFinder(hold=0, gap=0, cooldown=0, hysteresis=0)
+    events = found(frames({1: [(1, 1.04, "Happy"), (1.04, 1.08, "Sad"), (2, 3, "Sad")]}, 4), finder)
+    assert spans(events) == [(1, "Happy", 1, 1.04), (1, "Sad", 1.04, 1.08), (1, "Sad", 2, 3)]
+
+
+def test_a_face_between_two_expressions_shows_neither() -> None:
+    names = ("Happy", "Sad")
+    readings = [frame(i, i / 25, {1: face(probabilities(names[i % 2]))}) for i in range(500)]
+    assert found(readings) == []

@@ -26,9 +26,7 @@ def fits(event: Event, scripted: ScriptedEvent) -> bool:
 def test_events_are_found_once_at_their_times(events: list[Event]) -> None:
     matched = [[event for event in events if fits(event, scripted)] for scripted in EVENTS]
     assert all(len(found) <= 1 for found in matched), "one event per occurrence"
-    hits = sum(map(len, matched))
-    assert hits / len(EVENTS) >= 0.9
-    assert hits / len(events) >= 0.9
+    assert sum(map(len, matched)) == len(EVENTS) == len(events)
 
 
 def test_each_person_keeps_a_track_within_a_scene(events: list[Event]) -> None:

@@ -58,57 +58,108 @@ class EventChanges:
 
 
 @dataclass
+class _Tally:
+    """Frames that show an expression: how many, the sum of its probabilities, the highest, and its seconds."""
+
+    frames: int = 0
+    total: float = 0.0
+    best: float = -1.0
+    peak: float = 0.0
+
+    def add(self, other: "_Tally") -> None:
+        self.frames += other.frames
+        self.total += other.total
+        if other.best > self.best:
+            self.best, self.peak = other.best, other.peak
+
+
+@dataclass
 class _Run:
-    """One expression of one track, as long as it is shown with short gaps.
+    """One expression of one track, for as long as it is shown more often than not.
+
+    The evidence for it are the seconds in which it was shown, less those in which it was not.
 
     Attributes:
-        start: of the first frame that shows it.
-        end: until when it was shown.
-        shown: seconds of that, without the gaps.
-        frames: that show it.
-        total: sum of its probabilities in these.
-        best: highest of them.
-        peak: seconds of that one.
-        last: seconds of the last frame that shows it.
-        showing: whether that is the last frame.
+        start: of its first frame.
+        end: until when it has held.
+        shown: seconds in which it was shown.
+        named: those in which it was the verdict.
+        evidence: seconds; of an event 0 at most, and less while it is interrupted.
+        low: the least evidence since `end`.
+        back: until when it was as low, so that a later return began then.
+        held: frames that show it, until `end`.
+        later: those after it.
+        showing: whether the last frame shows it.
+        sure: whether it is the verdict there.
         begun: whether it is an event yet.
     """
 
     start: float
     end: float
     shown: float = 0.0
-    frames: int = 0
-    total: float = 0.0
-    best: float = -1.0
-    peak: float = 0.0
-    last: float = 0.0
+    named: float = 0.0
+    evidence: float = 0.0
+    low: float = 0.0
+    back: float = 0.0
+    held: _Tally = field(default_factory=_Tally)
+    later: _Tally = field(default_factory=_Tally)
     showing: bool = False
+    sure: bool = False
     begun: bool = False
 
-    def pass_until(self, seconds: float) -> None:
-        if self.showing:
-            self.shown += seconds - self.last
-            self.end, self.showing = seconds, False
+    @property
+    def single(self) -> bool:
+        """Whether the last frame is the only one that shows it."""
+        return self.showing and not self.held.frames
 
-    def show(self, seconds: float, probability: float) -> None:
-        self.showing, self.last = True, seconds
-        self.frames += 1
-        self.total += probability
-        if probability > self.best:
-            self.best, self.peak = probability, seconds
+    def show(self, seconds: float, probability: float, sure: bool) -> None:
+        self.showing, self.sure = True, sure
+        self.later.add(_Tally(1, probability, probability, seconds))
+
+    def pass_until(self, until: float, step: float, window: float, doubtful: bool) -> None:
+        """Counts the last frame, which lasted for `step` seconds; a doubtful one is not held against the expression."""
+        if self.showing:
+            self.shown += step
+            self.named += step if self.sure else 0.0
+            self.evidence += step
+            if not self.begun or self.evidence >= -_TINY:
+                self._hold_until(until)
+        else:
+            if not doubtful:
+                self.evidence = max(self.evidence - step, -window) if self.begun else self.evidence - step
+            if self.evidence <= self.low + _TINY:
+                self.low, self.back = self.evidence, until
+        self.showing = False
+
+    def _hold_until(self, seconds: float) -> None:
+        self.end = self.back = seconds
+        self.held.add(self.later)
+        self.later = _Tally()
+        self.low = 0.0
+        if self.begun:
+            self.evidence = 0.0
 
     def event(self, track: int, expression: str) -> Event:
-        return Event(track, self.start, self.end, expression, self.total / self.frames, self.peak)
+        return Event(track, self.start, self.end, expression, self.held.total / self.held.frames, self.held.peak)
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "_Run":
+        """The run that `asdict` has made this of."""
+        return cls(**{**state, "held": _Tally(**state["held"]), "later": _Tally(**state["later"])})
 
 
 @dataclass
 class EventFinder:
     """Finds the events of a video, called with one frame after the other.
 
-    An expression that is a face's verdict for `hold` seconds is an event, which began with its first frame. It goes on
+    An expression that is a face's verdict for `hold` seconds is an event, which began with its first frame. It is shown
     while its probability is not lower than that of another expression, or than what a verdict needs, by more than
     `hysteresis`. Interruptions of up to `gap` seconds belong to it, whether the face shows something else, cannot be
-    judged or is hidden. A track has one event at a time. Neutral is no event.
+    judged or is hidden, once the expression is back for as long, or for `hold`. A track has one event at a time.
+    Neutral is no event.
+
+    As single frames may be wrong, an expression must be shown in most frames, and in three, or for 1.5 seconds; with
+    `hold=0` each verdict is an event. A single frame of another emotion is not held against an expression.
 
     Attributes:
         hold: seconds for which an expression must be shown.
@@ -142,12 +193,12 @@ class EventFinder:
         Raises:
             ConfigError: the time does not increase.
         """
-        seconds = reading.seconds
-        if not (math.isnan(self._seconds) or self._seconds < seconds < math.inf):
-            raise ConfigError(f"times must increase, got {seconds} s after {self._seconds} s")
+        seconds, before = reading.seconds, self._seconds
+        if not (math.isnan(before) or before < seconds < math.inf):
+            raise ConfigError(f"times must increase, got {seconds} s after {before} s")
         changes = self._advance(seconds)
         for face in reading.faces:
-            self._show(face, seconds)
+            self._show(face, seconds, before)
         return changes
 
     def finish(self) -> EventChanges:
@@ -174,7 +225,7 @@ class EventFinder:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on where the finder with this state was."""
         self._runs = {
-            int(track): {name: _Run(**run) for name, run in runs.items()} for track, runs in state["runs"].items()
+            int(track): {name: _Run.of(run) for name, run in runs.items()} for track, runs in state["runs"].items()
         }
         self._ends = {(track, expression): end for track, expression, end in state["ends"]}
         self._seconds = math.nan if state["seconds"] is None else state["seconds"]
@@ -185,49 +236,61 @@ class EventFinder:
         step = 0.0 if math.isnan(self._seconds) else seconds - self._seconds
         if self._step and step > max(self.gap, 3 * self._step):
             step = self._step
+        window = max(self.hold, min(_FRAMES * step, _LONGEST)) if self.hold else 0.0
+        until, pause = self._seconds + step, seconds - self._seconds - step
         began: list[Event] = []
         ended: list[Event] = []
         for track in sorted(self._runs):
-            for run in self._runs[track].values():
-                run.pass_until(self._seconds + step)
-            self._settle(track, seconds, began, ended)
+            runs = self._runs[track].values()
+            doubtful = any(run.single for run in runs)
+            for run in runs:
+                run.pass_until(until, step, window, doubtful)
+                if pause > _TINY:
+                    run.pass_until(seconds, pause, window, doubtful=False)
+            self._settle(track, seconds, window, began, ended)
         self._ends = {key: end for key, end in self._ends.items() if seconds - end < self.cooldown}
         self._seconds, self._step = seconds, step
         return EventChanges(tuple(began), tuple(ended))
 
-    def _show(self, face: TrackedFace, seconds: float) -> None:
+    def _show(self, face: TrackedFace, seconds: float, before: float) -> None:
         reading = face.reading
         if reading.emotion is None:
             return
         runs = self._runs.get(face.track, {})
-        expression = next((name for name, run in runs.items() if run.begun and self._goes_on(reading, name)), None)
-        if expression is None and not reading.uncertain and known_expression(reading.emotion) != NEUTRAL:
-            expression = reading.emotion
-        if expression is not None:
-            run = self._runs.setdefault(face.track, runs).setdefault(expression, _Run(seconds, seconds))
-            run.show(seconds, reading.by_class[expression])
+        names = [name for name, run in runs.items() if run.begun]
+        if known_expression(reading.emotion) != NEUTRAL:
+            names.append(reading.emotion)
+        expression = next((name for name in names if self._is_shown(reading, name)), None)
+        if expression is None:
+            return
+        if expression not in runs:  # a single frame of something else before it is taken for a misread one of its own
+            misread = any(run.start == before and not run.begun for run in runs.values())
+            self._runs.setdefault(face.track, runs)[expression] = _Run(before if misread else seconds, seconds)
+        runs[expression].show(seconds, reading.by_class[expression], sure=not reading.uncertain)
 
-    def _goes_on(self, reading: FaceReading, expression: str) -> bool:
+    def _is_shown(self, reading: FaceReading, expression: str) -> bool:
         if reading.doubts or expression not in reading.classes:
             return False
         least = max(reading.confidence, reading.uncertain_below) - self.hysteresis
         return reading.by_class[expression] >= least
 
-    def _settle(self, track: int, seconds: float, began: list[Event], ended: list[Event]) -> None:
+    def _settle(self, track: int, seconds: float, window: float, began: list[Event], ended: list[Event]) -> None:
         """Ends what is over, and begins what has held for long enough."""
         runs = self._runs[track]
         for expression in list(runs):
             run = runs.get(expression)
             if run is None:  # another one has just ended it
                 continue
-            longest = self.gap if run.begun else min(self.gap, self.hold / 2)
-            if run.shown >= self.hold - _TINY and not run.begun and self._may_begin(track, expression, seconds):
+            if run.begun:
+                if run.back - run.end > self.gap + _TINY:
+                    self._end(track, expression, ended)
+            elif run.evidence < -_TINY:
+                del runs[expression]
+            elif _has_held(run, window) and self._may_begin(track, expression, seconds):
                 for other in [name for name, other in runs.items() if other.begun]:
                     self._end(track, other, ended)
-                run.begun = True
+                run.begun, run.evidence = True, 0.0
                 began.append(run.event(track, expression))
-            elif seconds - run.end > longest + _TINY:
-                self._end(track, expression, ended)
         if not runs:
             del self._runs[track]
 
@@ -241,5 +304,12 @@ class EventFinder:
             self._ends[track, expression] = run.end
 
 
+def _has_held(run: _Run, window: float) -> bool:
+    most = run.evidence >= window / 2 - _TINY and 2 * run.shown >= run.end - run.start - _TINY
+    return most and run.named >= window - _TINY
+
+
 _RANGES = {"hysteresis": "from 0 to 1"}
 _TINY = 1e-9  # seconds; sums of frame times are rounded
+_FRAMES = 3  # that must show an expression
+_LONGEST = 1.5  # seconds that these may take at most

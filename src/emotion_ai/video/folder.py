@@ -22,7 +22,7 @@ from emotion_ai.video.clip import CLIP, PARTS
 from emotion_ai.video.events import Event
 from emotion_ai.video.frames import FrameReading
 from emotion_ai.video.rows import error_row, frame_rows, video_columns, write_parquet
-from emotion_ai.video.saving import GrowingFile, check_same, read_state, write_state
+from emotion_ai.video.saving import FORMAT, GrowingFile, check_same, read_state, write_state
 from emotion_ai.video.summary import lanes, total, totals_record
 from emotion_ai.video.thumbnails import Thumbnails
 from emotion_ai.video.timeline import MAX_LANES, Timeline, draw_timeline
@@ -171,7 +171,8 @@ class VideoFolder:
         kept = {"rows": self._rows.size, "events": self._events.size, "counts": dict(self._counts)}
         if self.thumbnails is not None:
             kept["thumbnails"] = self.thumbnails.state()
-        write_state(self.path / STATE, {"format": 1, "identity": self._identity, "finished": False, **kept, **state})
+        begun = {"format": FORMAT, "identity": self._identity, "finished": False}
+        write_state(self.path / STATE, {**begun, **kept, **state})
         self._saved = time.monotonic()
 
     def finish(self, record: Mapping[str, Any], complete: bool, longest: float | None = None) -> dict[str, Any]:
@@ -206,7 +207,7 @@ class VideoFolder:
             write_parquet(rows, self.path / PARQUET)
         files.write_json(self.path / SUMMARY, summary)
         if complete:
-            write_state(self.path / STATE, {"format": 1, "identity": self._identity, "finished": True})
+            write_state(self.path / STATE, {"format": FORMAT, "identity": self._identity, "finished": True})
             (self.path / EVENT_LINES).unlink()
             shutil.rmtree(self.path / PARTS, ignore_errors=True)
             if self.output.table == "parquet":

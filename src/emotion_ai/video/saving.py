@@ -23,6 +23,9 @@ from emotion_ai.errors import ConfigError
 MODEL_TOLERANCE = 5e-3
 """By how much the answers of one model may differ, in pixels and probabilities, as on a CPU and a GPU."""
 
+FORMAT = 2
+"""Of states; others are not continued."""
+
 _BLOCK, _BLOCKS = 2**20, 64  # bytes, and how many of these of a source are compared
 _PATTERNS = 4
 
@@ -90,7 +93,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is damaged; start again with --overwrite") from error
-    if not isinstance(state, dict) or state.get("format") != 1:
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ConfigError(f"{path}: was written by another version, or something else; start again with --overwrite")
     return state
 

@@ -102,14 +102,15 @@ class Smoother:
         min_cutoff: of points and boxes, in hertz, as in `OneEuroFilter`.
         beta: likewise; speeds are in box sides per second.
         emotion_cutoff: `min_cutoff` of the probabilities.
-        emotion_beta: `beta` of the probabilities.
+        emotion_beta: `beta` of the probabilities; by default 0, as a frame that is read wrongly changes them as fast as
+            a new expression.
         memory: seconds after which a track that is gone starts afresh.
     """
 
     min_cutoff: float = 1.0
     beta: float = 20.0
     emotion_cutoff: float = 1.0
-    emotion_beta: float = 1.0
+    emotion_beta: float = 0.0
     memory: float = 0.5
     _past: dict[int, _Past] = field(default_factory=dict, init=False, repr=False)
     _seconds: float = field(default=-np.inf, init=False, repr=False)
