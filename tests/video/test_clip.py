@@ -146,6 +146,28 @@ def test_a_resumed_clip_has_each_frame_once(tmp_path: Path) -> None:
     assert seconds == pytest.approx(np.arange(30) / FPS, abs=0.001)
 
 
+def test_parts_stay_few_and_join_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emotion_ai.video.clip._JOINED", 3)
+    writer, before, most = ClipWriter(tmp_path), None, 0
+    for number in range(60):
+        write(writer, range(number, number + 1))
+        state = json.loads(json.dumps(writer.state()))
+        most = max(most, len(list((tmp_path / "annotated.parts").iterdir())))
+        if number % 7 == 5:  # killed after the state was saved
+            writer, before = ClipWriter(tmp_path, state=state), None
+        elif number % 7 == 3 and before is not None:  # and before
+            writer = ClipWriter(tmp_path, state=before)
+            write(writer, range(number, number + 1))
+            state = writer.state()
+        before = state
+    assert most <= 3 * 4 + 3
+    path = writer.finish()
+    assert path is not None
+    numbers, seconds = shown(path)
+    assert numbers == list(range(60))
+    assert seconds == pytest.approx(np.arange(60) / FPS, abs=0.001)
+
+
 def test_a_new_clip_replaces_what_another_run_left(tmp_path: Path) -> None:
     left = ClipWriter(tmp_path)
     write(left, range(5))
@@ -162,7 +184,7 @@ def test_a_part_that_is_gone(tmp_path: Path) -> None:
     write(writer, range(5))
     state = writer.state()
     shutil.rmtree(tmp_path / "annotated.parts")
-    with pytest.raises(VideoError, match=r"000000\.mkv: this part of the clip is gone; start a new run"):
+    with pytest.raises(VideoError, match=r"000000-0\.mkv: this part of the clip is gone; start a new run"):
         ClipWriter(tmp_path, state=state)
 
 
