@@ -17,7 +17,7 @@ from emotion_ai.client.transport import LABEL
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ClientError, ExportError, ServerUnreachableError
 from emotion_ai.files import read_text
-from emotion_ai.published import CONFIG_FILE, whole_versions
+from emotion_ai.published import CONFIG_FILE, LOCK_FILE, whole_versions
 from emotion_ai_export.registry.following import WITHOUT_FLAG, Following
 from emotion_ai_export.registry.label_history import earlier_versions
 from emotion_ai_export.registry.loading import LoadError, LoadWatch, damage_of, garbage_of
@@ -67,8 +67,7 @@ class Rollout:
         garbage = any(state.failed and garbage_of(self.base / m / str(number)) for m, state in known.items())
         same = self.server.labels(names) == {config.name: _askable(config.labels) for config in configs}
         if not (same and (ended or garbage)):
-            age = max(0.0, time.time() - (self.base / CONFIG_FILE).stat().st_ctime)  # a copy may keep an old mtime
-            time.sleep(max(0.0, self.server.settle - age))
+            time.sleep(min(self.server.settle, max(0.0, self.server.settle - _age(self.base))))
             states = self.server.states()
         labels = self._server_labels(configs, states)
         for number in left_out(self.base):
@@ -353,6 +352,12 @@ def versions_or_newest(base: Path, config: ModelConfig) -> tuple[int, ...]:
 def loaded(states: States, number: int) -> bool:
     """Whether a version of all models is AVAILABLE."""
     return all(number in found and found[number].name == "AVAILABLE" for found in states.values())
+
+
+def _age(base: Path) -> float:
+    """Seconds since `models.config` was written, by the clock of its file system; a copy may keep an old mtime."""
+    (base / LOCK_FILE).touch()
+    return (base / LOCK_FILE).stat().st_ctime - (base / CONFIG_FILE).stat().st_ctime
 
 
 def _label_names(configs: list[ModelConfig]) -> list[str]:
