@@ -14,7 +14,7 @@ from emotion_ai.cli import video_run
 from emotion_ai.cli.photo_files import find_photos
 from emotion_ai.cli.video_run import VideoCommand, default_folder, video_command
 from emotion_ai.contract import EMOTIONS, MEAN_FACE
-from emotion_ai.errors import ConfigError, MissingExtraError, ServerUnreachableError
+from emotion_ai.errors import AccessDeniedError, ConfigError, MissingExtraError, ServerUnreachableError
 from emotion_ai.inference.results import CropReadings, Crops
 from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress
 from emotion_ai.video.events import Event, EventChanges
@@ -103,6 +103,24 @@ def test_ctrl_c_ends_with_a_hint(
     monkeypatch.setattr(video_run, "analyze", interrupted)
     assert video_command(VideoCommand("clip.mp4", tmp_path / "out", SERVER), VideoOptions()) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_server_that_denies_access_ends_the_run_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], complete: bool
+) -> None:
+    def denied(*arguments: Any) -> dict[str, Any]:
+        arguments[4].on_frame(frame(0, 0.0, {}), VideoProgress(1, 3, 0.0, 25.0, 0))
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "summary.json").write_text(json.dumps({"complete": complete}))
+        raise AccessDeniedError("status 401; give a token")
+
+    monkeypatch.setattr(video_run, "analyze", denied)
+    with pytest.raises(AccessDeniedError) as error:
+        video_command(VideoCommand("clip.mp4", tmp_path / "out", SERVER), VideoOptions())
+    assert str(error.value).startswith("status 401; give a token")
+    assert ("--resume reads the rest" in str(error.value)) is not complete
+    assert len(capsys.readouterr().err.splitlines()) == 1, "the notice"
 
 
 def test_a_clip_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from emotion_ai.class_set import SEVEN
-from emotion_ai.errors import ConfigError, ImageError, ServerUnreachableError, VideoError
+from emotion_ai.errors import AccessDeniedError, ConfigError, ImageError, ServerUnreachableError, VideoError
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.video import analysis, folder
 from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress, analyze
@@ -261,6 +261,20 @@ def test_a_frame_that_cannot_be_read_keeps_a_row_with_its_error(clip: Path, tmp_
     ]
     assert (summary["frames"], summary["failed"]) == (COUNT, 3)
     assert summary["seconds_failed"] == pytest.approx(3 / 25)
+
+
+def test_a_server_that_denies_access_ends_the_run_at_once(clip: Path, tmp_path: Path) -> None:
+    def read(rgb: np.ndarray) -> list[FaceReading]:
+        if shown_number(rgb) == 20:
+            raise AccessDeniedError("status 403")
+        return restless(rgb)
+
+    with pytest.raises(AccessDeniedError):
+        analyze(clip, read, VideoOutput(tmp_path / "out"))
+    rows = rows_of(tmp_path / "out")
+    assert {int(row["frame"]) for row in rows} == set(range(20))
+    assert not any(row["error"] for row in rows)
+    assert analyze(clip, restless, VideoOutput(tmp_path / "out", resume=True))["frames"] == COUNT
 
 
 def test_frames_that_all_fail_end_the_run_with_complete_files(clip: Path, tmp_path: Path) -> None:

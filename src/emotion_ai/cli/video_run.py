@@ -102,14 +102,25 @@ def video_command(command: VideoCommand, options: VideoOptions) -> int:
         try:
             summary = analyze(command.source, patient, output, options, listener, _model_record(command, reader))
         except KeyboardInterrupt:
-            rest = f"; {out} has the results so far, and the same command with --resume reads the rest"
-            notify(f"interrupted{rest if (out / SUMMARY).exists() else ''}")
+            notify(f"interrupted{_rest(out)}")
             return 130
+        except ClientError as error:
+            if shown.frames:
+                raise type(error)(f"{error}{_rest(out)}") from error
+            raise
     if hook is not None:
         console.print(f"webhook {hook.name}: sent {hook.counts.sent}, given up {hook.counts.given_up}")
     frames, tracks = summary["frames"], len(summary["tracks"])
     console.wrote(out, f"{frames} frames, {tracks} tracks, {summary['events']} events")
     return 0
+
+
+def _rest(out: Path) -> str:
+    """What is left to do after a run that ended early; nothing where it has no results, or cannot be resumed."""
+    summary = out / SUMMARY
+    if not summary.exists() or json.loads(summary.read_text("utf-8")).get("complete"):
+        return ""
+    return f"; {out} has the results so far, and the same command with --resume reads the rest"
 
 
 def default_folder(source: str) -> str:
@@ -179,9 +190,11 @@ class _Shown:
     hook: Webhook | None
 
     def __post_init__(self) -> None:
+        self.frames = 0
         self._task = self.progress.add_task("reading", total=None, fps="")
 
     def frame(self, reading: FrameReading, progress: VideoProgress) -> None:
+        self.frames += 1
         dropped = f", {progress.dropped} dropped" if progress.dropped else ""
         total = None if progress.total is None else max(progress.total, progress.frames)
         self.progress.update(self._task, completed=progress.frames, total=total, fps=f"{progress.fps:.1f} fps{dropped}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion_ai.errors import ConfigError, NoFaceError
+from emotion_ai.errors import ConfigError, ImageError, NoFaceError
 from emotion_ai.extras import load
 from emotion_ai.inference.results import CropReader, FaceReading
 from emotion_ai.video.following import Follower
@@ -18,6 +18,8 @@ from emotion_ai.video.scenes import Scene
 from emotion_ai.video.smoothing import Smoother
 from emotion_ai.video.tracking import Tracker
 from emotion_ai.vision.photo import MIN_SIDE, Photo, load_photo
+
+_LARGEST = 4  # times the frame
 
 RgbReader = Callable[[NDArray[np.uint8]], Sequence[FaceReading]]
 """Reads a frame, uint8 (H, W, 3): its faces, in pixels of the frame; none, or a NoFaceError, where there is none."""
@@ -117,7 +119,8 @@ class VideoReader:
 
         Raises:
             ConfigError: the time does not increase.
-            ImageError: the frame is no picture, or smaller than 16 pixels.
+            ImageError: the frame is no picture, or smaller than 16 pixels; or a function as reader has found a face
+                without a size.
             ClientError: a request of a `FaceClient` fails.
         """
         tracker = self._faces.tracker
@@ -132,16 +135,27 @@ class VideoReader:
             tracked = self._faces(found.faces, frame.seconds, photo.rgb, scene.cut)
             self._follower.confirm(found, tracked)
         else:
-            tracked = self._faces(self._read(photo.rgb), frame.seconds, photo.rgb, scene.cut)
+            tracked = self._faces(self._read(photo.rgb, frame.number), frame.seconds, photo.rgb, scene.cut)
         self._scene = scene
         return FrameReading(frame.number, frame.seconds, tracked, photo.rgb, scene.cut)
 
-    def _read(self, rgb: NDArray[np.uint8]) -> Sequence[FaceReading]:
+    def _read(self, rgb: NDArray[np.uint8], number: int) -> Sequence[FaceReading]:
         assert self._reader is not None
         try:
-            return self._reader(rgb)
+            found = self._reader(rgb)
         except NoFaceError:
             return []
+        faces = list(found) if isinstance(found, Iterable) else [found]
+        for face in faces:
+            if not isinstance(face, FaceReading):
+                raise ConfigError(f"the reader must return a list of `FaceReading`, got {type(face).__name__}")
+            box = face.box
+            if not (np.isfinite([box.left, box.top, box.roll]).all() and 1 <= box.size <= _LARGEST * max(rgb.shape)):
+                raise ImageError(
+                    f"frame {number}: the reader found a face of {box.size:g} pixels at {box.left:g}, {box.top:g}; it "
+                    f"must have 1 pixel at least, and {_LARGEST} times the frame at most"
+                )
+        return faces
 
     def state(self) -> dict[str, Any]:
         """All that the next readings depend on, for JSON; `restore` takes it."""

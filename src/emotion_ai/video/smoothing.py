@@ -185,9 +185,13 @@ def _smoothed(face: FaceReading, past: _Past, seconds: float) -> FaceReading:
         past.outputs, past.probabilities = outputs, past.probabilities.anew()
     numbers = past.probabilities(np.concatenate([face.probabilities, expressions]), seconds).astype(np.float32)
     probabilities, expressions = np.split(numbers, [len(face.probabilities)])
-    return moved.with_probabilities(
-        probabilities / probabilities.sum(), None if face.expressions is None else expressions / expressions.sum()
-    )
+    return moved.with_probabilities(_shares(probabilities), None if face.expressions is None else _shares(expressions))
+
+
+def _shares(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values that add up to 1; zeros stay zeros."""
+    shares: NDArray[np.float32] = values / np.maximum(values.sum(), np.finfo(np.float32).tiny)
+    return shares
 
 
 def _step(before: float, seconds: float) -> float:
