@@ -148,11 +148,11 @@ class Rollout:
         if not (loaded(before, number) and len(listed) == len(configs)):
             leave_out(self.base, number, UNCONFIRMED)  # until it is loaded, in case this process is killed
         longer = [replace(config, versions=(*versions_or_newest(self.base, config), number)) for config in configs]
-        garbage = [model for model in SERVABLES if garbage_of(self.base / model / str(number))]
-        if garbage and not listed:  # its error comes at once if the server does not load and warm up the others first
-            first = [new if new.name in garbage else old for old, new in zip(configs, longer, strict=True)]
+        damaged = [] if listed else [m for m in SERVABLES if damage_of(self.base / m / str(number))]
+        if damaged:  # their error comes at once if the server does not load and warm up the others first
+            first = [new if new.name in damaged else old for old, new in zip(configs, longer, strict=True)]
             replace_entries(self.base, first)
-            LoadWatch(self.base, self.server, number, before, listed, garbage).wait()
+            LoadWatch(self.base, self.server, number, before, listed, damaged).wait()
         replace_entries(self.base, longer)
         LoadWatch(self.base, self.server, number, before, listed).wait()
         return longer

@@ -25,7 +25,7 @@ from emotion_ai_export.registry.fitting import fit_config
 from emotion_ai_export.registry.listing import describe_versions
 from emotion_ai_export.registry.loading import garbage_of
 from emotion_ai_export.registry.model_config import ModelConfig, parse, read_config, render, replace_entries
-from emotion_ai_export.registry.publish import write_config
+from emotion_ai_export.registry.publish import write_checksums, write_config
 from emotion_ai_export.registry.rollout import load_published, server_of
 from emotion_ai_export.registry.server_record import UNCONFIRMED, leave_out, left_out
 from emotion_ai_export.registry.staging import locked
@@ -131,11 +131,19 @@ def test_the_same_garbage_is_refused_again_without_another_attempt(site: Site) -
         assert promote(site.base, 2, server=site.server) == 2
 
 
-def test_garbage_is_refused_before_the_other_models_are_loaded(site: Site) -> None:
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
+def test_damage_is_refused_before_the_other_models_are_loaded(site: Site, file: str) -> None:
     if site.numbered:
         pytest.skip("the real server cannot be made slow")
     site.publish(2)
-    site.add(3, broken=True)
+    site.add(3)
+    damaged = site.base / "face" / "3" / file
+    for folder in (damaged.parent, site.base / "face" / "3" / "assets.extra"):
+        folder.mkdir(exist_ok=True)
+    if not damaged.exists():
+        damaged.write_bytes(b"weights")
+    write_checksums(site.base / "face" / "3")
+    damaged.write_bytes(b"")
     for model in ("keypoints", "emotion"):
         (site.base / model / "3" / "load_seconds").write_text("20")
     text = (site.base / "models.config").read_text()
