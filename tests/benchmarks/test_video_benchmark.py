@@ -2,7 +2,7 @@
 
 import pytest
 
-from emotion_ai.benchmarks.video import identities, main, repeated
+from emotion_ai.benchmarks.video import TimedSecond, identities, main, ratio, repeated
 from emotion_ai.video import read
 from emotion_ai.video.script import SECONDS, ScriptedClip
 
@@ -24,8 +24,17 @@ def test_identities_of_the_truth_are_perfect_and_swapped_ones_are_counted() -> N
     assert idf1 < 0.8
 
 
+def test_the_ratio_is_paired() -> None:
+    seconds = [TimedSecond(load, 3 * load, 2) for load in (0.01, 0.05, 0.2)]
+    value, interval, count = ratio(seconds)
+    assert interval is not None
+    assert (value, interval.low, interval.high) == pytest.approx((3, 3, 3))
+    assert count == 3
+    assert ratio(seconds[:1]) == (None, None, 1)
+
+
 def test_the_command_refuses_bad_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    for arguments in (["--fps", "0"], ["--minutes", "0"], ["--photographs", "0"]):
+    for arguments in (["--fps", "0"], ["--minutes", "0"], ["--end", "0"]):
         monkeypatch.setattr("sys.argv", ["video", *arguments])
         with pytest.raises(SystemExit) as error:
             main()

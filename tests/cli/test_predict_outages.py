@@ -128,7 +128,9 @@ def test_a_run_that_is_stopped_leaves_whole_rows(
 
 
 def predict(folder: Path, server: StubServer, table: Path, timeout: float | None = None, json: bool = False) -> int:
-    options = PredictOptions((folder,), server.url, signature="serving_bytes", csv=table, timeout=timeout, json=json)
+    options = PredictOptions(
+        (folder,), server=server.url, signature="serving_bytes", csv=table, timeout=timeout, json=json
+    )
     return predict_command(options)
 
 
@@ -235,7 +237,7 @@ def test_names_and_files_that_cannot_be_read_are_one_row_each(
         folder / "z\n\x1b[2J.jpg",
     )
     options = PredictOptions(
-        (folder, *odd), stub_server.url, signature="serving_bytes", csv=table, json=True, out=tmp_path / "out"
+        (folder, *odd), server=stub_server.url, signature="serving_bytes", csv=table, json=True, out=tmp_path / "out"
     )
     assert predict_command(options) == 1
     out, err = capsys.readouterr()
@@ -298,7 +300,7 @@ def test_a_folder_without_photos_says_what_was_passed_over(tmp_path: Path, capsy
     (tmp_path / "notes.txt").touch()
     (tmp_path / "clip.mp4").touch()
     with pytest.raises(ConfigError, match="no photos in this folder"):
-        predict_command(PredictOptions((tmp_path,), "http://127.0.0.1:9"))
+        predict_command(PredictOptions((tmp_path,), server="http://127.0.0.1:9"))
     assert "not pictures: 2 (.mp4, .txt)" in capsys.readouterr().err
 
 
@@ -322,7 +324,9 @@ def test_what_a_library_raises_costs_one_photo(
 
 def test_a_missing_picture_is_drawn_again(tmp_path: Path, portrait: bytes, stub_server: StubServer) -> None:
     folder, table = photos(tmp_path / "in", 2, portrait), tmp_path / "faces.csv"
-    options = PredictOptions((folder,), stub_server.url, signature="serving_bytes", csv=table, out=tmp_path / "out")
+    options = PredictOptions(
+        (folder,), server=stub_server.url, signature="serving_bytes", csv=table, out=tmp_path / "out"
+    )
     assert predict_command(options) == 0
     (tmp_path / "out" / "in" / "photo1.jpg.annotated.png").unlink()
     assert predict_command(options) == 0
@@ -352,6 +356,6 @@ def test_a_wrong_scheme_is_not_waited_for(
     folder, table = photos(tmp_path / "in", 2, portrait), tmp_path / "faces.csv"
     url = stub_server.url.replace("http://", "https://")
     started_at = time.monotonic()
-    assert predict_command(PredictOptions((folder,), url, csv=table, timeout=60)) == 2
+    assert predict_command(PredictOptions((folder,), server=url, csv=table, timeout=60)) == 2
     assert time.monotonic() - started_at < 30
     assert "this port speaks no TLS; write http:// instead of https://" in capsys.readouterr().err

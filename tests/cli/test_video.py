@@ -58,7 +58,7 @@ def analyzed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_events_are_lines_of_json_on_stdout(
     analyzed: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = VideoCommand("clip.mp4", tmp_path / "out", SERVER, json_lines=True)
+    command = VideoCommand("clip.mp4", tmp_path / "out", server=SERVER, json_lines=True)
     assert video_command(command, VideoOptions()) == 0
     out, err = capsys.readouterr()
     began, ended = map(json.loads, out.splitlines())
@@ -75,7 +75,7 @@ def test_events_are_lines_of_json_on_stdout(
 def test_without_json_lines_stdout_is_empty(
     analyzed: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    video_command(VideoCommand("clip.mp4", tmp_path / "out", SERVER), VideoOptions())
+    video_command(VideoCommand("clip.mp4", tmp_path / "out", server=SERVER), VideoOptions())
     assert capsys.readouterr().out == ""
 
 
@@ -84,7 +84,9 @@ def test_a_webhook_that_fails_is_one_line_without_its_secrets(
 ) -> None:
     monkeypatch.setattr(Webhook, "_post", lambda *_: "status 404")
     url = "https://ann:pass-word@hooks.example.org/secret?token=secret"
-    command = VideoCommand("rtsp://ann:pass-word@camera/1", tmp_path / "out", SERVER, json_lines=True, webhook=url)
+    command = VideoCommand(
+        "rtsp://ann:pass-word@camera/1", tmp_path / "out", server=SERVER, json_lines=True, webhook=url
+    )
     assert video_command(command, VideoOptions()) == 0
     out, err = capsys.readouterr()
     assert "webhook https://hooks.example.org: events are given up (status 404); they are in events.json" in err
@@ -101,7 +103,7 @@ def test_ctrl_c_ends_with_a_hint(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(video_run, "analyze", interrupted)
-    assert video_command(VideoCommand("clip.mp4", tmp_path / "out", SERVER), VideoOptions()) == 130
+    assert video_command(VideoCommand("clip.mp4", tmp_path / "out", server=SERVER), VideoOptions()) == 130
     assert "--resume" in capsys.readouterr().err
 
 
@@ -117,14 +119,14 @@ def test_a_server_that_denies_access_ends_the_run_with_one_line(
 
     monkeypatch.setattr(video_run, "analyze", denied)
     with pytest.raises(AccessDeniedError) as error:
-        video_command(VideoCommand("clip.mp4", tmp_path / "out", SERVER), VideoOptions())
+        video_command(VideoCommand("clip.mp4", tmp_path / "out", server=SERVER), VideoOptions())
     assert str(error.value).startswith("status 401; give a token")
     assert ("--resume reads the rest" in str(error.value)) is not complete
     assert len(capsys.readouterr().err.splitlines()) == 1, "the notice"
 
 
 def test_a_clip_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(video_run, "_opened_reader", _reader)
+    monkeypatch.setattr(VideoCommand, "opened", _reader)
     clip = write_clip(tmp_path / "numbers.mp4", 5)
     assert video_command(VideoCommand(str(clip), tmp_path / "out"), VideoOptions()) == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == 5
@@ -140,7 +142,7 @@ def _reader(*_: Any) -> Any:
 def test_a_server_that_is_away_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "numbers.mp4", 3)
     with pytest.raises(ServerUnreachableError):
-        video_command(VideoCommand(str(clip), tmp_path / "out", SERVER), VideoOptions())
+        video_command(VideoCommand(str(clip), tmp_path / "out", server=SERVER), VideoOptions())
     assert not (tmp_path / "out").exists()
 
 

@@ -4,22 +4,27 @@
     python -m emotion_ai.benchmarks.video --minutes 60
 
 The clip is scripted (`emotion_ai.video.script`): two drawn people who cross, a cut, ten seconds without anybody. It is
-read by the bundled networks, as a video and, some of its frames, one by one as photographs. IDF1 (Ristani et al. 2016,
-arXiv:1609.01775) and identity switches are those of motmetrics, at an overlap of 0.4.
+read by the bundled networks as a video, and of each second one frame is also read as a photograph, right then, so that
+both are timed under the same load; ratios are geometric means over the seconds, with Student's t intervals. IDF1
+(Ristani et al. 2016, arXiv:1609.01775) and identity switches are those of motmetrics, at an overlap of 0.4.
 """
 
 import argparse
+import math
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from rich.progress import track
 
 from emotion_ai.errors import NoFaceError
-from emotion_ai.evaluation.tables import Column, ReportTable
+from emotion_ai.evaluation.statistics import t_interval
+from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable
 from emotion_ai.extras import load
 from emotion_ai.inference.reader import FaceReader
 from emotion_ai.terminal import Console
@@ -27,6 +32,8 @@ from emotion_ai.video import VideoReader
 from emotion_ai.video.frames import Frame, FrameReading
 from emotion_ai.video.script import SECONDS, ScriptedClip
 from emotion_ai.vision.overlap import iou
+
+_Result = TypeVar("_Result")
 
 
 def identities(clip: ScriptedClip, readings: list[FrameReading]) -> tuple[float, int]:
@@ -43,19 +50,6 @@ def identities(clip: ScriptedClip, readings: list[FrameReading]) -> tuple[float,
     return float(row["idf1"]), int(row["num_switches"])
 
 
-def photograph_seconds(clip: ScriptedClip, reader: FaceReader, frames: int) -> float:
-    """Mean processor time per frame, if each is read as a photograph: of so many frames, evenly spread."""
-    numbers = np.linspace(clip.numbers.start, clip.numbers.stop - 1, frames).astype(int)
-    spent = 0.0
-    for number in track(numbers, "photographs", console=Console(stderr=True), transient=True):
-        rgb = clip.frame(int(number)).rgb
-        started = time.process_time()
-        with suppress(NoFaceError):
-            reader.read(rgb)
-        spent += time.process_time() - started
-    return spent / frames
-
-
 def repeated(clip: ScriptedClip, minutes: int) -> Iterator[Frame]:
     """The frames of a clip, again and again, with numbers and times that go on."""
     for minute in range(minutes):
@@ -63,42 +57,81 @@ def repeated(clip: ScriptedClip, minutes: int) -> Iterator[Frame]:
             yield Frame(frame.number + minute * len(clip), frame.seconds + minute * SECONDS, frame.rgb)
 
 
-def benchmark(reader: FaceReader, fps: float, minutes: int, photographs: int) -> ReportTable:
+@dataclass(frozen=True)
+class TimedSecond:
+    """Processor time per frame, in seconds, of one second of a clip.
+
+    Attributes:
+        video: mean over its frames, read as a video.
+        photograph: of one of them, read as a photograph.
+        faces: that are seen in all of its frames.
+    """
+
+    video: float
+    photograph: float
+    faces: int
+
+
+def ratio(seconds: list[TimedSecond]) -> tuple[float | None, Interval | None, int]:
+    """How many times as long photographs take, its interval, and of how many seconds; None of fewer than two."""
+    if len(seconds) < 2:
+        return None, None, len(seconds)
+    found = t_interval([math.log(one.photograph / one.video) for one in seconds])
+    return math.exp(found.value), Interval(math.exp(found.low), math.exp(found.high)), len(seconds)
+
+
+def benchmark(reader: FaceReader, fps: float, minutes: int, end: float = SECONDS) -> ReportTable:
     """All measures.
 
     Args:
         fps: frames per second of the clip.
-        minutes: how often the clip, a minute long, is read in one video.
-        photographs: frames that are read as photographs.
+        minutes: how often the clip is read in one video.
+        end: seconds of the clip that are read, each time.
     """
-    clip, video = ScriptedClip(fps), VideoReader(reader)
-    spent, memory, first = [], [], []
-    for frame in track(
-        repeated(clip, minutes), "video", minutes * len(clip), console=Console(stderr=True), transient=True
-    ):
-        started = time.process_time()
-        reading = video(frame)
-        spent.append(time.process_time() - started)
-        if frame.number < len(clip):
+    clip, video = ScriptedClip(fps, end=end), VideoReader(reader)
+    spent, memory, first, seconds = [], [], [], []
+    count, each = len(clip), max(round(fps), 1)
+    for frame in track(repeated(clip, minutes), "video", minutes * count, console=Console(stderr=True), transient=True):
+        reading, used = _timed(lambda frame=frame: video(frame))  # type: ignore[misc]
+        spent.append(used)
+        if frame.number < count:
             first.append(reading)
-        if (frame.number + 1) % len(clip) == 0:
+            if (frame.number + 1) % each == 0:
+                _, used = _timed(lambda frame=frame: _photograph(reader, frame))  # type: ignore[misc]
+                faces = min(len(clip.truth(number)) for number in range(frame.number + 1 - each, frame.number + 1))
+                seconds.append(TimedSecond(float(np.mean(spent[-each:])), used, faces))
+        if (frame.number + 1) % count == 0:
             memory.append(megabytes())
     idf1, switches = identities(clip, first)
-    single, followed = photograph_seconds(clip, reader, photographs), float(np.mean(spent))
-    minute = [float(np.mean(spent[start : start + len(clip)])) for start in (0, len(spent) - len(clip))]
+    minute = [float(np.mean(spent[start : start + count])) for start in (0, len(spent) - count)]
+    single = float(np.mean([one.photograph for one in seconds])) if seconds else None
     rows = (
-        ("frames per second of processor time, as a video", 1 / followed),
-        ("likewise, each frame as a photograph", 1 / single),
-        ("ratio", single / followed),
-        ("IDF1 of the first minute", idf1),
-        ("identity switches in it", float(switches)),
-        ("milliseconds per frame, first minute", 1000 * minute[0]),
-        ("milliseconds per frame, last minute", 1000 * minute[1]),
-        ("peak memory after the first minute, MB", memory[0]),
-        ("peak memory at the end, MB", memory[-1]),
+        ("frames per second of processor time, as a video", 1 / float(np.mean(spent)), None, len(spent)),
+        ("likewise, each frame as a photograph", single and 1 / single, None, len(seconds)),
+        ("how many times as long a photograph takes", *ratio(seconds)),
+        ("likewise, seconds with two faces", *ratio([one for one in seconds if one.faces == 2])),
+        ("IDF1 of the first minute", idf1, None, len(first)),
+        ("identity switches in it", float(switches), None, len(first)),
+        ("milliseconds per frame, first minute", 1000 * minute[0], None, count),
+        ("milliseconds per frame, last minute", 1000 * minute[1], None, count),
+        ("peak memory after the first minute, MB", memory[0], None, 1),
+        ("peak memory at the end, MB", memory[-1], None, 1),
     )
-    title = f"{minutes} min of 640x480 at {fps:g} frames per second, {len(spent)} frames, {photographs} photographs"
-    return ReportTable(title, (Column("measure"), Column("value", ".3f")), rows)
+    title = f"{minutes} times {end:g} s of 640x480 at {fps:g} frames per second"
+    interval = Column(INTERVAL.name, ".3f")
+    return ReportTable(title, (Column("measure"), Column("value", ".3f"), interval, Column("n")), rows)
+
+
+def _timed(call: Callable[[], _Result]) -> tuple[_Result, float]:
+    """What a call returns, and its processor time in seconds."""
+    started = time.process_time()
+    result = call()
+    return result, time.process_time() - started
+
+
+def _photograph(reader: FaceReader, frame: Frame) -> None:
+    with suppress(NoFaceError):
+        reader.read(frame.rgb)
 
 
 def megabytes() -> float:
@@ -111,11 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m emotion_ai.benchmarks.video", description=__doc__)
     parser.add_argument("--fps", type=float, default=25, help="frames per second of the clip (%(default)s)")
     parser.add_argument("--minutes", type=int, default=1, help="length of the video (%(default)s)")
-    parser.add_argument("--photographs", type=int, default=60, help="frames read as photographs (%(default)s)")
+    parser.add_argument("--end", type=float, default=SECONDS, help="seconds of the clip that are read (%(default)s)")
     options = parser.parse_args()
-    if not 1 <= options.fps <= 60 or options.minutes < 1 or options.photographs < 1:
-        parser.error("--fps must be from 1 to 60, --minutes and --photographs at least 1")
-    found = benchmark(FaceReader.bundled(), options.fps, options.minutes, options.photographs)
+    if not 1 <= options.fps <= 60 or options.minutes < 1 or not 1 <= options.end <= SECONDS:
+        parser.error(f"--fps must be from 1 to 60, --minutes at least 1, --end from 1 to {SECONDS:g}")
+    found = benchmark(FaceReader.bundled(), options.fps, options.minutes, options.end)
     Console(width=120).print(found.as_rich())
 
 

@@ -24,8 +24,8 @@ from emotion_ai.cli.photo_results import (
     show_error,
     write_picture,
 )
-from emotion_ai.client import FaceClient
-from emotion_ai.contract import EMOTIONS, Servable
+from emotion_ai.cli.readers import ReaderOptions
+from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import (
     AccessDeniedError,
     ClientError,
@@ -44,13 +44,11 @@ from emotion_ai.vision.photo import load_photo
 
 
 @dataclass(frozen=True)
-class PredictOptions:
-    """Options of `emotion-ai predict`.
+class PredictOptions(ReaderOptions):
+    """Options of `emotion-ai predict`, besides those of `ReaderOptions`.
 
     Attributes:
         photos: files, and folders that are searched at any depth; with `kaggle` its `test.csv` and `IdLookupTable.csv`.
-        server: a server's address; without it the bundled weights are used, with PyTorch.
-        model, signature, version, label: of the served model.
         watch: a folder whose new photos are read until interrupted, instead of `photos`.
         kaggle: writes a submission to `csv`, by default `submission.csv`.
         fps: frame rate, if the photos are frames of one video in order; readings are smoothed.
@@ -60,17 +58,10 @@ class PredictOptions:
         csv: table with one row per face; photos that it has already are not read again.
         answer_log: folder to which the answers are appended, as Parquet files.
         answer_log_crops: keeps the pixels of every crop there.
-        timeout: seconds to wait for a server that is away; by default `patience.WAIT` once it has answered, before that
-            not at all.
         json: prints JSON instead of a table.
     """
 
     photos: Sequence[Path] = ()
-    server: str | None = None
-    model: Servable = "face"
-    signature: str | None = None
-    version: int | None = None
-    label: str | None = None
     watch: Path | None = None
     kaggle: bool = False
     fps: float | None = None
@@ -79,7 +70,6 @@ class PredictOptions:
     csv: Path | None = None
     answer_log: Path | None = None
     answer_log_crops: bool = False
-    timeout: float | None = None
     json: bool = False
 
 
@@ -121,13 +111,9 @@ def _check(options: PredictOptions) -> None:
         raise ConfigError(f"--fps must be a frame rate above 0, for photos without --watch, got {options.fps:g}")
     if options.csv and (options.json or options.watch) and _is_stdout(options.csv):
         raise ConfigError(f"--csv {options.csv}: --json and --watch print there as well; choose a file")
-    if options.timeout is not None and not 0 <= options.timeout < math.inf:
-        raise ConfigError(f"--timeout must be seconds, 0 or more, got {options.timeout:g}")
-    served = (options.model, options.signature, options.version, options.label)
     if options.answer_log_crops and options.answer_log is None:
         raise ConfigError("--answer-log-crops keeps crops in the answer log; give --answer-log FOLDER as well")
-    if options.server is None and served != ("face", None, None, None):
-        raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
+    options.check()
 
 
 @contextlib.contextmanager
@@ -138,23 +124,7 @@ def _open_reader(options: PredictOptions) -> Iterator[PhotoReader]:
             from emotion_ai.inference.answer_log import AnswerLog  # imports pyarrow
 
             log = stack.enter_context(AnswerLog(options.answer_log, crops=options.answer_log_crops))
-        if options.server is not None:
-            yield stack.enter_context(
-                FaceClient(
-                    options.server,
-                    model=options.model,
-                    version=options.version,
-                    label=options.label,
-                    signature=options.signature,
-                    uncertain_below=options.uncertain_below,
-                    log=log,
-                )
-            )
-            return
-        from emotion_ai.inference.reader import FaceReader  # imports PyTorch
-
-        reader = FaceReader.bundled(options.uncertain_below)
-        yield log.of(reader) if log else reader
+        yield stack.enter_context(options.opened(options.uncertain_below, log))
 
 
 def follow(options: PredictOptions, reader: PhotoReader, poll: float = watch.POLL) -> int:

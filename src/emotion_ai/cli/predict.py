@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
+from emotion_ai.cli.server_access import Label, Server, Signature, Timeout, UncertainBelow, Version
 from emotion_ai.contract import Servable
 
 
@@ -17,16 +18,11 @@ def predict(
             readable=False,  # one that cannot be read does not keep the others from being read
         ),
     ] = None,
-    server: Annotated[
-        str | None, typer.Option(help="Server, http:// (REST) or grpc://; by default the bundled PyTorch weights.")
-    ] = None,
+    server: Server = None,
     model: Annotated[str, typer.Option(help="Served model: face, keypoints or emotion.")] = "face",
-    signature: Annotated[
-        str | None,
-        typer.Option(help="serving_bytes sends PNG, serving_default pixels; by default the fullest of the version."),
-    ] = None,
-    version: Annotated[int | None, typer.Option(help="Version of the served model.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label of the served model, e.g. stable.")] = None,
+    signature: Signature = None,
+    version: Version = None,
+    label: Label = None,
     watch: Annotated[Path | None, typer.Option(help="Folder to watch; every new photo in it is read.")] = None,
     kaggle: Annotated[
         bool, typer.Option("--kaggle", help="Write Kaggle's submission.csv (or --csv) instead of a table.")
@@ -34,13 +30,7 @@ def predict(
     fps: Annotated[
         float | None, typer.Option(help="Frame rate, if the photos are frames of one video in order: smooths them.")
     ] = None,
-    uncertain_below: Annotated[
-        float | None,
-        typer.Option(
-            help="Confidence, 0 to 1, below which an emotion is reported as uncertain; by default the network's own "
-            "threshold."
-        ),
-    ] = None,
+    uncertain_below: UncertainBelow = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated photos.")] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file with one row per face; a second run completes it.")] = None,
     answer_log: Annotated[
@@ -49,12 +39,7 @@ def predict(
     answer_log_crops: Annotated[
         bool, typer.Option("--answer-log-crops", help="Keep the pixels of every crop in the answer log.")
     ] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds to wait for a server that is away; by default 120 once it has answered, before that 0."
-        ),
-    ] = None,
+    timeout: Timeout = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Find the faces in photos, their keypoints and their emotions."""

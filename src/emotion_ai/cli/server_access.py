@@ -1,4 +1,4 @@
-"""The options that every command with --server has: how the server is reached."""
+"""The options of commands with --server: how the server is reached, and which of its models is asked."""
 
 import inspect
 from collections.abc import Callable
@@ -9,6 +9,27 @@ from typing import Annotated, Any
 import typer
 
 from emotion_ai.errors import ConfigError
+
+Server = Annotated[
+    str | None, typer.Option(help="Server, http:// (REST) or grpc://; by default the bundled PyTorch weights.")
+]
+Signature = Annotated[
+    str | None,
+    typer.Option(help="serving_bytes sends PNG, serving_default pixels; by default the fullest of the version."),
+]
+Version = Annotated[int | None, typer.Option(help="Version of the served model.")]
+Label = Annotated[str | None, typer.Option(help="Label of the served model, e.g. stable.")]
+UncertainBelow = Annotated[
+    float | None,
+    typer.Option(
+        help="Confidence, 0 to 1, below which an emotion is reported as uncertain; by default the network's own "
+        "threshold."
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(help="Seconds to wait for a server that is away; by default 120 once it has answered, before that 0."),
+]
 
 CaFile = Annotated[
     Path | None,

@@ -2,10 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
+from emotion_ai.cli.server_access import Label, Server, Signature, Timeout, UncertainBelow, Version
+from emotion_ai.contract import Servable
 from emotion_ai.extras import optional_imports
 
 
@@ -25,23 +27,12 @@ def video(
     end: Annotated[float | None, typer.Option(help="Seconds at which to end.")] = None,
     limit: Annotated[int | None, typer.Option(help="Frames to read at most.")] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of a folder of frames.")] = 25.0,
-    server: Annotated[
-        str | None, typer.Option(help="Server, http:// (REST) or grpc://; by default the bundled PyTorch weights.")
-    ] = None,
+    server: Server = None,
     model: Annotated[str, typer.Option(help="Served model: face or keypoints.")] = "face",
-    signature: Annotated[
-        str | None,
-        typer.Option(help="serving_bytes sends PNG, serving_default pixels; by default the fullest of the version."),
-    ] = None,
-    version: Annotated[int | None, typer.Option(help="Version of the served model.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label of the served model, e.g. stable.")] = None,
-    uncertain_below: Annotated[
-        float | None,
-        typer.Option(
-            help="Confidence, 0 to 1, below which an emotion is reported as uncertain; by default the network's own "
-            "threshold."
-        ),
-    ] = None,
+    signature: Signature = None,
+    version: Version = None,
+    label: Label = None,
+    uncertain_below: UncertainBelow = None,
     detect_every: Annotated[
         float, typer.Option(help="Seconds between two searches for faces in the whole frame; 0 searches every frame.")
     ] = 1.0,
@@ -64,12 +55,7 @@ def video(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that ended early.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds to wait for a server that is away; by default 120 once it has answered, before that 0."
-        ),
-    ] = None,
+    timeout: Timeout = None,
 ) -> None:
     """Read a video: who shows which expression, when."""
     with optional_imports("video"):
@@ -93,7 +79,7 @@ def video(
         source=source,
         out=out,
         server=server,
-        model=model,
+        model=cast(Servable, model),  # `video_command` checks it
         signature=signature,
         version=version,
         label=label,

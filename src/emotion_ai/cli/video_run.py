@@ -1,10 +1,9 @@
 """What `emotion-ai video` does: a video in; its table, events, totals and pictures out."""
 
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import PatientReader
+from emotion_ai.cli.readers import ReaderOptions
 from emotion_ai.client import FaceClient
 from emotion_ai.client.address import without_login
-from emotion_ai.contract import Servable
 from emotion_ai.errors import ClientError, ConfigError
 from emotion_ai.inference.results import PhotoReader
 from emotion_ai.terminal import Console, printable
@@ -29,14 +28,12 @@ from emotion_ai.video.webhook import Webhook
 
 
 @dataclass(frozen=True)
-class VideoCommand:
-    """Options of `emotion-ai video`, besides those of `VideoOptions`.
+class VideoCommand(ReaderOptions):
+    """Options of `emotion-ai video`, besides those of `ReaderOptions` and `VideoOptions`.
 
     Attributes:
         source: a file, a folder of frames, the number of a camera, or the URL of a stream.
         out: folder for the results; by default the source's name with -video.
-        server: a server's address; without it the bundled weights are used, with PyTorch.
-        model, signature, version, label: of the served model.
         table: "csv" or "parquet".
         clip: writes annotated.mp4.
         thumbnails: shows faces in timeline.png.
@@ -44,16 +41,10 @@ class VideoCommand:
         webhook: URL to which they are posted.
         resume: continues a run that ended early.
         overwrite: replaces the results of another run.
-        timeout: seconds to wait for a server that is away.
     """
 
     source: str
     out: Path | None = None
-    server: str | None = None
-    model: str = "face"
-    signature: str | None = None
-    version: int | None = None
-    label: str | None = None
     table: str = "csv"
     clip: bool = False
     thumbnails: bool = False
@@ -61,7 +52,6 @@ class VideoCommand:
     webhook: str | None = None
     resume: bool = False
     overwrite: bool = False
-    timeout: float | None = None
 
 
 def video_command(command: VideoCommand, options: VideoOptions) -> int:
@@ -95,7 +85,7 @@ def video_command(command: VideoCommand, options: VideoOptions) -> int:
             progress.console.print(printable(line), highlight=False, soft_wrap=True)
 
         hook = stack.enter_context(Webhook(command.webhook, notify)) if command.webhook else None
-        reader = stack.enter_context(_opened_reader(command, options.uncertain_below))
+        reader = stack.enter_context(command.opened(options.uncertain_below))
         shown = _Shown(without_login(command.source), progress, command.json_lines, hook)
         listener = VideoListener(shown.frame, shown.events, notify)
         patient = PatientReader(reader, command.timeout, notify)
@@ -143,29 +133,7 @@ def _check(command: VideoCommand) -> None:
         raise ConfigError(f"--model must be face or keypoints: tracks need points; got {command.model!r}")
     if command.resume and command.overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it; give one of them")
-    if command.timeout is not None and not 0 <= command.timeout < math.inf:
-        raise ConfigError(f"--timeout must be seconds, 0 or more, got {command.timeout:g}")
-    served = (command.model, command.signature, command.version, command.label)
-    if command.server is None and served != ("face", None, None, None):
-        raise ConfigError("--model, --signature, --version and --label choose a served model; give --server as well")
-
-
-@contextmanager
-def _opened_reader(command: VideoCommand, uncertain_below: float | None) -> Iterator[PhotoReader]:
-    if command.server is None:
-        from emotion_ai.inference.reader import FaceReader  # imports PyTorch
-
-        yield FaceReader.bundled(uncertain_below)
-        return
-    with FaceClient(
-        command.server,
-        model=cast(Servable, command.model),
-        version=command.version,
-        label=command.label,
-        signature=command.signature,
-        uncertain_below=uncertain_below,
-    ) as client:
-        yield client
+    command.check()
 
 
 def _model_record(command: VideoCommand, reader: PhotoReader) -> dict[str, Any]:
