@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -92,12 +93,12 @@ def benchmark(reader: FaceReader, fps: float, minutes: int, end: float = SECONDS
     spent, memory, first, seconds = [], [], [], []
     count, each = len(clip), max(round(fps), 1)
     for frame in track(repeated(clip, minutes), "video", minutes * count, console=Console(stderr=True), transient=True):
-        reading, used = _timed(lambda frame=frame: video(frame))  # type: ignore[misc]
+        reading, used = _timed(partial(video, frame))
         spent.append(used)
         if frame.number < count:
             first.append(reading)
             if (frame.number + 1) % each == 0:
-                _, used = _timed(lambda frame=frame: _photograph(reader, frame))  # type: ignore[misc]
+                _, used = _timed(partial(_photograph, reader, frame))
                 faces = min(len(clip.truth(number)) for number in range(frame.number + 1 - each, frame.number + 1))
                 seconds.append(TimedSecond(float(np.mean(spent[-each:])), used, faces))
         if (frame.number + 1) % count == 0:
