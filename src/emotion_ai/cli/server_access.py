@@ -1,4 +1,4 @@
-"""The options of commands with --server: how the server is reached, and which of its models is asked."""
+"""The options of commands with --server: how to reach it, and which of its models to use."""
 
 import inspect
 from collections.abc import Callable
