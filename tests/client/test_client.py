@@ -131,7 +131,7 @@ def test_a_submission_for_kaggle_by_a_server(server: FakeServer, tmp_path: Path)
     (tmp_path / "lookup.csv").write_text("RowId,ImageId,FeatureName\n5,3,nose_tip_x\n6,1,nose_tip_y\n")
     server.handler = by_mean
     files = (tmp_path / "test.csv", tmp_path / "lookup.csv")
-    options = PredictOptions(files, server.url, version=3, kaggle=True, csv=tmp_path / "s.csv")
+    options = PredictOptions(files, server=server.url, version=3, kaggle=True, csv=tmp_path / "s.csv")
     assert predict_command(options) == 0
     assert (tmp_path / "s.csv").read_text() == "RowId,Location\n5,30.0000\n6,2.0000\n"
     assert [path for _, path, _ in server.requests] == ["/v1/models/face/versions/3:predict"]
