@@ -65,6 +65,9 @@ weights-emotion: $(READY)
 		init_from=$(OUT)/votes/best.ckpt 'teachers=[$(OUT)/votes/best.ckpt,$(OUT)/long/best.ckpt,$(OUT)/short/best.ckpt]'
 	$(TRAIN) experiment=emotion_seven data=fer2013 $(VOTES) out=$(OUT)/seven \
 		init_from=$(OUT)/emotion/best.ckpt 'teachers=[$(OUT)/emotion/best.ckpt]'
+	$(TRAIN) experiment=emotion_seven data=fer2013 $(VOTES) out=$(OUT)/again distill_weight=0.5 task.vote_weight=0.25 \
+		task.class_weight_power=0 optimizer.lr=1.5e-3 epochs=14 init_from=$(OUT)/seven/best.ckpt \
+		'teachers=[$(OUT)/seven/best.ckpt,$(OUT)/emotion/best.ckpt]'
 
 # the model cards of the bundled weights, from an evaluation on the datasets in DATA
 CARDS := src/emotion_ai/assets/weights

@@ -92,7 +92,7 @@ def test_a_broken_version_is_refused_at_once_and_left_out_until_it_is_promoted_a
             start = time.monotonic()
             with pytest.raises(ExportError, match=r"cannot load face version 3: .*saved_model\.pb.* left out") as error:
                 promote(site.base, 3, server=site.server)
-            assert time.monotonic() - start < 5 * max(site.poll, 0.5)
+            assert time.monotonic() - start < 30  # rather than after the time-out of 120 s
         assert (site.base / "models.config").read_text() == before
         assert [*left_out(site.base)] == [3]
         assert left_out(site.base)[3][6:].strip() in str(error.value)
@@ -148,10 +148,8 @@ def test_damage_is_refused_before_the_other_models_are_loaded(site: Site, file: 
         (site.base / model / "3" / "load_seconds").write_text("20")
     text = (site.base / "models.config").read_text()
     with site.running():
-        start = time.monotonic()
         with pytest.raises(ExportError, match="cannot load face version 3"):
             promote(site.base, 3, server=site.server)
-        assert time.monotonic() - start < 5
         assert [3 in site.server.states()[model] for model in SERVABLES] == [False, False, True]
     assert (site.base / "models.config").read_text() == text
 
@@ -248,7 +246,7 @@ def test_with_default_flags_the_commands_say_what_blocks(site: Site, capsys: pyt
         assert prune(site.base, 1, site.server) == [1, 2]
         kept = "still keeps version 2 in memory; face version 4 is LOADING, and a server started without "
         assert kept + NO_RETRIES in capsys.readouterr().err
-        assert time.monotonic() - start < 40 * max(site.poll, 0.5)
+        assert time.monotonic() - start < 60  # none waited for the time-out of 120 s
     with site.running(DEFAULTS):  # comes up at once
         assert site.ask() == 3
 
@@ -451,7 +449,7 @@ def test_a_second_server_of_the_folder_follows(site: Site, monkeypatch: pytest.M
     with site.running(), second.running():
         for move in range(1, 13 if site.numbered else 4):
             promote(site.base, move % 3 + 1, server=site.server)
-        deadline = time.monotonic() + 10 * site.poll
+        deadline = time.monotonic() + max(10 * site.poll, 30)
         while second.ask() != site.labels()["stable"] and time.monotonic() < deadline:
             time.sleep(0.05)
         assert [second.ask(model) for model in SERVABLES] == [site.ask(model) for model in SERVABLES]
