@@ -28,7 +28,7 @@ def test_both_flags_are_measured_side_by_side(
     printed = capsys.readouterr().out
     assert "gRPC, JPEG, 12 clients: faces/s" in printed
     assert "failed requests: 0 with our flags, " in printed, "12 clients, 64 threads"
-    assert "0 with the default flags" not in printed, "12 clients, 8 threads"
+    assert ", 0 with the default flags" not in printed, "12 clients, 8 threads"
 
 
 def test_errors_are_one_line(
