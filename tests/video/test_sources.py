@@ -1,5 +1,6 @@
 """Frames of files and folders: all of them, in order, upright, with their numbers and times."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -298,3 +299,19 @@ def test_the_frames_are_those_of_the_decoder(clip: Path) -> None:
 def test_nothing_of_pyav_is_imported_before_a_source_is_opened() -> None:
     command = "import sys, emotion_ai.video.sources; sys.exit('av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads of Linux")
+def test_frames_leave_no_threads_or_memory_to_the_garbage_collector(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", count=100)
+    gc.collect()
+    before = len(os.listdir("/proc/self/task"))
+    gc.disable()
+    try:
+        with open_source(path) as source:
+            most = max(len(os.listdir("/proc/self/task")) for _ in source)
+            left = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert most < before + 20
+    assert left < 20

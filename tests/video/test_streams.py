@@ -211,7 +211,7 @@ class Camera:
 
     def __iter__(self) -> Iterator[Decoded]:
         for _ in range(3):
-            yield Decoded(None, None)  # type: ignore[arg-type]
+            yield Decoded(None, None, None)  # type: ignore[arg-type]
         raise VideoError(f"{self.name}: cannot be read (no such device); check that it is there and reachable")
 
     def close(self) -> None: ...

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.errors import VideoError
 from emotion_ai.extras import load
-from emotion_ai.video.pixels import MAX_PIXELS, check_size, upright_rgb
+from emotion_ai.video.pixels import MAX_PIXELS, Converter, check_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -56,16 +56,18 @@ class Decoded:
     Attributes:
         frame: PyAV's.
         time: seconds, by the file's or the stream's clock; None where it does not say.
+        converter: of the video.
         aspect: width of a pixel by its height.
     """
 
     frame: "VideoFrame"
     time: float | None
+    converter: Converter
     aspect: float = 1.0
 
     def rgb(self) -> NDArray[np.uint8]:
         """Its pixels, uint8 (H, W, 3), upright."""
-        return upright_rgb(self.frame, self.aspect)
+        return self.converter.upright_rgb(self.frame, self.aspect)
 
 
 class VideoContainer:
@@ -78,7 +80,7 @@ class VideoContainer:
     def __init__(self, opening: Opening) -> None:
         self.name, self.broken = opening.name, 0
         av = load("av")
-        self._opening, started = opening, time.monotonic()
+        self._opening, self._converter, started = opening, Converter(), time.monotonic()
         limits = {"max_pixels": str(MAX_PIXELS), "max_streams": str(MAX_STREAMS)}
         try:
             self._container: InputContainer = av.open(
@@ -173,7 +175,7 @@ class VideoContainer:
             self.broken += 1
             return
         for frame in frames:
-            yield Decoded(frame, None if frame.pts is None else float(frame.time), self._aspect)
+            yield Decoded(frame, None if frame.pts is None else float(frame.time), self._converter, self._aspect)
 
     def _video(self) -> "VideoStream":
         av = load("av")

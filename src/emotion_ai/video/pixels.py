@@ -10,6 +10,7 @@ from emotion_ai.extras import load
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 MAX_PIXELS = 36_000_000
 """Pixels of the largest frame that is decoded: 8K has 33 million."""
@@ -28,27 +29,40 @@ def check_size(width: int, height: int, name: str) -> None:
         raise VideoError(f"{name}: its frames have {width}x{height} pixels, more than {most} megapixels; scale it down")
 
 
-def upright_rgb(frame: "VideoFrame", aspect: float = 1.0) -> NDArray[np.uint8]:
-    """The pixels, uint8 (H, W, 3): turned and mirrored as the metadata say, square, laid over white.
+class Converter:
+    """Makes pixels of a video's frames, one after the other.
 
-    Args:
-        frame: as decoded.
-        aspect: width of a pixel by its height.
-
-    Raises:
-        VideoError: they cannot be converted, or do not fit into memory.
+    A frame that converts itself starts threads, and one that was asked for its side data is freed late, by the garbage
+    collector. So one converter serves all, and each rotation's matrix is read once.
     """
-    av = load("av")
-    width, format = frame.width, frame.format
-    if 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED and width * aspect * frame.height < MAX_PIXELS:
-        width = max(round(width * aspect), 1)
-    clear = format.has_palette or any(component.is_alpha for component in format.components)
-    try:
-        shown = frame.reformat(width, frame.height, "rgba" if clear else "rgb24")
-        pixels = np.asarray(shown.to_ndarray(), np.uint8)
-    except (av.FFmpegError, ValueError, MemoryError) as error:
-        raise VideoError(f"a frame in the format {format.name} cannot be converted ({error})") from error
-    return np.ascontiguousarray(_turned(_over_white(pixels) if clear else pixels, _display_matrix(frame)))
+
+    def __init__(self) -> None:
+        self._reformatter: VideoReformatter = load("av.video.reformatter").VideoReformatter()
+        self._matrices: dict[int, NDArray[np.int32] | None] = {}
+
+    def upright_rgb(self, frame: "VideoFrame", aspect: float = 1.0) -> NDArray[np.uint8]:
+        """The pixels, uint8 (H, W, 3): turned and mirrored as the metadata say, square, laid over white.
+
+        Args:
+            frame: as decoded.
+            aspect: width of a pixel by its height.
+
+        Raises:
+            VideoError: they cannot be converted, or do not fit into memory.
+        """
+        av = load("av")
+        width, format = frame.width, frame.format
+        if 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED and width * aspect * frame.height < MAX_PIXELS:
+            width = max(round(width * aspect), 1)
+        clear = format.has_palette or any(component.is_alpha for component in format.components)
+        try:
+            shown = self._reformatter.reformat(frame, width, frame.height, "rgba" if clear else "rgb24", threads=1)
+            pixels = np.asarray(shown.to_ndarray(), np.uint8)
+        except (av.FFmpegError, ValueError, MemoryError) as error:
+            raise VideoError(f"a frame in the format {format.name} cannot be converted ({error})") from error
+        if (rotation := frame.rotation) not in self._matrices:
+            self._matrices[rotation] = _display_matrix(frame)
+        return np.ascontiguousarray(_turned(_over_white(pixels) if clear else pixels, self._matrices[rotation]))
 
 
 def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -60,7 +74,7 @@ def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _display_matrix(frame: "VideoFrame") -> NDArray[np.int32] | None:
     """How a point (x, y) moves when the frame is shown, (2, 2): right is x * [0, 0] + y * [1, 0]."""
     found: Any = frame.side_data.get(load("av.sidedata.sidedata").Type.DISPLAYMATRIX)
-    return None if found is None else np.frombuffer(bytes(found), np.int32)[:9].reshape(3, 3)[:2, :2]
+    return None if found is None else np.frombuffer(bytes(found), np.int32)[:9].reshape(3, 3)[:2, :2].copy()
 
 
 def _turned(pixels: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
