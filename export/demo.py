@@ -110,8 +110,8 @@ def _compose(readings: Readings) -> Image.Image:
 
 
 def _around(face: FaceReading, scale: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A square of the annotated portrait, about three faces wide, inside the picture."""
-    side = min(face.box.size * 3.2 * scale, *size)
-    centre = [(low + face.box.size / 2) * scale for low in (face.box.left, face.box.top)]
+    """A square of the annotated portrait, about four faces wide, inside the picture, with room for the bars below."""
+    side = min(face.box.size * 3.6 * scale, *size)
+    centre = [(low + face.box.size * share) * scale for low, share in ((face.box.left, 0.5), (face.box.top, 0.7))]
     left, top = (min(max(c - side / 2, 0), limit - side) for c, limit in zip(centre, size, strict=True))
     return round(left), round(top), round(left + side), round(top + side)
