@@ -20,7 +20,7 @@ from emotion_ai_export.serving.launch import running
 
 _FAST = ["data.count=200", "epochs=1"]
 _WEIGHTS = {1: "trained on synthetic faces", 2: "bundled weights"}
-_SIDE = 720  # pixels of one portrait in demo.png
+_WIDTH, _HEIGHT = 720, 800  # of a portrait in the sheet
 
 Readings = dict[int, dict[Path, FaceReading]]
 """The face of every portrait, by version."""
@@ -93,25 +93,26 @@ def _compose(readings: Readings) -> Image.Image:
     """The portraits side by side, annotated by the newest version, with a line per version below."""
     newest = max(readings)
     foot = 40 + 34 * len(readings)
-    sheet = Image.new("RGB", (_SIDE * len(PORTRAITS), _SIDE + foot), (18, 20, 28))
+    sheet = Image.new("RGB", (_WIDTH * len(PORTRAITS), _HEIGHT + foot), (18, 20, 28))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
     for column, path in enumerate(PORTRAITS):
-        face, left = readings[newest][path], column * _SIDE
+        face, left = readings[newest][path], column * _WIDTH
         photo = load_photo(path).rgb
         drawn = annotate(photo, [face])
-        square = drawn.crop(_around(face, drawn.width / photo.shape[1], drawn.size))
-        sheet.paste(square.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, 0))
+        part = drawn.crop(_around(face, drawn.width / photo.shape[1], drawn.size))
+        sheet.paste(part.resize((_WIDTH, _HEIGHT), Image.Resampling.LANCZOS), (left, 0))
         for row, (version, faces) in enumerate(sorted(readings.items(), reverse=True)):
             reading = faces[path]
             text = f"version {version}, {_WEIGHTS[version]}: {reading.caption}"
             colour = (250, 250, 252) if version == newest else (150, 154, 166)
-            draw.text((left + 20, _SIDE + 22 + 34 * row), text, colour, font)
+            draw.text((left + 20, _HEIGHT + 22 + 34 * row), text, colour, font)
     return sheet
 
 
 def _around(face: FaceReading, scale: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A square of the annotated portrait, about four faces wide, inside the picture, with room for the bars below."""
-    side = min(face.box.size * 3.6 * scale, *size)
-    centre = [(low + face.box.size * share) * scale for low, share in ((face.box.left, 0.5), (face.box.top, 0.7))]
-    left, top = (min(max(c - side / 2, 0), limit - side) for c, limit in zip(centre, size, strict=True))
-    return round(left), round(top), round(left + side), round(top + side)
+    """The part of the annotated portrait around a face, up to 3.6 faces wide, with the bars below it."""
+    width = min(face.box.size * 3.6 * scale, size[0], size[1] * _WIDTH / _HEIGHT)
+    height = width * _HEIGHT / _WIDTH
+    across, down = ((low + face.box.size * share) * scale for low, share in ((face.box.left, 0.5), (face.box.top, 0.7)))
+    left, top = min(max(across - width / 2, 0), size[0] - width), min(max(down - height / 2, 0), size[1] - height)
+    return round(left), round(top), round(left + width), round(top + height)
