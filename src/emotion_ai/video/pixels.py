@@ -32,8 +32,8 @@ def check_size(width: int, height: int, name: str) -> None:
 class Converter:
     """Makes pixels of a video's frames, one after the other.
 
-    A frame that converts itself starts threads, and one that was asked for its side data is freed late, by the garbage
-    collector. So one converter serves all, and each rotation's matrix is read once.
+    A frame that converts itself starts threads, and only the garbage collector frees a frame whose side data were read.
+    So one converter serves all, and each rotation's matrix is read once.
     """
 
     def __init__(self) -> None:
