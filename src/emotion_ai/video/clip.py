@@ -107,7 +107,7 @@ class ClipWriter:
         if self._container is None:
             self._open_part(*self._size)
         frame = av.VideoFrame.from_ndarray(_fitted(rgb, *self._size), "rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+        frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED, threads=1)
         frame.time_base, frame.pts = Fraction(1, _CLOCK), self._ticks(seconds)
         assert self._container is not None
         self._container.mux(self._stream.encode(frame))
