@@ -283,9 +283,11 @@ class FaceClient:
         return {int(entry["version"]): entry["state"] for entry in self.status()}
 
     def ready(self) -> bool:
-        """Whether the client's version, or any version without one, is AVAILABLE."""
+        """Whether the client's version or label, or any version without them, can be called."""
         try:
-            versions = self.versions()  # the status path returns 200 in every state
+            versions = self.versions()  # the status path returns 200 in every state, and knows no labels
+            if self.connection.label is not None:
+                self.metadata()
         except ClientError:
             return False
         version = self.connection.version

@@ -132,6 +132,7 @@ def test_status_and_metadata_are_the_same_over_rest_and_grpc(live: Addresses) ->
     rest, rpc = (FaceClient(address) for address in live)
     assert rest.ready()
     assert rpc.ready()
+    assert not any(FaceClient(address, label="nobody_moved_me").ready() for address in live)
     assert rest.status() == rpc.status()
     theirs, ours = (client.metadata()["metadata"]["signature_def"]["signature_def"] for client in (rest, rpc))
     assert theirs.keys() == ours.keys() >= {"serving_default", "serving_bytes"}

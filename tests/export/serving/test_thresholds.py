@@ -71,6 +71,8 @@ def test_reader_rest_and_grpc_agree_after_every_promotion(
     monkeypatch.setattr(signatures, "RECHECK_SECONDS", 0.0)
     watched = WatchedServer(server.rest)
     with FaceClient(server.rest, label="stable") as rest, FaceClient(server.grpc, label="stable") as grpc:
+        assert rest.ready()
+        assert grpc.ready()
         assert verdicts(rest) == verdicts(grpc)
         assert {threshold for _, threshold in verdicts(rest)} == {0.0}, "version 1 names none"
         for version, threshold in ((2, THRESHOLD), (3, STRICTER)):
