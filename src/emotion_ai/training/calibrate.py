@@ -3,9 +3,12 @@
 Weights of a run are calibrated anew, for example with another bound on neutral faces, by
 
     python -m emotion_ai.training.calibrate run/best.ckpt fer2013.csv.xz calibrated.safetensors
+
+and the mean of a run's weights at its best and its last epoch with `--mean run/last.ckpt`.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,14 +78,41 @@ def calibrate(
     return fitted | choose_rule(probabilities, labels, classes, confident_accuracy, neutral_risk)
 
 
+def average(network: FaceNetwork, others: Sequence[Path]) -> None:
+    """Replaces the weights by the mean over the network and others (Izmailov et al. 2018, arXiv:1803.05407).
+
+    Statistics of the normalisation layers are averaged, too, rather than estimated anew: the weights are of one run.
+
+    Args:
+        network: whose weights are replaced.
+        others: checkpoints of the same run, or of runs that began with the same weights.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be loaded, or holds another network.
+    """
+    states = [network.state_dict()]
+    for path in others:
+        other = load_network(path, network.task).network
+        if other.spec != network.spec:
+            raise CheckpointError(f"{path}: holds another network than the first checkpoint; give those of one run")
+        states.append(other.state_dict())
+    network.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+            for name, value in states[0].items()
+        }
+    )
+
+
 def calibrate_anew(
-    checkpoint: Path, data: Path, out: Path, votes: Path | None, accuracy: float, risk: float
+    checkpoint: Path, data: Path, out: Path, votes: Path | None, accuracy: float, risk: float, mean: Sequence[Path] = ()
 ) -> dict[str, float]:
     """Calibrates an emotion network on the validation split of its run, and writes it to `out`.
 
     Args:
         checkpoint: of the run, as training left it.
         data: the run's training data.
+        mean: further checkpoints, to take the mean of the weights.
         votes: its FER+ votes, if it had any; they do not change the validation split.
         accuracy, risk: as in `choose_rule`.
 
@@ -100,6 +130,7 @@ def calibrate_anew(
     splits = build_splits("emotion", bind(DataConfig, settings), record.config["seed"], network.spec.class_set)
     if splits.record().train.fingerprint != record.data.train.fingerprint:
         raise ConfigError(f"{data}: is not the training data of {checkpoint} ({record.data.train.source})")
+    average(network, mean)
     fitted = calibrate(network, splits.val, accuracy, risk)
     save_network(network, out, replace(record, calibration=fitted))
     return fitted
@@ -113,6 +144,9 @@ def main() -> None:
     parser.add_argument("--votes", type=Path, help="its FER+ votes")
     parser.add_argument("--accuracy", type=float, default=0.9, help="of named emotions (%(default)s)")
     parser.add_argument("--risk", type=float, default=0.12, help="share of neutral faces named (%(default)s)")
+    parser.add_argument(
+        "--mean", type=Path, nargs="+", default=(), metavar="CHECKPOINT", help="others, to take the mean of the weights"
+    )
     options = parser.parse_args()
     fitted = calibrate_anew(**vars(options))
     for name, value in fitted.items():
