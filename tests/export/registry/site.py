@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import requests
 
 from emotion_ai.contract import SERVABLES
-from emotion_ai_export.registry.model_config import read_config
+from emotion_ai_export.registry.model_config import parse, read_config, render
 from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, write_config
 from emotion_ai_export.registry.watched_server import WatchedServer
 from emotion_ai_export.serving.launch import free_port
@@ -125,3 +126,34 @@ class Site:
         found = [config.versions for config in read_config(self.base) if config.name in SERVABLES]
         assert found == found[:1] * len(SERVABLES)
         return found[0]
+
+
+@contextmanager
+def asking(site: Site, allowed: set[int]) -> Iterator[None]:
+    """Keeps asking each model's stable version; an answer other than the allowed ones fails the test."""
+    done, wrong = threading.Event(), []
+
+    def ask(model: str) -> None:
+        while not done.is_set():
+            if (answer := site.ask(model)) not in allowed:
+                wrong.append((model, answer))
+
+    threads = [threading.Thread(target=ask, args=(model,)) for model in SERVABLES]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong[:3]
+
+
+def add_other(site: Site, rest: str, folder: str = "other") -> None:
+    """Replaces the entry of a fourth model, `other`, by hand."""
+    ours = [config for config in read_config(site.base) if config.name in SERVABLES]
+    text = f'model_config_list {{ config {{ name: "other" base_path: "{site.base}/{folder}" {rest} }} }}'
+    partial = site.base / "partial"
+    partial.write_text(render([*ours, *parse(text)]))
+    partial.rename(site.base / "models.config")
