@@ -24,6 +24,7 @@ RECORDED = [json.loads(line) for line in (Path(__file__).parent / "reference" / 
 
 _NO_EXAMPLES = "classify and regress are not implemented: our models are predict only"
 _NO_PAGE = "no client reads the page about a path outside /v1"
+_NO_UINT8 = "no input of ours is uint8: numbers out of range are an error rather than wrapped"
 DIFFERENT = {
     "classify": _NO_EXAMPLES,
     "regress": _NO_EXAMPLES,
@@ -32,6 +33,9 @@ DIFFERENT = {
     "v1": _NO_PAGE,
     "v2": _NO_PAGE,
     "monitoring wrong path": _NO_PAGE,
+    "types overflow": _NO_UINT8,
+    "types negative": _NO_UINT8,
+    "gzip request": "no client compresses: PNG and JPEG files are small already",
 }
 SAME_TEXT = re.compile(
     "Servable not found|Could not find|Unrecognized servable version label|Serving signature name|Malformed"

@@ -4,10 +4,10 @@ import asyncio
 import json
 import re
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,9 +19,8 @@ from starlette.types import Receive, Scope, Send
 from emotion_ai_export.serving.embedded import NAME
 from emotion_ai_export.serving.embedded.errors import ServingError
 from emotion_ai_export.serving.embedded.limits import Limits
-from emotion_ai_export.serving.embedded.loaded_model import LoadedModel
 from emotion_ai_export.serving.embedded.store import ModelStore
-from emotion_ai_export.serving.embedded.wire import parse_predict, render_predict
+from emotion_ai_export.serving.embedded.wire import message_json, parse_predict, render_predict
 
 _PATH = re.compile(
     r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?(?P<verb>:predict|/metadata)?"
@@ -80,26 +79,15 @@ def _path(request: Request) -> str:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    too_large = ServingError(
-        f"The request's body is larger than {limit} bytes; send fewer images at once", "RESOURCE_EXHAUSTED", 413
-    )
-    parts, size = [], 0
+    if "content-encoding" in request.headers:
+        raise ServingError("The embedded server takes no compressed bodies; send it as it is", status=400)
+    body = bytearray()
     async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise too_large
-        parts.append(part)
-    body = b"".join(parts)
-    if request.headers.get("content-encoding", "").lower() != "gzip":
-        return body
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        body = unpacker.decompress(body, limit)
-    except zlib.error:
-        return b""  # the server responds as to an empty body
-    if unpacker.unconsumed_tail:
-        raise too_large
-    return body
+        body += part
+        if len(body) > limit:
+            text = f"The request's body is larger than {limit} bytes; send fewer images at once"
+            raise ServingError(text, "RESOURCE_EXHAUSTED", 413)
+    return bytes(body)
 
 
 def _respond(store: ModelStore, method: str, path: str, body: bytes, latest: float) -> Response:
@@ -115,24 +103,17 @@ def _respond(store: ModelStore, method: str, path: str, body: bytes, latest: flo
     if version is not None and version >= 2**63:
         return Response(status_code=400, media_type="application/json")  # without a body, as the server
     if match["verb"] == ":predict":
-        return _predict(store, (model, version, label), body)
+        found = cache(
+            lambda: store.find(model, version, label)
+        )  # after parsing: invalid JSON is an error for any model
+        request = parse_predict(body, lambda signature: found().dtypes(signature))
+        outputs = found().run(request.signature, request.tensors)
+        return Response(render_predict(outputs, request.row), media_type="application/json")
     if match["verb"] is None:
-        return _json({"model_version_status": store.status(model, version)})
+        return _json(message_json(store.status(model, version)))
     loaded = store.find(model, version, label)
     spec = {"name": model, "version": str(loaded.version), "signature_name": ""}
-    return _json({"model_spec": spec, "metadata": loaded.metadata()})
-
-
-def _predict(store: ModelStore, choice: tuple[str, int | None, str | None], body: bytes) -> Response:
-    found: list[LoadedModel] = []
-
-    def dtypes(signature: str) -> Any:
-        found.append(store.find(*choice))  # after parsing: invalid JSON is an error for any model
-        return found[0].dtypes(signature)
-
-    request = parse_predict(body, dtypes)
-    outputs = found[0].run(request.signature, request.tensors)
-    return Response(render_predict(outputs, request.row), media_type="application/json")
+    return _json({"model_spec": spec, "metadata": {"signature_def": message_json(loaded.metadata)}})
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -10,8 +10,6 @@ _HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-TYPE_NAMES = {"float32": "float", "float64": "double", "object": "string"}
-"""TensorFlow Serving's names of dtypes, where they differ from NumPy's."""
 
 
 class ServingError(Exception):

@@ -87,7 +87,7 @@ def _predict(store: ModelStore, request: Any) -> Any:
         except ValueError as error:
             raise ServingError(f"{name}: {error}") from error
     signature = request.model_spec.signature_name or "serving_default"
-    outputs = loaded.call(signature, tensors, request.output_filter)
+    outputs = loaded.run(signature, tensors, request.output_filter)
     response = protos.PredictResponse(model_spec=_spec(request.model_spec.name, loaded, signature))
     for name, array in outputs.items():
         response.outputs[name].CopyFrom(protos.tensor(array, packed=False))
@@ -102,24 +102,14 @@ def _metadata(store: ModelStore, request: Any) -> Any:
             raise ServingError(f"Metadata field {field} is not supported")
     loaded = _find(store, request.model_spec)
     response = protos.GetModelMetadataResponse(model_spec=_spec(request.model_spec.name, loaded))
-    signatures = protos.SignatureDefMap()
-    for name, signature in loaded.signatures.items():
-        signatures.signature_def[name].MergeFromString(signature.SerializeToString())
     packed = response.metadata[_SIGNATURES]
-    packed.type_url, packed.value = protos.SIGNATURE_MAP_URL, signatures.SerializeToString()
+    packed.type_url, packed.value = protos.SIGNATURE_MAP_URL, loaded.metadata.SerializeToString()
     return response
 
 
 def _status(store: ModelStore, request: Any) -> Any:
     spec = request.model_spec
-    response = protos.GetModelStatusResponse()
-    for entry in store.status(spec.name, spec.version.value if spec.HasField("version") else None):
-        added = response.model_version_status.add(version=int(entry["version"]), state=entry["state"])
-        added.status.SetInParent()
-        if entry["status"]["error_code"] != "OK":
-            added.status.error_code = entry["status"]["error_code"]
-            added.status.error_message = entry["status"]["error_message"]
-    return response
+    return store.status(spec.name, spec.version.value if spec.HasField("version") else None)
 
 
 def _find(store: ModelStore, spec: Any) -> LoadedModel:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emotion_ai.client import protos
 from emotion_ai.errors import EmotionAIError
 from emotion_ai.published import CONFIG_FILE, list_versions
 from emotion_ai_export.registry.model_config import ModelConfig, read_config
@@ -72,8 +73,8 @@ class ModelStore:
             raise ServingError(f"Servable not found for request: {needed}", "NOT_FOUND")
         return chosen
 
-    def status(self, model: str, version: int | None = None) -> list[dict[str, Any]]:
-        """State of every version ever seen, newest first, as in `ModelVersionStatus`.
+    def status(self, model: str, version: int | None = None) -> Any:
+        """State of every version ever seen, newest first, as a `GetModelStatusResponse`.
 
         Raises:
             ServingError: no such model or version.
@@ -84,15 +85,12 @@ class ModelStore:
                 raise ServingError(f"Could not find any versions of model {model}", "NOT_FOUND")
             if version is not None and version not in known:
                 raise ServingError(f"Could not find version {version} of model {model}", "NOT_FOUND")
-            return [
-                {
-                    "version": str(number),
-                    "state": entry.state,
-                    "status": {"error_code": entry.code, "error_message": entry.message},
-                }
-                for number, entry in sorted(known.items(), reverse=True)
-                if version in (None, number)
-            ]
+            response = protos.GetModelStatusResponse()
+            for number in sorted(known if version is None else [version], reverse=True):
+                entry = known[number]
+                status = {"error_code": entry.code, "error_message": entry.message}
+                response.model_version_status.add(version=number, state=entry.state, status=status)
+            return response
 
     def refresh(self) -> None:
         """Reads the folder once, then loads and drops versions to match it."""
