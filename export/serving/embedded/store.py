@@ -37,7 +37,7 @@ class ModelStore:
         self.base, self.poll_seconds = base, poll_seconds
         self._models: dict[str, dict[int, _Version]] = {}
         self._labels: dict[str, dict[str, int]] = {}
-        self._configs: list[ModelConfig] = []
+        self._configs: dict[str, ModelConfig] = {}
         self._config_error = ""
         self._changed = False
         self._lock = threading.Lock()
@@ -95,9 +95,9 @@ class ModelStore:
     def refresh(self) -> None:
         """Reads the folder once, then loads and drops versions to match it."""
         self._read_config()
-        for config in self._configs:
+        for config in self._configs.values():
             self._refresh_model(config)
-        for model in self._models.keys() - {config.name for config in self._configs}:
+        for model in self._models.keys() - self._configs.keys():
             self._unload(model, set(self._models[model]))
         if self._changed:
             self._changed = False
@@ -120,7 +120,7 @@ class ModelStore:
                 folders = sorted(p.name for p in self.base.iterdir() if not p.name.startswith(".") and list_versions(p))
                 known = self._models.keys() - set(folders)
                 configs = [ModelConfig(name, name, ()) for name in [*folders, *known]]
-            self._configs, self._config_error = configs, ""
+            self._configs, self._config_error = {config.name: config for config in configs}, ""
         except (EmotionAIError, OSError, UnicodeDecodeError) as error:
             if str(error) != self._config_error:
                 log.warning("%s; the served versions stay", error)
@@ -136,15 +136,11 @@ class ModelStore:
             entry, seen = known.get(number), _fingerprint(folder / str(number))
             if entry is None or not (entry.model or (entry.code != "OK" and entry.seen == seen)):
                 self._load(config.name, number, folder / str(number), seen)
-        loaded = {number for number, entry in known.items() if entry.model}
-        # a label moves once its new version is loaded; the old version is dropped afterwards: no request finds neither
-        old = self._labels.get(config.name, {})
-        moved = {label: number if number in loaded else old.get(label, -1) for label, number in config.labels.items()}
-        labels = {label: number for label, number in moved.items() if number in loaded}
         with self._lock:
-            self._labels[config.name] = labels
+            self._relabel(config.name)
+        loaded = {number for number, entry in known.items() if entry.model}
         if not needed or loaded & needed:
-            self._unload(config.name, loaded - needed - set(labels.values()))
+            self._unload(config.name, loaded - needed - set(self._labels[config.name].values()))
 
     def _load(self, model: str, number: int, folder: Path, seen: tuple[int, ...]) -> None:
         self._set(model, number, _Version("LOADING"))
@@ -163,9 +159,18 @@ class ModelStore:
                 log.info("unloaded %s version %d", model, number)
 
     def _set(self, model: str, number: int, entry: _Version) -> None:
-        with self._lock:
+        with self._lock:  # whoever sees that a version is AVAILABLE finds it under its labels
             self._models[model][number] = entry
+            self._relabel(model)
         self._changed = True
+
+    def _relabel(self, model: str) -> None:
+        """Moves labels to loaded versions; until then they stay, so no request finds neither version."""
+        loaded = {number for number, entry in self._models.get(model, {}).items() if entry.model}
+        old = self._labels.get(model, {})
+        wanted = self._configs[model].labels if model in self._configs else {}
+        chosen = {label: number if number in loaded else old.get(label, -1) for label, number in wanted.items()}
+        self._labels[model] = {label: number for label, number in chosen.items() if number in loaded}
 
 
 def _fingerprint(folder: Path) -> tuple[int, ...]:

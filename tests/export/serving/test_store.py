@@ -12,6 +12,7 @@ import pytest
 from emotion_ai.client.protos import PredictionLog, tensor
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.registry.model_config import ModelConfig, render
+from emotion_ai_export.serving.embedded.loaded_model import LoadedModel
 from emotion_ai_export.serving.embedded.store import ModelStore
 from tests.export.serving.small_models import asker, put, served, states
 
@@ -102,6 +103,26 @@ def test_models_config_chooses_versions_and_labels(built: Path, base: Path) -> N
     (base / "models.config").write_text("model_config_list { config {")
     store.refresh()
     assert served(ask, "/labels/stable") == [2.0]  # what was served stays
+
+
+def test_a_version_is_available_under_its_label_at_once(
+    built: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the next one is loaded, which may take long."""
+    put(built, base, 1)
+    put(built, base, 2)
+    configs = [ModelConfig("face", "/models/face", (1, 2), {"stable": 1})]
+    (base / "models.config").write_text(render(configs))
+    store = ModelStore(base)
+    ask, seen = asker(store), []
+
+    def load(folder: Path, number: int) -> LoadedModel:
+        seen.append((served(ask), served(ask, "/labels/stable")))
+        return LoadedModel(folder, number)
+
+    monkeypatch.setattr("emotion_ai_export.serving.embedded.store.LoadedModel", load)
+    store.refresh()
+    assert seen == [(404, 400), ([1.0], [1.0])]
 
 
 def test_an_open_request_outlives_its_version(built: Path, base: Path) -> None:
