@@ -56,11 +56,11 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is a FIFO, a device or a folder.
     """
-    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - the caller closes it
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return file
+    return open(descriptor, "rb")
 
 
 def read_text(path: Path, limit: int = 2**20) -> str:
@@ -105,7 +105,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise ConfigError(
-            f"{folder}: another process writes to this folder; wait for it, or give another out="
+            f"{folder}: another process writes to this folder; wait for it, or choose another folder"
         ) from error
     except OSError as error:
         file = Path(lock.lock_file)

@@ -88,9 +88,23 @@ def test_an_empty_folder_and_one_without_pictures(tmp_path: Path) -> None:
     assert problem_of(tmp_path) == "no pictures in this folder; give a video file, or a folder with frames"
 
 
-def test_a_photo_belongs_to_predict(tmp_path: Path) -> None:
-    Image.new("RGB", (32, 32)).save(tmp_path / "photo.JPG")
-    assert "read it with `emotion-ai predict`" in problem_of(tmp_path / "photo.JPG")
+@pytest.mark.parametrize("name", ["photo.JPG", "animated.webp", "animated.png"])
+def test_a_photo_belongs_to_predict(name: str, tmp_path: Path) -> None:
+    animation = {} if name.endswith("JPG") else {"save_all": True, "append_images": [Image.new("RGB", (32, 32), "red")]}
+    Image.new("RGB", (32, 32)).save(tmp_path / name, **animation)
+    assert "is a picture; read it with `emotion-ai predict`" in problem_of(tmp_path / name)
+    assert "convert an animation to MP4" in problem_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (15, 400)])
+def test_frames_that_are_too_small_are_refused(size: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "small.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "gray"
+        out.mux(stream.encode(av.VideoFrame(*size, "gray")))
+        out.mux(stream.encode(None))
+    assert problem_of(path) == f"its frames have {size[0]}x{size[1]} pixels; they must have at least 16x16"
 
 
 @pytest.mark.parametrize(("name", "codec"), [("tone.m4a", "aac"), ("tone.mp4", "aac"), ("tone.wav", "pcm_s16le")])
@@ -125,6 +139,16 @@ def test_a_truncated_file_gives_what_is_there(whole: bytes, tmp_path: Path) -> N
     assert [number_of(frame.rgb) for frame in frames[:-1]] == list(range(len(frames) - 1))
     assert re.search(rf"{path}: ends after [\d.]+ s of 2\.0 s; it may be incomplete", notes[-1])
     assert broken <= 1
+
+
+def test_an_avi_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    """FFmpeg takes its length from the size of the file that is left."""
+    path = write_clip(tmp_path / "clip.avi", "mjpeg", 60, size=(320, 240), format="yuvj420p")
+    assert not read(path)[1]
+    os.truncate(path, path.stat().st_size // 2)
+    frames, notes, _ = read(path)
+    assert 15 < len(frames) < 45
+    assert re.search(rf"{path}: ends after [\d.]+ s of 2\.4 s; it may be incomplete", notes[-1])
 
 
 def test_damage_in_the_middle_is_skipped(whole: bytes, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from emotion_ai.errors import ConfigError, VideoError
+from emotion_ai.video import sources
 from emotion_ai.video.buffer import MAX_FRAMES
 from emotion_ai.video.frames import Frame
 from emotion_ai.video.sources import open_source
@@ -155,6 +156,33 @@ def test_variable_frame_rates(tmp_path: Path) -> None:
     assert [frame.seconds for frame in frames_of(path)] == pytest.approx(times, abs=0.0011)
     assert numbers_of(path, every="0.5s") == [0, 3, 6]
     assert numbers_of(path, start=0.5, end=2.0) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("first", [200, 2**33 / 90_000 - 1])
+def test_a_clock_that_jumps_back_goes_on(first: float, tmp_path: Path) -> None:
+    """Of transport streams that are joined, or older than the 26.5 hours after which their clock starts anew."""
+    muxing = {"mpegts_copyts": "1", "avoid_negative_ts": "disabled"}
+    times = [first + number / FPS for number in range(50)]
+    late = write_clip(tmp_path / "late.ts", "libx264", 50, times=times, muxing=muxing).read_bytes()
+    early = write_clip(tmp_path / "early.ts", "libx264", 50, muxing=muxing).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(late + early)
+    seconds = [frame.seconds for frame in frames_of(tmp_path / "joined.ts")]
+    assert len(seconds) == 100
+    np.testing.assert_allclose(seconds, np.arange(100) / FPS, atol=0.011)
+
+
+@pytest.mark.parametrize("options", [{"start": 1.2}, {"resume_at": 40}])
+def test_a_long_way_to_the_first_frame_is_explained(
+    options: dict[str, float], clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    assert frames_of(clip, notify=notes.append, **options)
+    assert notes == []
+    monkeypatch.setattr(sources, "_SILENCE", 0.0)
+    assert frames_of(clip, notify=notes.append, **options)
+    assert notes == [f"{clip}: passes over what is not read, about 0 s more"]
+    assert frames_of(clip, notify=notes.append)
+    assert len(notes) == 1
 
 
 def test_times_count_from_the_first_frame(tmp_path: Path) -> None:

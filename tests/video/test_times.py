@@ -18,6 +18,7 @@ from emotion_ai.video.times import Times, WallTimes
         ([100, 100.04, 0, 0.04], [0, 0.04, 0.08, 0.12]),  # set anew
         ([0, math.nan, math.inf, 0.12], [0, 0.04, 0.08, 0.12]),
         ([0, 0.04, 50, 50.04], [0, 0.04, 50, 50.04]),  # a gap stays
+        ([95443.68, 95443.72, 0.04, 95443.8, 0.12], [0, 0.04, 0.08, 0.12, 0.16]),  # starts anew between B-frames
         ([-1, -0.96], [0, 0.04]),
     ],
 )

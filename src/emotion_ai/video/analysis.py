@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def analyze(
     """
     options = options or VideoOptions()
     name = without_login(str(spec))
+    open_source(spec, **_selection(options))  # names what is wrong before anything is compared or written
     identity = {"source": source_identity(spec), **asdict(options), "clip": output.clip, "table": output.table}
     identity |= {"thumbnails": output.thumbnails, "model": model_identity(reader)}
     names = tuple(identity["model"].get("classes", classes))
@@ -157,18 +159,20 @@ class _Run:
         options, state = self.options, self.folder.state
         self._video = VideoReader(self.reader, detect_every=options.detect_every, smooth=options.smooth)
         self._finder = EventFinder(options.hold, options.gap, options.cooldown)
-        if state:
+        if "frame" in state:
             self._video.restore(state["reader"])
             self._finder.restore(state["finder"])
         with self._opened(state.get("frame", -1) + 1) as source:
             if state and source.live:
                 raise ConfigError(f"{source.name}: a live source cannot be resumed; choose another --out")
+            frames = iter(source)
+            first = list(islice(frames, 1))  # without any, nothing is written
             self.folder.begin()
             self._clip = self._opened_clip(state.get("clip"))
             self._started = time.monotonic()
             complete = True
             try:
-                for frame in source:
+                for frame in chain(first, frames):
                     self._take(frame, source)
             except KeyboardInterrupt:
                 if not source.live:
@@ -182,17 +186,7 @@ class _Run:
             return self._finish(source, record, complete)
 
     def _opened(self, first: int) -> FrameSource:
-        options, spec = self.options, self.spec
-        return open_source(
-            spec,
-            every=options.every,
-            start=options.start,
-            end=options.end,
-            limit=options.limit,
-            fps=options.fps,
-            resume_at=first,
-            notify=self.listener.notify,
-        )
+        return open_source(self.spec, **_selection(self.options), resume_at=first, notify=self.listener.notify)
 
     def _opened_clip(self, state: dict[str, Any] | None) -> ClipWriter | None:
         if not self.folder.output.clip:
@@ -265,6 +259,11 @@ class _Run:
         if changes.began or changes.ended:
             self.listener.on_events(changes)
         return summary
+
+
+def _selection(options: VideoOptions) -> dict[str, Any]:
+    """The options that say which frames are read."""
+    return {name: getattr(options, name) for name in ("every", "start", "end", "limit", "fps")}
 
 
 def _interval(source: FrameSource) -> float:

@@ -82,11 +82,12 @@ class VideoContainer:
         av = load("av")
         self._opening, self._converter, started = opening, Converter(), time.monotonic()
         limits = {"max_pixels": str(MAX_PIXELS), "max_streams": str(MAX_STREAMS)}
+        clock = {"correct_ts_overflow": "0"}  # it would add 26 hours to each that jumps back; see `Times`
         try:
             self._container: InputContainer = av.open(
                 opening.url,
                 format=opening.format,
-                options={**limits, **(opening.options or {})},
+                options={**limits, **clock, **(opening.options or {})},
                 timeout=opening.timeout,
                 metadata_errors="replace",
             )
@@ -120,6 +121,8 @@ class VideoContainer:
     def seconds(self) -> float | None:
         """How long it lasts, where it says so."""
         stream, container = self._stream, self._container
+        if container.format.name == "avi" and stream.frames and self.fps:
+            return stream.frames / self.fps  # FFmpeg has it from the size of the file, which may be cut off
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
         return container.duration / 1e6 if container.duration else None
@@ -199,7 +202,8 @@ def file_options() -> dict[str, str]:
     """Options for a file that may be hostile: it cannot make FFmpeg open other files or addresses."""
     av = load("av")
     names = {name for joined in av.formats_available for name in joined.split(",")}
-    return {"format_whitelist": ",".join(sorted(names - _NO_VIDEO - _OPEN_OTHERS)), "protocol_whitelist": "file"}
+    formats = ",".join(sorted(names - _NO_VIDEO - _OPEN_OTHERS))
+    return {"format_whitelist": formats, "protocol_whitelist": "file"}
 
 
 def _reason(error: Exception, opening: Opening, seconds: float) -> str:

@@ -57,12 +57,14 @@ class FileDecoder:
         self.fps: float | None = None
         self.seconds: float | None = None
         self._container: VideoContainer | None = None
+        self._state: tuple[int, int] | None = None
 
     @property
     def broken(self) -> int:
         return self._container.broken if self._container is not None else 0
 
     def open(self) -> None:
+        self._state = _state(self._path)
         self._container = VideoContainer(Opening(f"file:{self._path}", self.name, options=file_options()))
         self.fps, self.seconds = self._container.fps, self._container.seconds
 
@@ -79,6 +81,8 @@ class FileDecoder:
             self._notify(f"{self.name}: skipped {self.broken} broken packets")
         if self.seconds is not None and times.last + max(1.0, 2 * times.step) < self.seconds:
             self._notify(f"{self.name}: ends after {times.last:.1f} s of {self.seconds:.1f} s; it may be incomplete")
+        if _state(self._path) not in (self._state, None):
+            self._notify(f"{self.name}: was changed while it was read; read it again once it is complete")
 
     def close(self) -> None:
         if self._container is not None:
@@ -110,6 +114,15 @@ class FolderDecoder:
             yield Picture(number, number / self.fps, partial(_load, path))
 
     def close(self) -> None: ...
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """The size of a file and when it was changed; None once it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _load(path: Path) -> NDArray[np.uint8]:

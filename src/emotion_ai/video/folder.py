@@ -5,6 +5,7 @@ goes on. At the end come `events.json`, `summary.json`, `timeline.png`, and mayb
 """
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ SAVE_SECONDS = 1.0
 
 STATE, ROWS, PARQUET, EVENT_LINES = "state.json", "rows.csv", "rows.parquet", "events.jsonl"
 EVENTS, SUMMARY, TIMELINE = "events.json", "summary.json", "timeline.png"
+_RESULTS = (ROWS, PARQUET, EVENT_LINES, EVENTS, SUMMARY, TIMELINE, CLIP)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class VideoFolder:
             self.path.rmdir()
 
     @property
+    def _begun(self) -> dict[str, Any]:
+        """The state of a run that has read nothing yet."""
+        return {"format": FORMAT, "identity": self._identity, "finished": False}
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """Frames and faces read, frames that failed, and events, those before a resumed frame included."""
         return self._counts
@@ -116,6 +123,10 @@ class VideoFolder:
             return {}
         state = read_state(self.path / STATE)
         if state is None:
+            if foreign := [name for name in (*_RESULTS, PARTS) if os.path.lexists(self.path / name)]:
+                raise ConfigError(
+                    f"{self.path / foreign[0]}: is not of a run; replace it with --overwrite, or choose another --out"
+                )
             return {}
         if not self.output.resume:
             raise ConfigError(
@@ -127,8 +138,9 @@ class VideoFolder:
 
     def begin(self) -> None:
         """Opens the files that grow: cut back to the state of the resumed run, or new ones in place of all results."""
-        if not self.state:
-            for name in (STATE, ROWS, PARQUET, EVENT_LINES, EVENTS, SUMMARY, TIMELINE, CLIP):
+        if "frame" not in self.state:
+            write_state(self.path / STATE, self._begun)  # what is written from now on is of a run
+            for name in _RESULTS:
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / PARTS, ignore_errors=True)
         self._counts.update(self.state.get("counts", {}))
@@ -171,8 +183,7 @@ class VideoFolder:
         kept = {"rows": self._rows.size, "events": self._events.size, "counts": dict(self._counts)}
         if self.thumbnails is not None:
             kept["thumbnails"] = self.thumbnails.state()
-        begun = {"format": FORMAT, "identity": self._identity, "finished": False}
-        write_state(self.path / STATE, {**begun, **kept, **state})
+        write_state(self.path / STATE, {**self._begun, **kept, **state})
         self._saved = time.monotonic()
 
     def finish(self, record: Mapping[str, Any], complete: bool, longest: float | None = None) -> dict[str, Any]:
@@ -207,7 +218,7 @@ class VideoFolder:
             write_parquet(rows, self.path / PARQUET)
         files.write_json(self.path / SUMMARY, summary)
         if complete:
-            write_state(self.path / STATE, {"format": FORMAT, "identity": self._identity, "finished": True})
+            write_state(self.path / STATE, {**self._begun, "finished": True})
             (self.path / EVENT_LINES).unlink()
             shutil.rmtree(self.path / PARTS, ignore_errors=True)
             if self.output.table == "parquet":

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from emotion_ai.errors import VideoError
 from emotion_ai.extras import load
+from emotion_ai.vision.photo import MIN_SIDE
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -19,11 +20,15 @@ _MOST_STRETCHED = 4.0  # pixels that are longer are a mistake of the file
 
 
 def check_size(width: int, height: int, name: str) -> None:
-    """Accepts frames of at most `MAX_PIXELS`.
+    """Accepts frames of at most `MAX_PIXELS`, and at least 16x16; 0 stands for a size that is not known yet.
 
     Raises:
-        VideoError: they are larger.
+        VideoError: they are larger or smaller.
     """
+    if 0 < min(width, height) < MIN_SIDE:
+        raise VideoError(
+            f"{name}: its frames have {width}x{height} pixels; they must have at least {MIN_SIDE}x{MIN_SIDE}"
+        )
     if width * height > MAX_PIXELS:
         most = MAX_PIXELS // 1_000_000
         raise VideoError(f"{name}: its frames have {width}x{height} pixels, more than {most} megapixels; scale it down")

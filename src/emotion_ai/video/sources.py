@@ -5,6 +5,7 @@ import math
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
@@ -27,8 +28,9 @@ FOLDER_FPS = 25.0
 TIMEOUT = 10.0
 """Seconds without data after which a stream has stalled."""
 
+_SILENCE = 5.0  # seconds of decoding without a frame to read, after which a line says how long it goes on
 _PATIENCE = 0.5  # seconds for the thread to end; one that waits for the network is left behind
-_ANIMATED = frozenset((".gif", ".webp", ".avif"))
+_ANIMATED = frozenset((".gif", ".avif"))  # that FFmpeg decodes
 _LOGGER = logging.getLogger("emotion_ai")
 
 
@@ -180,9 +182,23 @@ class _Source:
             raise VideoError(f"{self.name}: has no frame from {self._selection.start:g} s on; use an earlier start")
 
     def _selected(self) -> Iterator[Picture]:
-        pictures = self._decoder.pictures(self._stopped)
+        pictures = self._explained(self._decoder.pictures(self._stopped))
         selected = self._selection(takewhile(lambda _: not self._stopped.is_set(), pictures))
         return selected if self.live else islice(selected, self._selection.limit)
+
+    def _explained(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        """The pictures; says once how long it takes to get to the first one to read, where that is long."""
+        started, said = time.monotonic(), False
+        for picture in pictures:
+            passed = time.monotonic() - started
+            if not said and passed > _SILENCE:
+                goals = (picture.seconds, self._selection.start), (picture.number, self._resume_at)
+                share = min((done / goal for done, goal in goals if goal), default=1.0)
+                said = share > 0
+                if 0 < share < 1:
+                    left = passed / share - passed
+                    self._notify(f"{self.name}: passes over what is not read, about {left:.0f} s more")
+            yield picture
 
 
 def _decoder(spec: str | os.PathLike[str] | int, fps: float, timeout: float, notify: Notify) -> Decoder:
@@ -213,7 +229,10 @@ def _decoder(spec: str | os.PathLike[str] | int, fps: float, timeout: float, not
             f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the path"
         ) from error
     if path.suffix.lower() in PICTURE_SUFFIXES - _ANIMATED:
-        raise VideoError(f"{path}: is a photo; read it with `emotion-ai predict`, or give the folder with the frames")
+        raise VideoError(
+            f"{path}: is a picture; read it with `emotion-ai predict`, give the folder with the frames, or convert an "
+            "animation to MP4"
+        )
     return FileDecoder(path, notify)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 _STEP = 0.04  # seconds from frame to frame where nothing says it
 _NUDGE = 0.001  # seconds after the frame before, for one with nearly the same time
 _JUMP = 1.0  # seconds back, from which on the clock was set anew
+_LEAP = 43_200.0  # seconds ahead, likewise: that of a transport stream starts anew after 26.5 hours
 _ADRIFT = 5.0  # seconds that a stream's clock may differ from the wall's
 
 
@@ -35,7 +36,7 @@ class Times:
         if self._shift is None:
             self._shift = following - time
         seconds = time + self._shift
-        if seconds <= self.last - _JUMP:
+        if not self.last - _JUMP < seconds < max(self.last, 0.0) + _LEAP:
             self._shift, seconds = following - time, following
         self.last = max(seconds, self.last + _NUDGE) if self.last >= 0 else 0.0
         return self.last
