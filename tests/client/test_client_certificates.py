@@ -1,6 +1,7 @@
 """Servers that demand a certificate of the client, over REST and gRPC."""
 
 import shutil
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
@@ -84,7 +85,12 @@ def test_behind_a_forward_proxy_it_says_so(transport: int, demanding: Network) -
         with client, pytest.raises(ConnectionSettingsError, match="wants a certificate of the client, or another one"):
             client.predict([b"x"], "serving_bytes")
         scheme = ("https", "grpcs")[transport]
-        with talking(lambda stream: stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as plain:
+
+        def serve(stream: socket.socket) -> None:
+            stream.recv(2**16)  # a connection that is closed with bytes unread is reset, and the response may be lost
+            stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        with talking(serve) as plain:
             client = FaceClient(f"{scheme}://127.0.0.1:{plain}", **access)  # type: ignore[arg-type]
             with client, pytest.raises(ConnectionSettingsError, match="this port speaks (no TLS|REST)"):
                 client.versions()

@@ -111,6 +111,14 @@ def test_another_service_is_not_a_missing_model(body: bytes, network: Network) -
     assert "404 with other JSON; is this TensorFlow Serving?" in str(error)
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate"])
+def test_a_response_that_is_not_compressed_as_it_says(encoding: str, network: Network) -> None:
+    network.faults = [Fault(200, body=b"{}", headers=(("Content-Encoding", encoding),))]
+    error = failure(network.rest())
+    assert type(error) is errors.ServerFailureError
+    assert "cannot be decompressed" in str(error) or "without JSON" in str(error)  # "br" takes a package
+
+
 @pytest.mark.parametrize(
     ("target", "kind", "text"),
     [

@@ -94,6 +94,17 @@ class World:
         port = self.stack.enter_context(talking(lambda stream: None, server_tls(self.net) if secure else None))
         return at(port, bool(secure), ca_file=self.net.ca if secure else None)
 
+    def other(self, secure: str) -> Both:
+        """A server that greets first, and one that waits."""
+
+        def serve(stream: socket.socket) -> None:
+            if not secure:
+                stream.recv(2**16)
+            stream.sendall(b"-ERR unknown command\r\n")
+
+        port = self.stack.enter_context(talking(serve, server_tls(self.net) if secure else None))
+        return at(port, bool(secure), ca_file=self.net.ca if secure else None)
+
     def untrusted(self, _: str) -> Both:
         return Both(self.net.both("secure"))
 
@@ -134,6 +145,8 @@ CASES: dict[str, tuple[type[Exception], str]] = {
     "silent secure": (errors.ServerTimeoutError, "no answer within 0."),
     "closing": (errors.ServerUnreachableError, "the connection broke before the response was complete"),
     "closing secure": (errors.ServerUnreachableError, "the connection broke before the response was complete"),
+    "other": (errors.ConnectionSettingsError, "this port speaks neither HTTP nor gRPC"),
+    "other secure": (errors.ConnectionSettingsError, "this port speaks neither HTTP nor gRPC"),
     "untrusted": (errors.ConnectionSettingsError, "the server's certificate is not trusted"),
     "plain": (errors.ConnectionSettingsError, "this port speaks no TLS"),
     "encrypted": (errors.ConnectionSettingsError, "this port speaks TLS"),

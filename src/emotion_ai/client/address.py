@@ -14,7 +14,7 @@ SCHEMES = {"http": 80, "https": 443, "grpc": None, "grpcs": None}
 ClientCertificate = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 """PEM file with a certificate and its key, or the two files."""
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(%[^\[\]\s]+)?\]|[^\[\]:]+)(:\d+)?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(%[^\[\]\s]+)?\]|[^\[\]:\s\\<>\"{}|^`]+)(:\d+)?")
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]+"), re.compile(r"[\x20-\x7e]*")
 _RESERVED = {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te"}
 
@@ -78,6 +78,8 @@ def split_address(url: str) -> SplitResult:
             raise ValueError("gRPC needs a port and takes no path")
         if parts.query or parts.fragment:
             raise ValueError("no query")
+        if "/v1/models" in parts.path:
+            raise ValueError("the path is added")
     except ValueError as error:
         shown = without_login(url)
         example = "http://127.0.0.1:8501"
@@ -127,4 +129,6 @@ def check_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _is_host(parts: SplitResult) -> bool:
-    return bool(_HOST.fullmatch(parts.netloc.rpartition("@")[2])) and bool(parts.hostname) and parts.port != 0
+    """Raises ValueError, too, for a port that is none, and for an empty or too long part of a name."""
+    fits = _HOST.fullmatch(parts.netloc.rpartition("@")[2]) and parts.port != 0
+    return bool(fits and (parts.hostname or "").encode("idna"))

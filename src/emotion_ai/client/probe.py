@@ -30,7 +30,7 @@ class Listener:
 
     Attributes:
         tls: whether it speaks TLS.
-        protocol: "HTTP", "gRPC" (or another use of HTTP/2), or "" if it is neither or says nothing.
+        protocol: "HTTP", "gRPC" (or another use of HTTP/2), "other", or "" if it says nothing.
         problem: why its certificate is not trusted, or the handshake fails.
     """
 
@@ -123,7 +123,7 @@ def _plain(connection: Connection, seconds: float, problem: str = "") -> Listene
 
 
 def _protocol(connection: Connection, seconds: float, tls: ssl.SSLContext | None = None) -> str:
-    """What a request of HTTP/1.1 meets: "HTTP", "gRPC", `_CLOSED`, "TLS" where none was offered, or ""."""
+    """What a request of HTTP/1.1 meets: "HTTP", "gRPC", "other", `_CLOSED`, "TLS" where none was offered, or ""."""
     host = connection.host.partition("%")[0]  # without the interface of a link-local address
     with (
         _connected(connection, seconds) as raw,
@@ -132,7 +132,9 @@ def _protocol(connection: Connection, seconds: float, tls: ssl.SSLContext | None
         h2 = isinstance(stream, ssl.SSLSocket) and stream.selected_alpn_protocol() == "h2"
         start = _first_words(stream, min(seconds, _ALERT_SECONDS)) if tls else b""
         if h2:
-            return "gRPC" if start != b"" else _CLOSED
+            if not start:
+                return _CLOSED if start == b"" else "gRPC"
+            return "gRPC" if start[3:4] == _SETTINGS_FRAME else "other"
         with contextlib.suppress(OSError):
             if not start:
                 stream.settimeout(seconds)
@@ -144,7 +146,7 @@ def _protocol(connection: Connection, seconds: float, tls: ssl.SSLContext | None
                 return "TLS"
             if start[3:4] == _SETTINGS_FRAME:
                 return "gRPC"
-    return ""
+    return "other" if start else ""
 
 
 def _first_words(stream: socket.socket, seconds: float) -> bytes | None:
@@ -195,6 +197,8 @@ def _unverified() -> ssl.SSLContext:
 
 def _mismatch(connection: Connection, found: Listener) -> str:
     """How the address must be changed, or nothing."""
+    if found.protocol == "other":
+        return "this port speaks neither HTTP nor gRPC, so it is another service's; check host and port"
     wanted = "grpc" if connection.grpc else "http"
     spoken = {"HTTP": "http", "gRPC": "grpc"}.get(found.protocol, wanted)
     scheme = f"{spoken}{'s' if found.tls else ''}"

@@ -141,6 +141,9 @@ class RestTransport:
             raise ConfigError(f"{where}: the proxy cannot be used ({kind}); give one as http://HOST:PORT") from error
         except requests.exceptions.InvalidURL:  # its text has parts of a malformed password
             raise ConfigError(f"{where}: the proxy's address is malformed; write it as http://HOST:PORT") from None
+        except requests.exceptions.ContentDecodingError as error:
+            message = "the response cannot be decompressed; is a proxy before the server broken?"
+            raise ServerFailureError(f"{where}: {message}") from error
         except requests.RequestException as error:
             raise ServerFailureError(f"{where}: the request failed ({plain(str(error), 200)})") from error
         except ValueError:  # from the target of a redirect, which may hold a password
