@@ -1,5 +1,6 @@
 """The command video: what it prints, sends and writes, and what it refuses."""
 
+import errno
 import importlib
 import json
 import subprocess
@@ -14,7 +15,7 @@ from emotion_ai.cli import video_run
 from emotion_ai.cli.photo_files import find_photos
 from emotion_ai.cli.video_run import VideoCommand, default_folder, video_command
 from emotion_ai.contract import EMOTIONS, MEAN_FACE
-from emotion_ai.errors import AccessDeniedError, ConfigError, MissingExtraError, ServerUnreachableError
+from emotion_ai.errors import AccessDeniedError, ConfigError, MissingExtraError, ServerUnreachableError, VideoError
 from emotion_ai.inference.results import CropReadings, Crops
 from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress
 from emotion_ai.video.events import Event, EventChanges
@@ -105,6 +106,41 @@ def test_ctrl_c_ends_with_a_hint(
     monkeypatch.setattr(video_run, "analyze", interrupted)
     assert video_command(VideoCommand("clip.mp4", tmp_path / "out", server=SERVER), VideoOptions()) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def closed(*_: Any, **__: Any) -> None:
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_reader_of_events_that_goes_away_is_named_with_a_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def analyze(*arguments: Any) -> dict[str, Any]:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "summary.json").write_text("{}")
+        arguments[4].on_events(EventChanges(began=(EVENT,)))
+        raise AssertionError("not ended")
+
+    monkeypatch.setattr(video_run, "analyze", analyze)
+    monkeypatch.setattr(video_run, "print", closed, raising=False)
+    with pytest.raises(BrokenPipeError) as caught:  # the exit code is that of a closed pipe
+        video_command(VideoCommand("clip.mp4", tmp_path / "out", server=SERVER, json_lines=True), VideoOptions())
+    assert caught.value.filename == "standard output"
+    (_, line) = capsys.readouterr().err.splitlines()
+    assert line.startswith("standard output was closed; ")
+    assert line.endswith("the same command with --resume reads the rest")
+
+
+def test_a_source_that_is_lost_names_the_way_to_read_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*arguments: Any) -> dict[str, Any]:
+        arguments[4].on_frame(frame(0, 0.0, {}), VideoProgress(1, 3, 0.0, 25.0, 0))
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "summary.json").write_text('{"complete": false}')
+        raise VideoError("http://host/a.mp4: the connection broke")
+
+    monkeypatch.setattr(video_run, "analyze", lost)
+    with pytest.raises(VideoError, match="the connection broke; .*--resume reads the rest"):
+        video_command(VideoCommand("http://host/a.mp4", tmp_path / "out", server=SERVER), VideoOptions())
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -1,5 +1,6 @@
 """Cameras and streams: cut off, stalled or unplugged, they are connected again; what comes too fast is dropped."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +22,7 @@ from emotion_ai.errors import ConfigError, VideoError
 from emotion_ai.video import streams
 from emotion_ai.video.containers import Decoded
 from emotion_ai.video.frames import Frame
+from emotion_ai.video.saving import source_identity
 from emotion_ai.video.sources import open_source
 from tests.video.clips import marked, number_of, write_clip
 from tests.video.stream_servers import http_server, rtsp_server, send, silent_server
@@ -172,6 +175,30 @@ def test_a_camera_that_is_not_there() -> None:
     with pytest.raises(VideoError, match=r"camera 77: .*check that it is plugged in"):
         open_source(77)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EBUSY, "cannot be read (device or resource busy); close the program that uses it"),
+        (errno.EACCES, "cannot be read (permission denied); add your user to its group, often `video`"),
+        (errno.ENODEV, "cannot be read (no such device); check that it is a camera, and plugged in"),
+        (errno.ENOTTY, "cannot be read (inappropriate ioctl for device); check that it is a camera, and plugged in"),
+        (errno.EINVAL, "cannot be read (invalid argument); check that it is a camera, and plugged in"),
+        (errno.EIO, "cannot be read (input/output error); check that it is a camera, and plugged in"),
+    ],
+)
+def test_a_camera_that_cannot_be_opened(number: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "open", lambda *_, **__: av.error.err_check(-number))
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
+    with pytest.raises(VideoError) as caught:
+        open_source(0).__enter__()
+    assert str(caught.value) == f"camera 0: {words}"
+
+
+def test_a_camera_has_no_content_to_compare() -> None:
+    assert source_identity("0") == {"address": "0"}
+    assert source_identity(os.devnull) == {"address": os.devnull}, "as /dev/video0 is a device"
 
 
 def test_a_camera_that_sends_pictures_has_the_time_of_the_wall() -> None:

@@ -16,7 +16,7 @@ from emotion_ai.cli.patience import PatientReader
 from emotion_ai.cli.readers import ReaderOptions
 from emotion_ai.client import FaceClient
 from emotion_ai.client.address import without_login
-from emotion_ai.errors import ClientError, ConfigError
+from emotion_ai.errors import ClientError, ConfigError, VideoError
 from emotion_ai.inference.results import PhotoReader
 from emotion_ai.terminal import Console, printable
 from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress, analyze
@@ -94,7 +94,10 @@ def video_command(command: VideoCommand, options: VideoOptions) -> int:
         except KeyboardInterrupt:
             notify(f"interrupted{_rest(out)}")
             return 130
-        except ClientError as error:
+        except BrokenPipeError:
+            notify(f"standard output was closed{_rest(out)}")
+            raise
+        except (ClientError, VideoError) as error:
             if shown.frames:
                 raise type(error)(f"{error}{_rest(out)}") from error
             raise
@@ -177,9 +180,16 @@ class _Shown:
         times = {"end": None} if what == "began" else {}
         message: Mapping[str, Any] = {"event": what, "id": event.key, "source": self.source, **event.as_dict(), **times}
         if self.json_lines:
-            print(json.dumps(message), flush=True)
+            _print(json.dumps(message))
         if self.hook is not None:
             self.hook.send(message)
+
+
+def _print(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _progress(console: Console) -> Progress:

@@ -28,6 +28,10 @@ _PATIENCE = 3  # time-outs without a frame, though data come, after which a stre
 _WITHOUT_CLOCK = {"mpjpeg", "mjpeg", "mjpeg_2000", "h264", "hevc", "m4v", "mpegvideo"}
 _NO_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "image2pipe", "lavfi"}  # text as video; patterns of names
 _OPEN_OTHERS = {"hls", "applehttp", "dash", "concat", "imf", "rtsp", "rtp", "sap", "sdp", "webm_dash_manifest"}
+_CAMERA_ADVICE = {
+    errno.EBUSY: "close the program that uses it",
+    errno.EACCES: "add your user to its group, often `video`",
+}
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,12 @@ def _reason(error: Exception, opening: Opening, seconds: float) -> str:
     """Why opening or reading failed, and what to do, without the address."""
     av = load("av")
     timeout = opening.timeout
+    words = getattr(error, "strerror", None) or type(error).__name__
+    words = f"{words[:1].lower()}{words[1:]}"
+    if opening.format is not None:
+        late = isinstance(error, av.ExitError | av.TimeoutError)
+        advice = _CAMERA_ADVICE.get(getattr(error, "errno", None), "check that it is a camera, and plugged in")
+        return f"no data for {timeout or seconds:g} s; {advice}" if late else f"cannot be read ({words}); {advice}"
     if isinstance(error, av.ExitError | av.TimeoutError) or (timeout is not None and seconds >= timeout):
         return f"no data for {timeout or seconds:g} s; check the address and the network"
     if timeout is not None and getattr(error, "errno", None) == errno.EIO:
@@ -220,6 +230,5 @@ def _reason(error: Exception, opening: Opening, seconds: float) -> str:
         return f"{error.strerror}; give user and password as in scheme://USER:PASSWORD@HOST"
     if isinstance(error, av.InvalidDataError | av.ArgumentError | av.EOFError | ValueError):
         return "is damaged, incomplete or not a video; use the complete file, or convert it to MP4"
-    words = getattr(error, "strerror", None) or type(error).__name__
     advice = "check the path" if opening.timeout is None else "check that it is there and reachable"
-    return f"cannot be read ({words[:1].lower()}{words[1:]}); {advice}"
+    return f"cannot be read ({words}); {advice}"

@@ -99,12 +99,12 @@ def read_state(path: Path) -> dict[str, Any] | None:
 
 
 def source_identity(spec: str | Path | int) -> dict[str, Any]:
-    """What tells a source from another one: size and content of a file; otherwise its address, without a password.
+    """What tells a source from another one: size and content of a file; of a camera or URL, without a password, itself.
 
     Of a file larger than 64 MiB, 64 pieces of 1 MiB are compared; of a folder the names and sizes of its files.
     """
     path = Path(str(spec))
-    if str(spec).isdigit() or not path.exists():
+    if str(spec).isdigit() or not path.exists() or path.is_char_device():
         return {"address": without_login(str(spec))}
     if path.is_dir():
         entries = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
