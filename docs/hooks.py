@@ -26,9 +26,10 @@ GROUPS = (
         "callbacks",
         "debug",
         "experiment",
+        "sweep",
     ),
 )
-HYDRA = ("train", "cross-validate", "evaluate", "export")
+HYDRA = ("train", "cross-validate", "sweep", "evaluate", "export")
 AUGMENT = """::: emotion_ai.data.augment.Augmentation
     options: {members: false, show_root_heading: false, show_root_toc_entry: false}"""
 CARDS = ROOT / "src" / "emotion_ai" / "assets" / "weights"
@@ -51,7 +52,7 @@ def command_line() -> str:
     commands = rest[rest.index("\n## ") :]  # after the list of commands, which the outline repeats
     body = re.sub(r"```console\n\$ (.*?)\n```", r"```text\n\1\n```", commands)  # usage, not an example
     for stage in HYDRA:
-        page = "configuration.md#" + ("train" if stage == "cross-validate" else stage)
+        page = "configuration.md#" + ("train" if stage in ("cross-validate", "sweep") else stage)
         taken = f"Settings are `key=value`; see `emotion-ai {stage} --help` and [Configuration]({page}).\n"
         body = re.sub(rf"(## `emotion-ai {stage}`\n\n.*?\n\n).*?(?=\n## |\Z)", rf"\g<1>{taken}", body, flags=re.DOTALL)
     return head.replace("# `emotion-ai`", "# Command line", 1) + body
@@ -61,8 +62,8 @@ def configuration() -> str:
     """Every key of `conf` with its default and its comment."""
     parts = [
         "# Configuration",
-        "`train`, `cross-validate`, `evaluate` and `export` take every key below as `key=value`. Select an option of a "
-        "group by its name (`trainer=gpu`) and override its keys as `group.key=value`. `null` means not set, `???` "
+        "`train`, `cross-validate`, `sweep`, `evaluate` and `export` take every key below as `key=value`. Select an "
+        "option of a group by its name (`trainer=gpu`) and override its keys as `group.key=value`. `null` means not set, `???` "
         "mandatory. Unknown keys are errors. `emotion-ai train --help` prints the composed config. The "
         "[configuration guide](../guides/configuring.md) has examples.",
     ]

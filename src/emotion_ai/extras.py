@@ -30,6 +30,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnx_tf": "export",
     "onnxruntime": "export",
+    "optuna": "sweep",
     "starlette": "serve",
     "tensorflow": "serve",
     "uvicorn": "serve",

@@ -17,7 +17,7 @@ from emotion_ai.errors import MissingExtraError
 from emotion_ai.extras import load, optional_imports
 from emotion_ai.vision.photo import PORTRAITS
 
-HYDRA_STAGES = ["train", "cross-validate", "evaluate", "export"]
+HYDRA_STAGES = ["train", "cross-validate", "sweep", "evaluate", "export"]
 COMMANDS = [
     *("ablations", "data", "serve", "versions", "promote", "rollback", "prune", "verify", "predict", "web", "demo")
 ]

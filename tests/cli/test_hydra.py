@@ -135,7 +135,7 @@ def test_a_full_disk_ends_training_with_one_line(
         GlobalHydra.instance().clear()
 
 
-@pytest.mark.parametrize("stage", ["train", "cross-validate", "evaluate"])
+@pytest.mark.parametrize("stage", ["train", "cross-validate", "sweep", "evaluate"])
 def test_an_output_folder_that_cannot_be_is_one_line(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

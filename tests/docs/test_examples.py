@@ -15,8 +15,8 @@ with a photo, a crop, video frames, Kaggle's two files and the models. Commands 
 something that is not installed are checked without running them:
 
 - `emotion-ai predict`, `versions`, `promote`, `rollback`, `prune` run; `predict --watch`, which never ends, is parsed.
-- `train`, `cross-validate`, `evaluate`, `export`: the configuration is composed with the overrides, so every key and
-  choice exists and nothing mandatory is missing. Arguments of the other commands are parsed by the application.
+- `train`, `cross-validate`, `sweep`, `evaluate`, `export`: the configuration is composed with the overrides, so every
+  key and choice exists and nothing mandatory is missing. Arguments of the other commands are parsed by the application.
 - `python -m`: the module's own parser accepts the arguments.
 - `make`: a dry run, so every target exists.
 - `pip install`: the extras, or the list of requirements, exist. `tensorflow_model_server`: the flags exist.
@@ -69,7 +69,7 @@ PAGES = [
 GENERATED = "configuration"  # the page generated from conf
 FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 REST = "http://127.0.0.1:8501"
-HYDRA = {"train": "train", "cross-validate": "train", "evaluate": "evaluate", "export": "export"}
+HYDRA = {"train": "train", "cross-validate": "train", "sweep": "train", "evaluate": "evaluate", "export": "export"}
 RUN = ("predict", "versions", "promote", "rollback", "prune")
 DEFAULT_SERVER = ("versions", "promote", "rollback", "prune")  # use a server without --server
 SERVER_FLAGS = {
@@ -271,7 +271,7 @@ def check_command(words: list[str], rest: str) -> None:
             assert code == 0, output
         elif stage in HYDRA:
             with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-                for job in jobs(rest_of_them):
+                for job in jobs([*(["sweep=default"] if stage == "sweep" else []), *rest_of_them]):
                     assert not OmegaConf.missing_keys(compose(HYDRA[stage], job))
         else:
             command: Any = typer.main.get_command(cli.app)

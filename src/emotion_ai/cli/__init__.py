@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.train)
 app.command("cross-validate", context_settings=hydra.HYDRA_SETTINGS)(hydra.cross_validate)
+app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.sweep)
 app.command()(ablations.ablations)
 app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.evaluate)
 app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.export)

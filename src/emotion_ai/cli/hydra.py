@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from emotion_ai.cli.console import fail
@@ -14,8 +15,8 @@ HYDRA_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 """Context settings of a Typer command whose arguments are Hydra's."""
 
 
-def run_stage(config: str, module: str, function: str) -> None:
-    """Runs a stage as a Hydra application; its arguments are those after the stage's name.
+def run_stage(config: str, module: str, function: str, defaults: Sequence[str] = ()) -> None:
+    """Runs a stage as a Hydra application; its arguments are those after the stage's name, and `defaults`.
 
     Errors in settings, Hydra's own included, are one line on stderr, and exit with 2. Ctrl-C exits with 130 and SIGTERM
     with 143; a training command then says how to continue.
@@ -42,7 +43,9 @@ def run_stage(config: str, module: str, function: str) -> None:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # one of several processes speaks
             Console(stderr=True, soft_wrap=True).print(f"note: {text}", highlight=False)
 
-    arguments, notice = overrides.prepare(original[2:])
+    given = {argument.partition("=")[0] for argument in original[2:]}
+    missing = [default for default in defaults if default.partition("=")[0] not in given]
+    arguments, notice = overrides.prepare([*missing, *original[2:]])
     if notice:
         note(notice)
     sys.argv = [original[0], *arguments]
@@ -63,6 +66,14 @@ def train() -> None:
 def cross_validate() -> None:
     """Train and test every fold: as train, with data.folds=5 and out=DIR; started again, it resumes."""
     run_stage("train", "emotion_ai.studies.cross_validation", "cross_validate")
+
+
+def sweep() -> None:
+    """Search settings of train with Optuna, on the validation split: as train, with out=DIR sweep.trials=20.
+
+    Started again with the same out=, it resumes. sweep.space says what is tried.
+    """
+    run_stage("train", "emotion_ai.studies.sweep", "sweep", ["sweep=default"])
 
 
 def evaluate() -> None:

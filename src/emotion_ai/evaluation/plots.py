@@ -192,6 +192,52 @@ def forest(
     return figure
 
 
+def trials_plot(trials: list[Any], metric: str, mode: str, log: set[str]) -> Figure:
+    """A sweep: the metric by trial with the best so far, and by each setting that was tried.
+
+    Args:
+        trials: Optuna's, complete or pruned; a pruned one is drawn hollow, with its last value.
+        mode: "min" or "max".
+        log: settings on a logarithmic axis.
+    """
+    settings = list(trials[0].params)
+    columns = min(len(settings) + 1, 4)
+    rows = -(-(len(settings) + 1) // columns)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.3 * columns + 0.6, 3.1 * rows + 0.4), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    values = np.array([trial.value for trial in trials], float)
+    whole = np.array([trial.state.name == "COMPLETE" for trial in trials])
+    best = np.where(whole, values, np.inf if mode == "min" else -np.inf)
+    best = (np.minimum if mode == "min" else np.maximum).accumulate(best)
+    if whole.any():  # a trial that was pruned early would squeeze the others: it is drawn at the border
+        low, high = values[whole].min(), values[whole].max()
+        room = 0.15 * (high - low) or 0.05 * abs(high) or 1.0
+        values = values.clip(low - room, high + room)
+    places: dict[str, list[Any]] = {"trial": [trial.number for trial in trials]}
+    places |= {key: [trial.params.get(key) for trial in trials] for key in settings}
+    for axis, (name, place) in zip(axes, places.items(), strict=False):
+        x = np.array(place) if all(isinstance(v, int | float) and not isinstance(v, bool) for v in place) else None
+        if x is None:
+            names = sorted({str(value) for value in place})
+            x = np.array([names.index(str(value)) for value in place])
+            axis.set_xticks(range(len(names)), names)
+        axis.scatter(x[whole], values[whole], color=BLUE, s=24)
+        axis.scatter(x[~whole], values[~whole], facecolors="none", edgecolors=GRAY, s=24)
+        if name == "trial":
+            axis.step(x, np.where(np.isfinite(best), best, np.nan), where="post", color=ORANGE, lw=1.5)
+        axis.set(xlabel=name)
+        axis.grid(axis="y", alpha=0.3)
+        if name in log:
+            axis.set_xscale("log")
+    for axis in axes[len(places) :]:
+        axis.axis("off")
+    for axis in axes[::columns]:
+        axis.set(ylabel=metric)
+    figure.suptitle("Trials: complete filled, pruned hollow; the line is the best so far", fontsize=11)
+    return figure
+
+
 def slices_forest(slices: Slices) -> Figure:
     """Each group's metric with its interval, the worst in orange; the dashed line is that of all faces."""
     names = [f"{g.column}: {g.group} ({g.estimate.n:,})" for g in slices.groups]
