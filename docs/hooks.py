@@ -63,8 +63,8 @@ def configuration() -> str:
     parts = [
         "# Configuration",
         "`train`, `cross-validate`, `sweep`, `evaluate` and `export` take every key below as `key=value`. Select an "
-        "option of a group by its name (`trainer=gpu`) and override its keys as `group.key=value`. `null` means not set, `???` "
-        "mandatory. Unknown keys are errors. `emotion-ai train --help` prints the composed config. The "
+        "option of a group by its name (`trainer=gpu`) and override its keys as `group.key=value`. `null` means not "
+        "set, `???` mandatory. Unknown keys are errors. `emotion-ai train --help` prints the composed config. The "
         "[configuration guide](../guides/configuring.md) has examples.",
     ]
     for stage in STAGES:
