@@ -24,6 +24,7 @@ _EXTRAS = {
     "tensorboard": "train",
     "torchmetrics": "train",
     "pyarrow": "record",
+    "ray": "score",
     "google": "grpc",
     "grpc": "grpc",
     "gradio": "web",

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from emotion_ai.cli import video_run
-from emotion_ai.cli.photo_files import find_photos
 from emotion_ai.cli.video_run import VideoCommand, default_folder, video_command
 from emotion_ai.contract import EMOTIONS, MEAN_FACE
 from emotion_ai.errors import AccessDeniedError, ConfigError, MissingExtraError, ServerUnreachableError, VideoError
+from emotion_ai.inference.photo_files import find_photos
 from emotion_ai.inference.results import CropReadings, Crops
 from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress
 from emotion_ai.video.events import Event, EventChanges

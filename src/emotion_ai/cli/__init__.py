@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from emotion_ai import __version__
-from emotion_ai.cli import ablations, canary, data, demo, drift, hydra, predict, serve, verify, versions, video, web
+from emotion_ai.cli import (
+    ablations,
+    canary,
+    data,
+    demo,
+    drift,
+    hydra,
+    predict,
+    score,
+    serve,
+    verify,
+    versions,
+    video,
+    web,
+)
 from emotion_ai.cli.console import fail, safe_output
 from emotion_ai.cli.server_access import with_server_access
 from emotion_ai.errors import EmotionAIError
@@ -34,6 +48,7 @@ app.command()(with_server_access(canary.canary))
 app.command()(with_server_access(verify.verify))
 app.command()(with_server_access(predict.predict))
 app.command()(with_server_access(video.video))
+app.command()(with_server_access(score.score))
 app.command()(drift.drift)
 app.command()(with_server_access(web.web))
 app.command()(demo.demo)

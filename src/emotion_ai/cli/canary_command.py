@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from emotion_ai.class_set import ClassSet
-from emotion_ai.cli.photo_files import find_photos
 from emotion_ai.client import FaceClient
 from emotion_ai.contract import CROP_SIZE, Servable
 from emotion_ai.errors import ConfigError
@@ -20,6 +19,7 @@ from emotion_ai.evaluation.canary.compare import LEVEL, Check, Margins, Verdict,
 from emotion_ai.evaluation.canary.faces import CanaryFaces, is_dataset, load_faces
 from emotion_ai.extras import load as load_extra
 from emotion_ai.files import atomic_path, write_json
+from emotion_ai.inference.photo_files import find_photos
 from emotion_ai.published import CONFIG_FILE
 from emotion_ai.terminal import Console, print_json, printable
 from emotion_ai.vision.decoding import PICTURE_SUFFIXES

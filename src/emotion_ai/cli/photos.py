@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emotion_ai.cli import kaggle, watch
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import NO_ANSWERS, PatientReader
-from emotion_ai.cli.photo_files import VIDEO_SUFFIXES, PhotoFile, find_photos, picture_name
 from emotion_ai.cli.photo_results import (
     JsonList,
     Result,
@@ -36,6 +35,7 @@ from emotion_ai.errors import (
     NoFaceError,
     ServerTimeoutError,
 )
+from emotion_ai.inference.photo_files import VIDEO_SUFFIXES, PhotoFile, find_photos, picture_name
 from emotion_ai.inference.photo_table import PhotoTable
 from emotion_ai.inference.results import FaceReading, PhotoReader
 from emotion_ai.terminal import Console, print_error, printable

@@ -10,7 +10,6 @@ from pathlib import Path
 from natsort import natsorted
 
 from emotion_ai.cli.patience import NO_ANSWERS
-from emotion_ai.cli.photo_files import ANNOTATED, is_photo_name
 from emotion_ai.cli.photo_results import Result, show_error
 from emotion_ai.errors import (
     ConfigError,
@@ -20,6 +19,7 @@ from emotion_ai.errors import (
     NoFaceError,
     ServerTimeoutError,
 )
+from emotion_ai.inference.photo_files import ANNOTATED, is_photo_name
 from emotion_ai.inference.photo_table import PhotoTable
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.terminal import Console, print_error, printable

@@ -94,6 +94,22 @@ def read_faces(
     return face_readings(gray, boxes, crops, [face.score for face in faces], uncertain_below)
 
 
+def read_together(
+    photos: Sequence[tuple[NDArray[np.uint8], Sequence[DetectedFace]]], reader: CropReader
+) -> list[list[FaceReading]]:
+    """Reads the faces of several photos, uint8 (H, W), which `detect_faces` found, with all their crops together."""
+    grays = [gray for gray, faces in photos for _ in faces]
+    found = [face for _, faces in photos for face in faces]
+    if not found:
+        return [[] for _ in photos]
+    boxes, crops = _read_boxes(grays, [face.box for face in found], reader)
+    readings, start = [], 0
+    for gray, faces in photos:
+        rows = slice(start, start := start + len(faces))
+        readings.append(face_readings(gray, boxes[rows], crops.part(rows), [face.score for face in faces]))
+    return readings
+
+
 def face_readings(
     gray: NDArray[np.uint8],
     boxes: Sequence[Box],
@@ -134,19 +150,36 @@ def read_boxes(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader
     Returns:
         The boxes of the last crops, in whole pixels of the photo, and the readings in them.
     """
-    placed = [box.rounded() for box in boxes]
-    readings = _read(gray, placed, reader)
-    if np.isnan(readings.keypoints).any():
-        return placed, readings
-    placed = [box.rounded() for box in boxes_from_points(placed, readings, boxes)]
-    readings = _read(gray, placed, reader)
-    return reread_moved(gray, placed, readings, boxes, reader)
+    return _read_boxes([gray] * len(boxes), boxes, reader)
 
 
 def reread_moved(
     gray: NDArray[np.uint8], placed: list[Box], readings: CropReadings, detected: Sequence[Box], reader: CropReader
 ) -> tuple[list[Box], CropReadings]:
     """Boxes and readings, with one more pass where the keypoints lie too far from the middle of their crop."""
+    return _reread_moved([gray] * len(placed), placed, readings, detected, reader)
+
+
+def _read_boxes(
+    grays: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], reader: CropReader
+) -> tuple[list[Box], CropReadings]:
+    """`read_boxes` with the photo of each box."""
+    placed = [box.rounded() for box in boxes]
+    readings = _read(grays, placed, reader)
+    if np.isnan(readings.keypoints).any():
+        return placed, readings
+    placed = [box.rounded() for box in boxes_from_points(placed, readings, boxes)]
+    readings = _read(grays, placed, reader)
+    return _reread_moved(grays, placed, readings, boxes, reader)
+
+
+def _reread_moved(
+    grays: Sequence[NDArray[np.uint8]],
+    placed: list[Box],
+    readings: CropReadings,
+    detected: Sequence[Box],
+    reader: CropReader,
+) -> tuple[list[Box], CropReadings]:
     moved = {
         i: box.rounded()
         for i, (box, last) in enumerate(zip(boxes_from_points(placed, readings, detected), placed, strict=True))
@@ -154,9 +187,9 @@ def reread_moved(
     }
     if moved:
         placed = [moved.get(i, box) for i, box in enumerate(placed)]
-        again = _read(gray, list(moved.values()), reader)
+        again = _read([grays[i] for i in moved], list(moved.values()), reader)
         same = again.classes == readings.classes  # a label may have moved to a version with other classes
-        readings = readings.replaced(list(moved), again) if same else _read(gray, placed, reader)
+        readings = readings.replaced(list(moved), again) if same else _read(grays, placed, reader)
     return placed, readings
 
 
@@ -193,5 +226,5 @@ def center_distance(box: Box, other: Box) -> float:
     return max(abs(box.left - other.left + larger), abs(box.top - other.top + larger)) / other.size
 
 
-def _read(gray: NDArray[np.uint8], boxes: Sequence[Box], reader: CropReader) -> CropReadings:
-    return reader.read_crops([crop(gray, box) for box in boxes])
+def _read(grays: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], reader: CropReader) -> CropReadings:
+    return reader.read_crops([crop(gray, box) for gray, box in zip(grays, boxes, strict=True)])

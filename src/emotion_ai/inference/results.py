@@ -90,6 +90,12 @@ class CropReadings:
                 found[field.name][rows] = new
         return CropReadings(**found)
 
+    def part(self, rows: slice) -> "CropReadings":
+        """The readings of some of the crops."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        found: dict[str, Any] = {name: v[rows] if isinstance(v, np.ndarray) else v for name, v in values.items()}
+        return CropReadings(**found)
+
     @property
     def over_classes(self) -> NDArray[np.float32]:
         """Probabilities of all classes that the model names, float32 (N, K)."""

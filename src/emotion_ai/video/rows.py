@@ -1,7 +1,7 @@
 """The table of a video: one row per face and frame, as CSV or Parquet. Needs the extra [video]."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,13 @@ def frame_rows(source: str, reading: FrameReading) -> list[Row]:
 def error_row(source: str, frame: int, seconds: float, error: object) -> Row:
     """The row of a frame that could not be read."""
     return {"source": source, "frame": frame, "seconds": round(seconds, 6), "error": escaped(one_line(str(error)))}
+
+
+def column_types(names: Iterable[str]) -> dict[str, Any]:
+    """The types that columns of a table have in Parquet, by name."""
+    types = {name: pa.float64() for name in names}
+    types |= {name: pa.string() for name in _TEXTS} | {name: pa.int64() for name in _WHOLE_NUMBERS}
+    return {**types, "uncertain": pa.bool_()}
 
 
 def write_parquet(rows: Path, path: Path) -> None:
@@ -83,15 +90,15 @@ def _opened(rows: Path, names: Sequence[str] | None = None) -> Any:
     """The pieces of a CSV table."""
     with rows.open(encoding="utf-8", newline="") as file:
         header = next(csv.reader(file))
-    types = {name: pa.float64() for name in header}
-    types |= {name: pa.string() for name in _TEXTS} | {name: pa.int64() for name in _WHOLE_NUMBERS}
-    types["uncertain"] = pa.bool_()
     return arrow_csv.open_csv(
         rows,
         arrow_csv.ReadOptions(block_size=_BLOCK),
         arrow_csv.ParseOptions(newlines_in_values=True),
         arrow_csv.ConvertOptions(
-            column_types=types, include_columns=list(names or ()), strings_can_be_null=True, null_values=[""]
+            column_types=column_types(header),
+            include_columns=list(names or ()),
+            strings_can_be_null=True,
+            null_values=[""],
         ),
     )
 

@@ -63,21 +63,26 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
-def load_photo(source: Source) -> Photo:
+def load_photo(source: Source, name: str | None = None) -> Photo:
     """Decodes a photo.
 
     EXIF orientation is applied, 16 bits are scaled to 8, transparency is laid over white, CMYK and palettes become RGB.
     Of several frames or pages the first is used. Colour profiles are not applied. `emotion_ai.vision.decoding.decode`
     has the details.
 
+    Args:
+        source: the photo.
+        name: for messages; by default its path.
+
     Raises:
         ImageError: the photo is missing, empty, truncated, not a picture, larger than 64 megapixels (JPEG files: 256)
             or smaller than 16 pixels; or an array has other values than integers from 0 to 255.
     """
-    name = UNNAMED
+    if name is None:
+        name = str(source) if isinstance(source, str | os.PathLike) else UNNAMED
+    content: bytes | Image.Image
     if isinstance(source, str | os.PathLike):
-        name = str(source)
-        content: bytes | Image.Image = read_picture(Path(source))
+        content = read_picture(Path(source))
     elif isinstance(source, Image.Image):
         content = source
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -102,7 +107,7 @@ def read_picture(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe could block for ever
             raise ImageError(f"{path}: cannot be read (not a regular file); use a picture file")
-        _check_size(status.st_size, str(path))
+        check_size(status.st_size, str(path))
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; check the path") from error
@@ -126,11 +131,16 @@ def _read_stream(stream: Any, name: str) -> bytes:
         raise ImageError(f"{name}: the file object cannot be read ({error}); open it in binary mode") from error
     if not isinstance(content, bytes):
         raise ImageError(f"{name}: the file object returns {type(content).__name__}; open it in binary mode")
-    _check_size(len(content), name)
+    check_size(len(content), name)
     return content
 
 
-def _check_size(size: int, name: str) -> None:
+def check_size(size: int, name: str) -> None:
+    """Checks the size of a picture file.
+
+    Raises:
+        ImageError: it is larger than `MAX_FILE_BYTES`.
+    """
     if size > MAX_FILE_BYTES:
         raise ImageError(f"{name}: is larger than {MAX_FILE_BYTES // 1024**2} MiB; use a smaller picture")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_ai.cli.photo_files import ANNOTATED, find_photos, picture_name
+from emotion_ai.inference.photo_files import ANNOTATED, find_photos, picture_name
 
 
 def names(folder: Path, out: Path | None = None) -> list[str]:

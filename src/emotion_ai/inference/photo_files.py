@@ -115,7 +115,7 @@ def _search(folder: Path, out: Path | None, found: FoundPhotos) -> list[Path]:
         found.problems.append(f"{error.filename}: cannot be listed ({error.strerror}); check the permissions")
 
     photos, own = [], os.path.realpath(out) if out else None
-    for parent, names in _walk(folder, report):
+    for parent, names in walk_folder(folder, report):
         is_out = own is not None and Path(os.path.realpath(parent)).is_relative_to(own)
         for name in names:
             if name.startswith(".") or (is_out and name.endswith(ANNOTATED)) or not _is_regular(parent / name):
@@ -128,7 +128,7 @@ def _search(folder: Path, out: Path | None, found: FoundPhotos) -> list[Path]:
     return natsorted(sorted(photos), key=str, alg=ns.PATH)
 
 
-def _walk(folder: Path, report: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
+def walk_folder(folder: Path, report: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
     """Each folder once, with the names of its files; links to folders are followed."""
     seen = set()
     for parent, folders, names in os.walk(folder, onerror=report, followlinks=True):

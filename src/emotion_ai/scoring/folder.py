@@ -1,0 +1,123 @@
+"""The folder of a run's results: a Parquet file for each part of the source, and the state with which a run goes on."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emotion_ai import files
+from emotion_ai.errors import ConfigError
+from emotion_ai.extras import optional_imports
+from emotion_ai.scoring.part_reader import COUNTS, PartCounts
+
+with optional_imports("score"):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+STATE = "_state.json"
+"""Like other names that begin with an underscore or a dot, passed over by what reads a folder of Parquet files."""
+
+FORMAT = 1
+"""Of states; others are not continued."""
+
+_RUN = "emotion_ai.run"  # key of a part's metadata
+_WHAT = {"source": "a source of other files or content", "model": "another model"}
+
+
+@dataclass(frozen=True)
+class ScoreFolder:
+    """A folder that holds the results of one run, of one source and model.
+
+    Attributes:
+        path: of the folder.
+        identity: the source, model and options by name, for JSON.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+
+    @property
+    def run(self) -> str:
+        """What tells the run's parts from those of others."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def part(self, number: int) -> Path:
+        """The file of a part."""
+        return self.path / f"part-{number:06d}.parquet"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Of the run's parts."""
+        return {_RUN: self.run}
+
+    @contextmanager
+    def opened(self, parts: int, overwrite: bool = False) -> Iterator[dict[int, PartCounts]]:
+        """The counts of the parts that are finished, by number; the folder is locked for as long as the context lasts.
+
+        Args:
+            parts: of the source.
+            overwrite: removes the results of another run.
+
+        Raises:
+            ConfigError: the folder has results of another run, or another process writes to it.
+            OSError: it cannot be written to.
+        """
+        with files.locked_folder(self.path):
+            if overwrite:
+                (self.path / STATE).unlink(missing_ok=True)
+                for path in self.path.glob("part-*.parquet"):
+                    path.unlink()
+            self._check(parts)
+            state = {"format": FORMAT, "run": self.run, "identity": dict(self.identity), "parts": parts}
+            files.write_json(self.path / STATE, {**state, "finished": False}, sync=True)
+            done = {number: counts for number in range(parts) if (counts := self.counts(number)) is not None}
+            yield done
+            if all(self.part(number).exists() for number in range(parts)):
+                files.write_json(self.path / STATE, {**state, "finished": True}, sync=True)
+
+    def counts(self, number: int) -> PartCounts | None:
+        """The counts of a part that is finished; None for one that is missing or damaged.
+
+        Raises:
+            ConfigError: the part is of another run.
+        """
+        path = self.part(number)
+        if not path.exists():
+            return None
+        try:
+            metadata = parquet.read_metadata(path).metadata or {}
+            run, counts = metadata[_RUN.encode()].decode(), json.loads(metadata[COUNTS.encode()])
+        except (OSError, pa.ArrowException, LookupError, ValueError):
+            return None  # it is written anew
+        if run != self.run:
+            raise ConfigError(f"{path}: belongs to another run; replace all with --overwrite, or choose another DEST")
+        return PartCounts(**counts)
+
+    def _check(self, parts: int) -> None:
+        try:
+            state = json.loads(files.read_text(self.path / STATE))
+            before, number = state["identity"], state["parts"]
+            known = state["format"] == FORMAT and isinstance(before, dict)
+        except FileNotFoundError:
+            if next(self.path.glob("*.parquet"), None) is None:
+                return
+            raise ConfigError(
+                f"{self.path}: has Parquet files of something else; move them away, or choose another DEST"
+            ) from None
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{self.path / STATE}: is damaged; start again with --overwrite") from error
+        if not known:
+            raise ConfigError(f"{self.path / STATE}: was written by another version; start again with --overwrite")
+        now = json.loads(json.dumps(self.identity))
+        for name in [*now, *(name for name in before if name not in now)]:
+            if before.get(name) != now.get(name):
+                values = f"{name} {json.dumps(before.get(name))}, now it is {json.dumps(now.get(name))}"
+                raise ConfigError(
+                    f"{self.path}: was written with {_WHAT.get(name, values)}; go on with the same, replace all with "
+                    "--overwrite, or choose another DEST"
+                )
+        if number != parts:
+            raise ConfigError(f"{self.path}: was written in {number} parts, now there are {parts}; use --overwrite")

@@ -1,0 +1,276 @@
+"""What a source has: its pictures in parts, and what tells it from another one."""
+
+import csv
+import hashlib
+import json
+import math
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from emotion_ai.client.address import without_login
+from emotion_ai.errors import ConfigError, DataError
+from emotion_ai.extras import optional_imports
+from emotion_ai.inference.photo_files import is_photo_name
+from emotion_ai.scoring.parts import (
+    CsvPart,
+    FilesPart,
+    ParquetPart,
+    Part,
+    TableFile,
+    TarPart,
+    allow_long_cells,
+    readable,
+)
+from emotion_ai.scoring.stores import Entry, Store
+from emotion_ai.scoring.tars import tar_samples
+from emotion_ai.scoring.text_lines import CountedLines
+
+with optional_imports("score"):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+Kind = Literal["pictures", "tar", "parquet", "csv"]
+
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+    "parquet": (".parquet", ".pq"),
+    "csv": (".csv", ".tsv"),
+}
+_COLUMNS = (
+    *("image", "picture", "photo", "bytes", "image_bytes", "path", "file", "filename", "file_name", "filepath"),
+    *("file_path", "image_path", "picture_path", "photo_path", "source", "uri", "url"),
+)
+_SMALLEST, _LARGEST = 16, 512  # pictures of a part
+_PARTS = 64  # of a small source, so that several workers end at about the same time
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """The pictures of a source.
+
+    Attributes:
+        kind: what its files are.
+        parts: of it, in order; the same for the same source.
+        identity: what tells it from another one: names, sizes and times of change of its files.
+        passed_over: suffixes of files that are none of these, and how many have them.
+    """
+
+    kind: Kind
+    parts: list[Part]
+    identity: dict[str, Any]
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int | None:
+        """Its pictures; None if only reading them tells."""
+        counts = [part.count for part in self.parts]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def open_source(specs: Sequence[str], column: str | None = None) -> PictureSource:
+    """Lists a source; only headers of tar shards and tables are opened.
+
+    Args:
+        specs: folders, glob patterns, pictures, tar shards, Parquet or CSV files; as paths or addresses.
+        column: of a table: the one with the pictures' paths or contents; by default one with a usual name.
+
+    Raises:
+        ConfigError: nothing is found, kinds are mixed, or a table has no such column.
+        DataError: a table cannot be read.
+    """
+    found: dict[Kind, list[tuple[Store, Entry]]] = {}
+    passed_over: Counter[str] = Counter()
+    for spec in specs:
+        store, path = Store.of(spec)
+        for entry in store.files(path, without_login(spec)):
+            kind = _kind(entry.path)
+            if kind is None and entry.path == path:  # named itself, not in a folder
+                kind = "pictures"
+            if kind is None:
+                passed_over[posixpath.splitext(entry.path)[1].lower()] += 1
+            else:
+                found.setdefault(kind, []).append((store, entry))
+    kind = _only_kind(found, specs, passed_over)
+    files = list({(bool(store.uri), entry.name, entry.path): (store, entry) for store, entry in found[kind]}.values())
+    if column is not None and kind not in ("parquet", "csv"):
+        raise ConfigError(f"--column names a column of a Parquet or CSV file; the source has {kind}")
+    for other, entries in found.items():
+        if other != kind:
+            passed_over[_SUFFIXES[other][0]] += len(entries)
+    parts = _PARTS_OF[kind](files, column)
+    if not parts:
+        raise ConfigError(f"{without_login(', '.join(specs[:3]))}: has no pictures; give another source")
+    digest = hashlib.sha256()
+    for _, entry in files:
+        digest.update(json.dumps([readable(entry.name), entry.size, entry.changed]).encode())
+    identity = {"kind": kind, "files": len(files), "sha256": digest.hexdigest(), "column": column}
+    return PictureSource(kind, parts, identity, dict(passed_over))
+
+
+def _kind(path: str) -> Kind | None:
+    name = posixpath.basename(path)
+    for kind, suffixes in _SUFFIXES.items():
+        if name.lower().endswith(suffixes):
+            return kind
+    return "pictures" if is_photo_name(name) else None
+
+
+def _only_kind(found: dict[Kind, list[tuple[Store, Entry]]], specs: Sequence[str], passed_over: Counter[str]) -> Kind:
+    shown = without_login(", ".join(specs[:3]))
+    if not found:
+        kinds = ", ".join(sorted(suffix or "no suffix" for suffix in passed_over))
+        raise ConfigError(f"{shown}: no pictures, tar shards, Parquet or CSV files, only {kinds}; give another source")
+    if "pictures" in found or len(found) == 1:
+        return "pictures" if "pictures" in found else next(iter(found))
+    kinds = " and ".join(sorted(found))
+    raise ConfigError(f"{shown}: has {kinds} files; name one kind, as in 'folder/*.{sorted(found)[0]}'")
+
+
+def _size(count: int) -> int:
+    """Pictures of a part, for a source of so many."""
+    return min(max(math.ceil(count / _PARTS), _SMALLEST), _LARGEST)
+
+
+def _file_parts(files: Sequence[tuple[Store, Entry]], column: str | None) -> list[Part]:
+    size = _size(len(files))
+    parts: list[Part] = []
+    by_store: dict[Store, list[tuple[str, str]]] = {}
+    for store, entry in files:
+        by_store.setdefault(store, []).append((entry.path, entry.name))
+    for store, pairs in by_store.items():
+        parts += [FilesPart(store, tuple(pairs[i : i + size])) for i in range(0, len(pairs), size)]
+    return parts
+
+
+def _tar_parts(files: Sequence[tuple[Store, Entry]], column: str | None) -> list[Part]:
+    indexes = [_tar_index(store, entry) for store, entry in files]
+    size = _size(sum(count for index in indexes for _, count in index or ()))
+    parts: list[Part] = []
+    for (store, entry), index in zip(files, indexes, strict=True):
+        if index is None:
+            parts.append(TarPart(store, entry.path, entry.name))
+        else:
+            parts += _tar_ranges(store, entry, index, size)
+    return parts
+
+
+def _tar_index(store: Store, entry: Entry) -> list[tuple[int, int]] | None:
+    """Offset and number of pictures of each sample; None for a file that is read as one part.
+
+    Samples behind damage are missing; what reads the last ones finds it.
+    """
+    if store.uri or not entry.path.lower().endswith(".tar"):
+        return None
+    with store.open(entry.path) as file:
+        samples = list(tar_samples(file, contents=False))
+    return (
+        [(s.offset, len(s.pictures)) for s in samples if not s.damage] if not any(s.damage for s in samples) else None
+    )
+
+
+def _tar_ranges(store: Store, entry: Entry, index: list[tuple[int, int]], size: int) -> Iterator[Part]:
+    start, pictures = 0, 0
+    for i, (_, count) in enumerate(index, 1):
+        pictures += count
+        if pictures >= size or i == len(index):
+            yield TarPart(store, entry.path, entry.name, index[start][0], i - start, pictures)
+            start, pictures = i, 0
+
+
+def _table_file(store: Store, entry: Entry, names: Sequence[str], column: str | None) -> TableFile:
+    """The table, with the column of its pictures.
+
+    Raises:
+        ConfigError: it has no such column.
+        DataError: two columns have the same name.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{entry.name}: has two columns {twice[0]!r}; rename one")
+    lower = {name.lower(): name for name in reversed(names)}
+    chosen = column if column is not None else next((lower[name] for name in _COLUMNS if name in lower), None)
+    if chosen is None or chosen not in names:
+        wanted = "a column of paths or pictures" if column is None else f"the column {column!r}"
+        raise ConfigError(f"{entry.name}: has not {wanted}, only {', '.join(names)}; give --column NAME")
+    return TableFile(store, entry.path, entry.name, posixpath.dirname(entry.path), chosen)
+
+
+def _check_alike(schemas: Sequence[Any], files: Sequence[tuple[Store, Entry]]) -> None:
+    for schema, (_, entry) in zip(schemas, files, strict=True):
+        if not schema.equals(schemas[0]):
+            raise DataError(
+                f"{entry.name}: has other columns, or of other types, than {files[0][1].name}; score them one by one"
+            )
+
+
+def _parquet_parts(files: Sequence[tuple[Store, Entry]], column: str | None) -> list[Part]:
+    parts: list[Part] = []
+    opened = [_parquet_head(store, entry) for store, entry in files]
+    _check_alike([schema for schema, _ in opened], files)
+    size = _size(sum(sum(rows) for _, rows in opened))
+    for (store, entry), (schema, rows) in zip(files, opened, strict=True):
+        table = _table_file(store, entry, schema.names, column)
+        kept = pa.schema([field for field in schema if field.name != table.column])
+        groups: list[int] = []
+        first = 0
+        for group in range(len(rows)):
+            groups.append(group)
+            count = sum(rows[i] for i in groups)
+            if count >= size or group == len(rows) - 1:
+                if count:
+                    parts.append(ParquetPart(table, tuple(groups), first, count, kept))
+                first, groups = first + count, []
+    return parts
+
+
+def _parquet_head(store: Store, entry: Entry) -> tuple[Any, list[int]]:
+    """The schema and the row counts of the groups."""
+    try:
+        with store.open(entry.path) as file:
+            opened = parquet.ParquetFile(file)
+            metadata = opened.metadata
+            rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            return opened.schema_arrow.remove_metadata(), rows
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{entry.name}: not a readable Parquet file ({error}); write it again") from error
+
+
+def _csv_parts(files: Sequence[tuple[Store, Entry]], column: str | None) -> list[Part]:
+    allow_long_cells()
+    tables = [_csv_head(store, entry) for store, entry in files]
+    _check_alike([pa.schema([(name, pa.string()) for name in header]) for header, _ in tables], files)
+    size = _size(sum(len(starts) for _, starts in tables))
+    parts: list[Part] = []
+    for (store, entry), (header, starts) in zip(files, tables, strict=True):
+        table = _table_file(store, entry, header, column)
+        kept = pa.schema([(name, pa.string()) for name in header if name != table.column])
+        for first in range(0, len(starts), size):
+            count = min(size, len(starts) - first)
+            parts.append(CsvPart(table, tuple(header), _delimiter(entry), starts[first], first, count, kept))
+    return parts
+
+
+def _csv_head(store: Store, entry: Entry) -> tuple[list[str], list[int]]:
+    """The names of the columns, and the offsets of the rows."""
+    try:
+        with store.open(entry.path) as file:
+            lines = CountedLines(file)
+            rows = csv.reader(lines, delimiter=_delimiter(entry))
+            header = [readable(name) for name in next(rows, [])]
+            starts, start = [], lines.read
+            for cells in rows:
+                if cells:
+                    starts.append(start)
+                start = lines.read
+            return header, starts
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{entry.name}: not a readable CSV file ({error}); write it again") from error
+
+
+def _delimiter(entry: Entry) -> str:
+    return "\t" if entry.path.lower().endswith(".tsv") else ","
+
+
+_PARTS_OF = {"pictures": _file_parts, "tar": _tar_parts, "parquet": _parquet_parts, "csv": _csv_parts}

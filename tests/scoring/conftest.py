@@ -1,0 +1,24 @@
+"""A small Ray of this process, for all tests of a session."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from emotion_ai.scoring import local_ray
+from tests.scoring import fakes
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[Any]:
+    """Ray with two CPUs in this process, whose workers have the fakes of the tests."""
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with local_ray.running_ray(None, 2):
+            ray.cloudpickle.register_pickle_by_value(fakes)  # type: ignore[no-untyped-call]
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            yield ray

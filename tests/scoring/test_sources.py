@@ -1,0 +1,254 @@
+"""What a source has: folders, glob patterns, tar shards, tables, and what is wrong with them."""
+
+import base64
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from emotion_ai.errors import ConfigError, DataError, ImageError
+from emotion_ai.scoring.parts import Picture
+from emotion_ai.scoring.sources import PictureSource, open_source
+from tests.scoring.fakes import picture, write_pictures, write_tar
+
+
+def pictures(source: PictureSource) -> list[Picture]:
+    parts = pickle.loads(pickle.dumps(source.parts))  # as a worker gets them
+    return [found for part in parts for found in part.pictures()]
+
+
+def names(source: PictureSource) -> list[str]:
+    return [found.name for found in pictures(source)]
+
+
+def test_a_folder_is_read_at_any_depth_in_natural_order(tmp_path: Path) -> None:
+    for name in ("a10.png", "a9.PNG", "b/c/1.png", "notes.txt", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture(9))
+    source = open_source([str(tmp_path)])
+    assert names(source) == [f"{tmp_path}/{name}" for name in ("a9.PNG", "a10.png", "b/c/1.png")]
+    assert source.count == 3
+    assert source.passed_over == {".txt": 1}
+    assert all(found.load() == picture(9) for found in pictures(source))
+
+
+def test_names_are_those_that_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "photos", 3)
+    monkeypatch.chdir(tmp_path)
+    for spec in ("photos", "photos/", "photos/*.png", "./photos"):
+        assert [os.path.normpath(name) for name in names(open_source([spec]))] == [f"photos/{i}.png" for i in range(3)]
+    monkeypatch.chdir("/")
+    assert names(open_source([f"{tmp_path}/photos/2.png"])) == [f"{tmp_path}/photos/2.png"]
+
+
+def test_glob_patterns_and_addresses(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "a b" / "c", 12)
+    assert len(names(open_source([f"{tmp_path}/**/1*.png"]))) == 3
+    assert len(names(open_source([f"file://{tmp_path}/a%20b"]))) == 12
+
+
+def test_an_address_of_pyarrow_is_read_like_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    from emotion_ai.scoring import stores
+
+    write_pictures(tmp_path / "bucket" / "photos", 12)
+    (tmp_path / "bucket" / "list.csv").write_text("id,path\n1,photos/3.png\n2,none.png\n3,mem://bucket/photos/4.png\n")
+    system = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    monkeypatch.setattr(stores, "_from_uri", lambda uri: (system, uri.removeprefix("mem://")))
+    assert names(open_source(["mem://bucket/photos"])) == [f"mem://bucket/photos/{i}.png" for i in range(12)]
+    assert names(open_source(["mem://bucket/photos/1*.png"])) == [f"mem://bucket/photos/{i}.png" for i in (1, 10, 11)]
+    found = pictures(open_source(["mem://bucket/list.csv"]))
+    assert found[0].load() == (tmp_path / "bucket/photos/3.png").read_bytes()
+    assert found[2].load() == (tmp_path / "bucket/photos/4.png").read_bytes()
+    with pytest.raises(ImageError, match=r"^none\.png: no such file"):
+        found[1].load()
+    with pytest.raises(ConfigError, match="^mem://bucket/nothing: no such file or folder"):
+        open_source(["mem://bucket/nothing"])
+
+
+def test_an_unknown_address_is_refused_without_its_password() -> None:
+    with pytest.raises(ConfigError, match="^what://host/x: pyarrow cannot open this address") as refused:
+        open_source(["what://me:secret@host/x"])
+    assert "secret" not in str(refused.value)
+
+
+def test_parts_are_the_same_for_the_same_source(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "photos", 100)
+    first, second = open_source([str(folder)]), open_source([str(folder)])
+    assert first.parts == second.parts
+    assert first.identity == second.identity
+    assert [part.count for part in first.parts] == [16] * 6 + [4]
+    (folder / "3.png").write_bytes(picture(77))
+    assert open_source([str(folder)]).identity != first.identity
+    assert open_source([str(folder)]).parts == first.parts
+
+
+def test_tar_shards_have_a_row_for_each_picture_with_its_texts(tmp_path: Path) -> None:
+    files = dict[str, bytes]()
+    for i in range(40):
+        files |= {f"d/{i:03d}.jpg": picture(i), f"d/{i:03d}.json": b'{"id": %d}' % i, f"d/{i:03d}.txt": b"caption"}
+    files |= {"x.cls": b"4", "._y.jpg": b"", "z.left.png": picture(1), "z.right.png": picture(2)}
+    for name, mode in (("a.tar", "w"), ("b.tar.gz", "w:gz"), ("c.tar", "w:")):
+        write_tar(tmp_path / name, files, mode)
+    source = open_source([f"{tmp_path}/a.tar"])
+    assert [part.count for part in source.parts] == [16, 16, 10]
+    found = pictures(source)
+    assert [one.load() for one in found] == [*map(picture, range(40)), picture(1), picture(2)]
+    assert found[17].name == f"{tmp_path}/a.tar/d/017.jpg"
+    assert found[17].extra.to_pylist() == [{"key": "d/017", "json": '{"id": 17}', "txt": "caption", "cls": None}]
+    assert found[-1].extra.to_pylist() == [{"key": "z", "json": None, "txt": None, "cls": None}]
+    packed = open_source([f"{tmp_path}/b.tar.gz"])
+    assert packed.count is None
+    assert [one.load() for one in pictures(packed)] == [one.load() for one in found]
+    assert len(pictures(open_source([f"{tmp_path}/*.tar"]))) == 84
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_damaged_tar_shard_has_a_row_with_its_error(tmp_path: Path, mode: str) -> None:
+    path = write_tar(
+        tmp_path / ("a.tar.gz" if ":" in mode else "a.tar"), {f"{i}.png": os.urandom(3000) for i in range(9)}, mode
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if ":" in mode else 15_000])
+    found = pictures(open_source([str(path)]))
+    assert 3 <= len(found) <= 5
+    assert all(len(one.load()) == 3000 for one in found[:-1])
+    with pytest.raises(ImageError, match=f"^{path}: is damaged"):
+        found[-1].load()
+
+
+def test_a_file_that_is_no_tar_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"nothing" * 300)
+    (found,) = pictures(open_source([str(tmp_path / "a.tar")]))
+    with pytest.raises(ImageError, match="is damaged"):
+        found.load()
+
+
+def table(count: int, **columns: Any) -> pa.Table:
+    return pa.table(
+        {"id": pa.array(range(count), pa.uint16()), "tags": [["a", str(i)] for i in range(count)], **columns}
+    )
+
+
+def test_parquet_with_contents_keeps_ids_and_other_columns(tmp_path: Path) -> None:
+    rows = table(50, image=[picture(i) for i in range(50)])
+    parquet.write_table(rows, tmp_path / "a.parquet", row_group_size=7)
+    source = open_source([str(tmp_path / "a.parquet")])
+    assert [part.count for part in source.parts] == [21, 21, 8]
+    found = pictures(source)
+    assert [one.load() for one in found] == [picture(i) for i in range(50)]
+    assert found[30].name == f"{tmp_path}/a.parquet#30"
+    assert pa.concat_tables(one.extra for one in found).combine_chunks() == rows.select(["id", "tags"])
+
+
+def test_parquet_with_paths_or_both(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "photos", 3)
+    cells = [{"bytes": None, "path": "photos/0.png"}, {"bytes": picture(5), "path": "x"}, None]
+    parquet.write_table(table(3, image=cells), tmp_path / "a.parquet")
+    found = pictures(open_source([str(tmp_path / "a.parquet")]))
+    assert found[0].load() == (folder / "0.png").read_bytes()
+    assert found[1].load() == picture(5)
+    with pytest.raises(ImageError, match=r"a\.parquet#2: has no picture; its cell is empty"):
+        found[2].load()
+    parquet.write_table(table(1, other=[str(folder / "1.png")]), tmp_path / "b.parquet")
+    with pytest.raises(ConfigError, match=r"has not a column of paths or pictures, only id, tags, other; give"):
+        open_source([str(tmp_path / "b.parquet")])
+    (one,) = pictures(open_source([str(tmp_path / "b.parquet")], "other"))
+    assert one.load() == (folder / "1.png").read_bytes()
+
+
+def test_damaged_pages_of_parquet_are_rows_with_errors(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(
+        table(60, image=[os.urandom(400) for _ in range(60)]), path, row_group_size=30, compression="zstd"
+    )
+    content = bytearray(path.read_bytes())
+    content[2000:2400] = bytes(400)
+    path.write_bytes(content)
+    found = pictures(open_source([str(path)]))
+    assert len(found) == 60
+    with pytest.raises(ImageError, match=r"a\.parquet#0: cannot be read"):
+        found[0].load()
+    assert len(found[59].load()) == 400
+
+
+def test_csv_with_paths_contents_and_odd_cells(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "photos", 3)
+    encoded = base64.b64encode(picture(3) * 40).decode()
+    lines = [
+        '\ufeffid,path,"a ""note""\nin two lines"',
+        "007,photos/0.png,",
+        f'8,{folder}/1.png,"x, y\nz"',
+        "",
+        f"9,{encoded},b",
+        f'10,"data:image/png;base64,{base64.b64encode(picture(4)).decode()}",b',
+        "11,photos/2.png",
+        "12,,empty",
+    ]
+    (tmp_path / "a.csv").write_text("\r\n".join(lines), newline="")
+    found = pictures(open_source([str(tmp_path / "a.csv")], "path"))
+    note = 'a "note"\nin two lines'
+    assert [one.extra.to_pylist()[0] for one in found] == [
+        {"id": "007", note: ""},
+        {"id": "8", note: "x, y\nz"},
+        {"id": "9", note: "b"},
+        {"id": "10", note: "b"},
+        {"id": "11", note: None},
+        {"id": "12", note: "empty"},
+    ]
+    assert [one.load() for one in found[:4]] == [
+        (folder / "0.png").read_bytes(),
+        (folder / "1.png").read_bytes(),
+        picture(3) * 40,
+        picture(4),
+    ]
+    with pytest.raises(ImageError, match="it has 2 cells, not 3"):
+        found[4].load()
+    with pytest.raises(ImageError, match="its cell is empty"):
+        found[5].load()
+
+
+def test_long_csv_files_are_read_in_parts(tmp_path: Path) -> None:
+    rows = [f'{i},"photos/{i}.png","line\n{i}"\n' for i in range(200)]
+    (tmp_path / "a.csv").write_text("id,path,note\n" + "".join(rows))
+    source = open_source([str(tmp_path / "a.csv")])
+    assert [part.count for part in source.parts] == [16] * 12 + [8]
+    assert names(source) == [f"photos/{i}.png" for i in range(200)]
+
+
+def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file or folder, or an empty one"):
+        open_source([str(tmp_path / "none")])
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.txt").write_text("x")
+    with pytest.raises(ConfigError, match=r"no pictures, tar shards, Parquet or CSV files, only \.txt"):
+        open_source([str(tmp_path / "only")])
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(DataError, match=r"a\.parquet: not a readable Parquet file"):
+        open_source([str(tmp_path / "a.parquet")])
+    (tmp_path / "a.csv").write_text("id,path,id\n")
+    with pytest.raises(DataError, match="has two columns 'id'"):
+        open_source([str(tmp_path / "a.csv")])
+    with pytest.raises(ConfigError, match="has csv and parquet files; name one kind"):
+        open_source([str(tmp_path / "a.csv"), str(tmp_path / "a.parquet")])
+    (tmp_path / "b.csv").write_text("path\n")
+    with pytest.raises(ConfigError, match=r"b\.csv: has no pictures"):
+        open_source([str(tmp_path / "b.csv")])
+    with pytest.raises(ConfigError, match="--column names a column of a Parquet or CSV file"):
+        open_source([str(write_pictures(tmp_path / "photos", 1))], "path")
+    (tmp_path / "c.csv").write_text("path,id\nx,1\n")
+    (tmp_path / "d.csv").write_text("path\nx\n")
+    with pytest.raises(DataError, match=r"d\.csv: has other columns"):
+        open_source([str(tmp_path / "c.csv"), str(tmp_path / "d.csv")])
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(name, "wb") as file:
+        file.write(picture(1))
+    (found,) = pictures(open_source([str(tmp_path)]))
+    assert found.load() == picture(1)
