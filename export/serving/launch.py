@@ -49,6 +49,8 @@ def serve(base: Path, options: ServerOptions | None = None) -> None:
     host, engine = without_brackets(options.host), choose_engine(options.engine)
     options = replace(options, engine=engine, host=host)
     fit_config(base)
+    if options.rest_port == options.grpc_port:
+        raise ConfigError(f"--rest-port and --grpc-port are both {options.rest_port}; choose two ports")
     _check_port(options.rest_port, options.host, "--rest-port")
     _check_port(options.grpc_port, options.host, "--grpc-port")
     console = Console(stderr=True, soft_wrap=True, highlight=False)

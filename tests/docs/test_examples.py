@@ -301,7 +301,7 @@ def check_command(words: list[str], rest: str) -> None:
     elif name in ("docker", "kubectl"):
         from emotion_ai_export.serving.deployment import FILES
 
-        assert [word for word in arguments if word.endswith(".yaml") and word in FILES]
+        assert [name for name in FILES if f"models/deployment/{name}" in arguments]
     else:
         raise AssertionError(f"add a test for {name} to {__name__}")
 

@@ -94,6 +94,13 @@ def test_an_ipv6_port_that_is_taken_is_named(built: Path, base: Path) -> None:
             launch.serve(base, ServerOptions(port, free_port(), "embedded", "::1"))
 
 
+def test_rest_and_grpc_need_two_ports(built: Path, base: Path) -> None:
+    put(built, base, 1)
+    port = free_port()
+    with pytest.raises(ConfigError, match=f"--rest-port and --grpc-port are both {port}; choose two ports"):
+        launch.serve(base, ServerOptions(port, port, "embedded"))
+
+
 def test_engines_get_the_address_and_the_threads(
     built: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
