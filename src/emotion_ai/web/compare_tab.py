@@ -41,24 +41,25 @@ class CompareTab:
 
     def clear(self, request: gr.Request) -> str:
         """Forgets the picture."""
-        self._context.forget(request)
+        self._context.forget(request, _TAB)
         return render.hint(EMPTY)
 
     def read(self, request: gr.Request, content: bytes | None, first: str, second: str, names: bool) -> Any:
         """Detects the faces of a new picture and compares the versions on them."""
         if content is None:
             return gr.skip()
+        reading = self._context.begin(request, _TAB)
         try:
             detected = detect(content)
         except EmotionAIError as error:
-            self._context.forget(request)
+            self._context.forget(request, _TAB)
             return render.error_notice(error)
         self._context.keep(request, _TAB, detected, detected.nbytes)
-        return self._compare(detected, first, second, names)
+        return self._compare(detected, *(reading.options or (first, second, names)))
 
     def compare(self, request: gr.Request, first: str, second: str, names: bool) -> Any:
         """Compares two versions on the same faces."""
-        detected: DetectedFaces | None = self._context.kept_picture(request, _TAB)
+        detected: DetectedFaces | None = self._context.kept_picture(request, _TAB, (first, second, names))
         return self._compare(detected, first, second, names) if detected else gr.skip()
 
     def _compare(self, detected: DetectedFaces, first: str, second: str, names: bool) -> Any:

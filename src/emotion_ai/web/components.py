@@ -1,7 +1,7 @@
 """Inputs that the tabs of the page share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import gradio as gr
@@ -26,6 +26,34 @@ EMPTY = "Upload, paste or take a picture, or choose an example."
 Choices = list[tuple[str, str]]
 
 
+@dataclass
+class Reading:
+    """A picture that is being read.
+
+    Attributes:
+        options: of its tab, if they were changed meanwhile.
+    """
+
+    options: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True)
+class KeptPicture:
+    """What a window keeps.
+
+    Attributes:
+        tab: that the picture belongs to; "" if there is none.
+        picture: what its tab makes of it, or a `Reading`.
+        size: of the picture, in bytes.
+        shown: tabs that show a result.
+    """
+
+    tab: str = ""
+    picture: Any = None
+    size: int = 0
+    shown: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class PageContext:
     """What every tab needs.
@@ -35,37 +63,61 @@ class PageContext:
         session: reads faces with them.
         uploads: pictures that wait for a handler.
         choices: versions and labels when the page is built; None if the server cannot be reached.
-        kept: the last picture of each window, with the tab that it belongs to.
+        kept: the last picture of each window.
     """
 
     source: ModelSource
     session: ModelSession
     uploads: Uploads
     choices: Choices | None
-    kept: Store[tuple[str, Any]] = field(default_factory=lambda: Store(_KEPT_BYTES, STATE_SECONDS))
+    kept: Store[KeptPicture] = field(default_factory=lambda: Store(_KEPT_BYTES, STATE_SECONDS))
+
+    def begin(self, request: gr.Request, tab: str) -> Reading:
+        """Notes that the tab reads a new picture, in place of the window's last one."""
+        reading = Reading()
+        self._put(request, replace(self._kept(request), tab=tab, picture=reading, size=0))
+        return reading
 
     def keep(self, request: gr.Request, tab: str, picture: Any, size: int) -> None:
         """Keeps a picture of `size` bytes in place of the window's last one."""
-        address = network(request.client.host if request.client else "")
-        self.kept.put(request.session_hash or "", (tab, picture), size, address)
+        self._put(request, KeptPicture(tab, picture, size, self._kept(request).shown | {tab}))
 
-    def kept_picture(self, request: gr.Request, tab: str, tell: bool = True) -> Any:
-        """The tab's picture; None, and a message if the window has another tab's, if it is not kept."""
-        found = self.kept.get(request.session_hash or "")
-        if found is None or found[0] == tab:
-            return found and found[1]
-        if tell:
+    def kept_picture(self, request: gr.Request, tab: str, options: tuple[Any, ...] | None = None) -> Any:
+        """The tab's picture; None if it is not kept, or still being read.
+
+        Args:
+            options: that were chosen for it; one that is being read gets them. If the tab shows a result whose picture
+                is not kept, a message says so.
+        """
+        found = self._kept(request)
+        if found.tab == tab and not isinstance(found.picture, Reading):
+            return found.picture
+        if found.tab == tab and options is not None:
+            found.picture.options = options
+        elif options is not None and tab in found.shown:
             gr.Warning("Only the last picture of a window is kept. To change this result, add its picture again.")
         return None
 
-    def forget(self, request: gr.Request) -> None:
-        """Forgets the window's picture."""
-        self.kept.drop(request.session_hash or "")
+    def forget(self, request: gr.Request, tab: str) -> None:
+        """Forgets the tab's picture, and that it shows a result."""
+        found = self._kept(request)
+        left = replace(KeptPicture() if found.tab == tab else found, shown=found.shown - {tab})
+        if left.tab or left.shown:
+            self._put(request, left)
+        else:
+            self.kept.drop(request.session_hash or "")
 
     def close(self, request: gr.Request) -> None:
         """Forgets what belongs to a window that was closed."""
-        self.forget(request)
+        self.kept.drop(request.session_hash or "")
         self.uploads.videos.close_window(request.session_hash or "")
+
+    def _kept(self, request: gr.Request) -> KeptPicture:
+        return self.kept.get(request.session_hash or "") or KeptPicture()
+
+    def _put(self, request: gr.Request, kept: KeptPicture) -> None:
+        address = network(request.client.host if request.client else "")
+        self.kept.put(request.session_hash or "", kept, kept.size, address)
 
 
 def picture_input(label: str, uploads: Uploads, streaming: bool = False) -> Any:

@@ -75,43 +75,47 @@ class ReadTab:
         on_picture(picture, buttons, self.read, self.clear, self.inputs, self.output)
         self.choice.input(self.retry, self.inputs, self.output, **PRIVATE)
         for option in (own, names, ellipses, maps):
-            option.input(self.draw, options, self.output, **PRIVATE)
-        other.input(self.draw_below, options, [own, self.output], trigger_mode="always_last", **PRIVATE)
+            option.input(self.draw, self.inputs, self.output, **PRIVATE)
+        other.input(self.draw_below, self.inputs, [own, self.output], trigger_mode="always_last", **PRIVATE)
 
     def clear(self, request: gr.Request) -> str:
         """Forgets the picture."""
-        self._context.forget(request)
+        self._context.forget(request, _TAB)
         return render.hint(EMPTY)
 
     def read(self, request: gr.Request, content: bytes | None, choice: str, *options: Any) -> Any:
         """Detects the faces of a new picture and reads them."""
         if content is None:  # cleared by an example or the cross, which set the result themselves
             return gr.skip()
+        reading = self._context.begin(request, _TAB)
         try:
             state = PictureState(detect(content))
         except EmotionAIError as error:
-            self._context.forget(request)
+            self._context.forget(request, _TAB)
             return render.error_notice(error)
-        return self._read(request, state, choice, *options)
+        self._context.keep(request, _TAB, state, state.detected.nbytes)
+        return self._read(request, state, *(reading.options or (choice, *options)))
 
     def retry(self, request: gr.Request, choice: str, *options: Any) -> Any:
         """Reads the same faces again, with another version."""
-        state: PictureState | None = self._context.kept_picture(request, _TAB)
+        state: PictureState | None = self._context.kept_picture(request, _TAB, (choice, *options))
         return self._read(request, state, choice, *options) if state else gr.skip()
 
     def recover(self, request: gr.Request, choice: str, *options: Any) -> Any:
         """Reads the picture if the server did not respond when it was added."""
-        state: PictureState | None = self._context.kept_picture(request, _TAB, tell=False)
+        state: PictureState | None = self._context.kept_picture(request, _TAB)
         return self._read(request, state, choice, *options) if state and not state.readings else gr.skip()
 
-    def draw(self, request: gr.Request, *options: Any) -> Any:
+    def draw(self, request: gr.Request, choice: str, *options: Any) -> Any:
         """Shows the readings with other options, without another request."""
-        state: PictureState | None = self._context.kept_picture(request, _TAB)
-        return self._draw(state, *options) if state else gr.skip()
+        state: PictureState | None = self._context.kept_picture(request, _TAB, (choice, *options))
+        if state is None:
+            return gr.skip()
+        return self._draw(state, *options) if state.readings else self._read(request, state, choice, *options)
 
-    def draw_below(self, request: gr.Request, _own: bool, *options: Any) -> tuple[bool, Any]:
+    def draw_below(self, request: gr.Request, choice: str, _own: bool, *options: Any) -> tuple[bool, Any]:
         """Shows the readings with another threshold than the version's own."""
-        return False, self.draw(request, False, *options)
+        return False, self.draw(request, choice, False, *options)
 
     def _read(self, request: gr.Request, state: PictureState, choice: str, *options: Any) -> Any:
         try:
@@ -122,8 +126,7 @@ class ReadTab:
         return render.error_notice(failed) if failed else self._draw(state, *options)
 
     def _draw(self, state: PictureState, own: bool, other: float, names: bool, ellipses: bool, maps: bool) -> Any:
-        if state.readings is None:
-            return gr.skip()
+        assert state.readings is not None
         models = self._context.source.models
         readings = with_own_threshold(state.readings, models) if own else with_threshold(state.readings, other)
         notice, face_maps = "", None
