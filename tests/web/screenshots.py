@@ -7,9 +7,13 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
+import av
 from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
+
+from emotion_ai.video.script import CUT, ScriptedClip
 
 Scheme = Literal["light", "dark"]
 
@@ -54,6 +58,34 @@ def shoot(browser: Browser, url: str, out: Path, width: int, scheme: Scheme) -> 
     context.close()
 
 
+def shoot_video(browser: Browser, url: str, out: Path, width: int, clip: Path) -> None:
+    """The Video tab after a clip was read, at the moment of its third event."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, device_scale_factor=1 if width > 500 else 2)
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    page.goto(url)
+    page.get_by_role("tab", name="Video").click()
+    page.get_by_label("Video file").set_input_files(clip)
+    found = page.locator("#video .ea-clip")
+    expect(found).to_be_visible()
+    page.wait_for_function("document.querySelector('.ea-clip video').readyState >= 2")
+    found.locator(".ea-events button").nth(2).click()
+    page.wait_for_function("!document.querySelector('.ea-clip video').seeking")
+    _save(page, width, out / f"web-video-{width}-light.jpg")
+    context.close()
+
+
+def write_clip(path: Path) -> Path:
+    """The first 24 seconds of the scripted clip: two drawn people who cross."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for frame in ScriptedClip(fps=10, end=CUT):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.rgb, "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
 def _save(page: Page, width: int, path: Path) -> None:
     """Saves the upper part of the page, compressed until it is small enough for the repository."""
     page.evaluate("window.scrollTo(0, 0); document.activeElement.blur()")
@@ -78,6 +110,8 @@ def main() -> None:
         for width in (1280, 390):
             for scheme in SCHEMES:
                 shoot(browser, url, out, width, scheme)
+            with TemporaryDirectory() as folder:
+                shoot_video(browser, url, out, width, write_clip(Path(folder) / "two-people.mp4"))
         browser.close()
 
 
