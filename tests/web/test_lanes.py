@@ -2,7 +2,9 @@
 
 import re
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from emotion_ai.video.frames import TrackedFace
@@ -72,6 +74,22 @@ def test_many_tracks_and_spans_stay_a_small_page() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00.0"), (62.54, "1:02.5"), (59.96, "1:00.0"), (600, "10:00.0")])
 def test_times(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_a_live_face_is_smoothed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, rng, state = [100.0], np.random.default_rng(0), LiveState()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    raw, smoothed = [], []
+    for number in range(40):
+        now[0] += 0.15
+        named = face(probabilities("Happy" if number % 8 else "Sad", 0.8))
+        (found,) = state.add([replace(named, points=named.points + rng.normal(0, 1, (15, 2)).astype(np.float32))])
+        raw.append(found.raw)
+        smoothed.append(found.reading)
+    rest = [np.std([reading.points for reading in readings[10:]], 0).mean() for readings in (raw, smoothed)]
+    assert rest[1] < 0.8 * rest[0]
+    assert {reading.emotion for reading in raw[10:]} == {"Happy", "Sad"}
+    assert {reading.emotion for reading in smoothed[10:]} == {"Happy"}, "a single frame does not flicker"
 
 
 def test_a_live_face_keeps_its_number_and_has_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,20 @@ def test_a_video_is_read_scrubbed_and_downloaded(page: Page, clip: Path, site: S
     assert length == pytest.approx(SECONDS + 0.5, abs=0.3)
     assert position(page) == pytest.approx(length / 2, abs=0.2)
     expect(found.locator(".ea-timeline output")).not_to_have_text("0:00.0")
+    before = position(page)
     scrub.press("ArrowRight")
+    page.wait_for_function("before => document.querySelector('.ea-clip video').currentTime > before", arg=before)
+    page.mouse.move(area["x"] + area["width"] * 0.5, area["y"] + 8)
+    page.mouse.down()
+    shown = found.locator(".ea-timeline output")
+    for share in (0.6, 0.7, 0.8):  # dragged
+        page.mouse.move(area["x"] + area["width"] * share, area["y"] + 8)
+        page.wait_for_function(
+            "wanted => Math.abs(document.querySelector('.ea-clip video').currentTime - wanted) < 0.2",
+            arg=share * length,
+        )
+        expect(shown).to_have_text(re.compile(rf"0:0[{share * length - 0.2:.0f}{share * length + 0.2:.0f}]\.\d"))
+    page.mouse.up()
     found.locator(".ea-events button").click()
     page.wait_for_function("!document.querySelector('.ea-clip video').seeking")
     assert position(page) < 1
