@@ -1,6 +1,7 @@
 """The command `emotion-ai score`."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -44,8 +45,8 @@ def score(
 ) -> None:
     """Score pictures in bulk: a row per face, as Parquet files, on all CPUs or on a Ray cluster."""
     with optional_imports("score"):
-        import ray.data  # noqa: F401 - names the extra before anything else is imported
-
+        if find_spec("ray") is None:  # imported later, once its settings are known
+            raise ModuleNotFoundError(name="ray")
         from emotion_ai.cli.score_run import ScoreCommand, score_command
 
     command = ScoreCommand(

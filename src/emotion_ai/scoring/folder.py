@@ -75,6 +75,8 @@ class ScoreFolder:
             files.write_json(self.path / STATE, {**state, "finished": False}, sync=True)
             done = {number: counts for number in range(parts) if (counts := self.counts(number)) is not None}
             yield done
+            for partial in self.path.glob(".part-*.partial"):  # of workers that were killed
+                partial.unlink(missing_ok=True)
             if all(self.part(number).exists() for number in range(parts)):
                 files.write_json(self.path / STATE, {**state, "finished": True}, sync=True)
 

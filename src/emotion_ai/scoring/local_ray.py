@@ -3,9 +3,11 @@
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +17,21 @@ from typing import Any
 from emotion_ai.errors import ConfigError
 from emotion_ai.extras import optional_imports
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-
-with optional_imports("score"):
-    import ray
+_SETTINGS = {  # read when Ray is imported, here and in the processes that it starts
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # prints no line of workers, nor of errors that are retried
+    "RAY_SCHEDULER_EVENTS": "0",
+}
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on Linux as well: listens on 127.0.0.1 alone
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of Ray on one machine; only lists of files and counts go through it."""
+
+_LONGEST = 16
+_STARTS = 2
 
 
 @contextmanager
@@ -40,6 +47,11 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Any]:
     Raises:
         ConfigError: there is no cluster at the address.
     """
+    for name, value in {**_SETTINGS, **(_ALONE if address is None else {})}.items():
+        os.environ.setdefault(name, value)
+    with optional_imports("score"):
+        import ray
+
     logging.getLogger("ray").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
@@ -49,26 +61,17 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Any]:
         if address is None:
             with _session_folder() as folder:
                 try:
-                    ray.init(
-                        address="local",
-                        num_cpus=workers,
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        _node_ip_address="127.0.0.1",
-                        _temp_dir=str(folder),
-                    )
+                    _start(ray, workers, folder)
                     yield _quiet(ray)
                 finally:
                     ray.shutdown()
             return
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with _discreetly():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"--address {address}: no Ray cluster there ({first}); start one with ray start"
+                f"--address {address}: no Ray cluster there ({_first_line(error)}); start one with ray start"
             ) from error
         try:
             yield _quiet(ray)
@@ -76,8 +79,55 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Any]:
             ray.shutdown()
 
 
+def _start(ray: Any, workers: int | None, folder: Path) -> None:
+    """Starts Ray on this machine; again if a busy machine was too slow for Ray's own time limits.
+
+    Raises:
+        ConfigError: it does not start.
+    """
+    for attempt in range(_STARTS):
+        try:
+            with _discreetly():
+                ray.init(
+                    address="local",
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder),
+                )
+            return
+        except Exception as error:  # Ray raises half a dozen kinds
+            ray.shutdown()
+            if attempt == _STARTS - 1:
+                raise ConfigError(f"Ray does not start ({_first_line(error)}); try again, or give --address") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+@contextmanager
+def _discreetly() -> Iterator[None]:
+    """Drops what Ray's C++ parts print while they start, and keeps the handlers of signals."""
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def _quiet(module: Any) -> Any:
-    import ray.data
+    import ray.data  # an attribute of `module` from here on
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -90,7 +140,10 @@ def _quiet(module: Any) -> Any:
 @contextmanager
 def _session_folder() -> Iterator[Path]:
     """A folder for Ray's files and sockets, removed at the end, with all processes that use it, even after a kill."""
-    folder = Path(tempfile.mkdtemp(prefix="emotion-ai-"))
+    base = tempfile.gettempdir()
+    if len(base) > _LONGEST:  # the path of a socket has at most 107 bytes, of which Ray's names take some 70
+        base = "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="emotion-ai-", dir=base))
     script = Path(__file__).with_name("reaper.py")
     command = [sys.executable, "-I", "-S", str(script), str(folder)]
     reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

@@ -20,10 +20,10 @@ def users(folder: Path) -> Iterator[int]:
     """The processes, but for this one and its parent, that have a file of the folder open; none without /proc."""
     start = f"{folder}/"
     for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) in (os.getpid(), os.getppid()):
+            continue
         with suppress(OSError):
-            if int(process.name) not in (os.getpid(), os.getppid()) and any(
-                os.readlink(link).startswith(start) for link in os.scandir(process / "fd")
-            ):
+            if any(os.readlink(process / "fd" / name).startswith(start) for name in os.listdir(process / "fd")):
                 yield int(process.name)
 
 
