@@ -40,6 +40,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     if options.until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what is imported or loaded
     # bound before TensorFlow is imported, so a taken port fails at once; nobody can connect until it listens
     try:
         listener = bind(options.host, options.rest_port)
@@ -54,6 +55,7 @@ def main() -> None:
     from emotion_ai_export.serving.embedded.store import ModelStore
 
     store = ModelStore(options.base, options.poll_seconds)
+    store.start()  # before the ports open, as in TensorFlow Serving: no request finds a model or label missing
     try:
         rpc, grpc_port = start_rpc(
             store, host_port(options.host, options.grpc_port), Limits(pending=options.grpc_max_threads)

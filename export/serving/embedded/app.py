@@ -29,14 +29,13 @@ _METHODS = {("POST", ":predict"), ("GET", None), ("GET", "/metadata")}
 
 
 def create_app(store: ModelStore, limits: Limits | None = None, stop: Callable[[], None] = lambda: None) -> Router:
-    """The ASGI application. Its lifespan starts and stops the store, and calls `stop` at the end."""
+    """The ASGI application. At the end of its lifespan it calls `stop`, and stops the store."""
     limits = limits or Limits()
     pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="model")
     pending = 0
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        store.start()
         yield
         await asyncio.to_thread(stop)
         await asyncio.to_thread(store.stop)

@@ -45,7 +45,8 @@ class ModelStore:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Starts the thread that loads versions and watches the folder."""
+        """Loads what is there, then starts the thread that watches the folder."""
+        self._try_to_refresh()
         self._thread = threading.Thread(target=self._watch, name="model-store", daemon=True)
         self._thread.start()
 
@@ -106,12 +107,14 @@ class ModelStore:
             gc.freeze()  # otherwise a request with many numbers triggers collections that walk all models' graphs
 
     def _watch(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.refresh()
-            except Exception:  # a folder may vanish while it is read; the next round sees the change
-                log.exception("reading the models' folder failed; trying again")
-            self._stopping.wait(self.poll_seconds)
+        while not self._stopping.wait(self.poll_seconds):
+            self._try_to_refresh()
+
+    def _try_to_refresh(self) -> None:
+        try:
+            self.refresh()
+        except Exception:  # a folder may vanish while it is read; the next round sees the change
+            log.exception("reading the models' folder failed; trying again")
 
     def _read_config(self) -> None:
         try:

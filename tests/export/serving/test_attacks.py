@@ -41,7 +41,9 @@ class Quick(LimitedProtocol):
 def address(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
     base = tmp_path_factory.mktemp("attacked")
     put(built, base, 1)
-    app = create_app(ModelStore(base), LIMITS)
+    store = ModelStore(base)
+    store.start()
+    app = create_app(store, LIMITS)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, http=Quick, ws="none", log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
