@@ -24,6 +24,7 @@ from emotion_ai_export.registry.watched_server import VersionState, WatchedServe
 from tests.export.registry.site import Site
 
 
+@pytest.mark.timeout(7200)  # 40 of each, beside the real server, take half an hour
 def test_kills_at_any_time_leave_folder_and_server_usable(site: Site) -> None:
     kills = 40 if site.numbered else 2
     site.publish(5)

@@ -100,6 +100,7 @@ def test_a_server_that_reads_another_file_changes_nothing(site: Site, tmp_path: 
     assert list_versions(site.base / "face") == [1, 2, 3]
 
 
+@pytest.mark.timeout(1800)  # 100 moves, beside the real server, take about ten minutes
 def test_quick_moves_never_believe_a_version_that_is_about_to_be_unloaded(site: Site) -> None:
     site.publish(3)
     moves = 100 if site.numbered else 7

@@ -66,7 +66,7 @@ def test_serve_on_an_ipv6_address_with_one_grpc_thread(built: Path, base: Path) 
         line = process.stderr.readline()
         assert f"on http://[::1]:{rest} and grpc://[::1]:{rpc}" in line
         url = re.findall(r"http://\S+", line)[0]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(requests.ConnectionError):
                 status = requests.get(f"{url}/v1/models/face", timeout=5)

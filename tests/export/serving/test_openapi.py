@@ -172,6 +172,7 @@ def bodies() -> st.SearchStrategy[Any]:
     return whole | whole | mixed | more | anything
 
 
+@pytest.mark.timeout(max(300, CALLS))
 def test_no_undocumented_response(document: dict[str, Any], live: Addresses) -> None:
     """EMOTION_AI_FUZZ_CALLS=10000 makes that many calls; TFS_BIN makes them to a real TensorFlow Serving as well."""
     documented = [getattr(checks, f"{name}_conformance") for name in ("status_code", "content_type", "response_schema")]
