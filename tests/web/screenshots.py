@@ -65,9 +65,11 @@ def shoot_video(browser: Browser, url: str, out: Path, width: int, clip: Path) -
     page = context.new_page()
     page.goto(url)
     page.get_by_role("tab", name="Video").click()
+    page.get_by_label("Frames to read").click()
+    page.get_by_role("option", name="5 a second").click()
     page.get_by_label("Video file").set_input_files(clip)
     found = page.locator("#video .ea-clip")
-    expect(found).to_be_visible()
+    expect(found).to_be_visible(timeout=600_000)  # milliseconds
     page.wait_for_function("document.querySelector('.ea-clip video').readyState >= 2")
     found.locator(".ea-events button").nth(2).click()
     page.wait_for_function("!document.querySelector('.ea-clip video').seeking")
