@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,8 +26,6 @@ _SETTINGS = {  # read when Ray is imported, here and in the processes that it st
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # prints no line of workers, nor of errors that are retried
     "RAY_SCHEDULER_EVENTS": "0",
 }
-_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on Linux as well: listens on 127.0.0.1 alone
-
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of Ray on one machine; only lists of files and counts go through it."""
 
@@ -47,7 +46,7 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Any]:
     Raises:
         ConfigError: there is no cluster at the address.
     """
-    for name, value in {**_SETTINGS, **(_ALONE if address is None else {})}.items():
+    for name, value in {**_SETTINGS, **_access(address)}.items():
         os.environ.setdefault(name, value)
     with optional_imports("score"):
         import ray
@@ -77,6 +76,19 @@ def running_ray(address: str | None, workers: int | None) -> Iterator[Any]:
             yield _quiet(ray)
         finally:
             ray.shutdown()
+
+
+def _access(address: str | None) -> dict[str, str]:
+    """Who may connect to Ray, as settings: with a token of this run, on 127.0.0.1 alone; to a cluster with the user's.
+
+    By itself, Ray would write a token to the home folder, with which clusters start that are not joined without it.
+    """
+    if address is None:
+        alone = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on Linux as well
+        own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        return alone if "RAY_AUTH_MODE" in os.environ else {**alone, **own}
+    given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return {"RAY_AUTH_MODE": "token"} if given or (Path.home() / ".ray" / "auth_token").exists() else {}
 
 
 def _start(ray: Any, workers: int | None, folder: Path) -> None:
