@@ -81,6 +81,10 @@ def test_a_video_is_read_scrubbed_and_downloaded(page: Page, clip: Path, site: S
     found.locator(".ea-events button").click()
     page.wait_for_function("!document.querySelector('.ea-clip video').seeking")
     assert position(page) < 1
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate(
+        "[...document.querySelectorAll('.ea-clip .ea-scroll')].every(e => e.scrollWidth <= e.clientWidth)"
+    )
     with page.expect_download() as download:
         found.get_by_role("link", name="Faces (CSV)").click()
     rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
