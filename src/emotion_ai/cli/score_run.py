@@ -21,7 +21,7 @@ from emotion_ai.scoring.sources import open_source
 from emotion_ai.terminal import Console, printable
 from emotion_ai.video.saving import model_identity
 
-_BATCH, _GPU_BATCH = 32, 128
+_BATCH = 32
 
 
 @dataclass(frozen=True)
