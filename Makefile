@@ -46,6 +46,8 @@ weights-keypoints weights-emotion: export EMOTION_AI_DATA := $(DATA)
 TRAIN = $(BIN)/emotion-ai train trainer=$(TRAINER) resume=true
 POINTS = data=kaggle 'data.test=$$EMOTION_AI_DATA/validation.csv*'
 VOTES = 'data.vote_file=$$EMOTION_AI_DATA/fer2013new.csv'
+FER = "$(call FIND,fer2013.csv*)"
+MEAN = $(BIN)/python -m emotion_ai.training.calibrate
 weights: weights-keypoints weights-emotion
 
 weights-keypoints: $(READY)
@@ -68,6 +70,10 @@ weights-emotion: $(READY)
 	$(TRAIN) experiment=emotion_seven data=fer2013 $(VOTES) out=$(OUT)/again distill_weight=0.5 task.vote_weight=0.25 \
 		task.class_weight_power=0 optimizer.lr=1.5e-3 epochs=14 init_from=$(OUT)/seven/best.ckpt \
 		'teachers=[$(OUT)/seven/best.ckpt,$(OUT)/emotion/best.ckpt]'
+	$(MEAN) $(OUT)/again/best.ckpt $(FER) $(OUT)/again/mean.safetensors --mean $(OUT)/again/last.ckpt
+	$(TRAIN) experiment=emotion_seven data=fer2013 $(VOTES) out=$(OUT)/labels distill_weight=0.4 task.vote_weight=0 \
+		task.class_weight_power=0 optimizer.lr=1e-3 epochs=10 init_from=$(OUT)/again/mean.safetensors \
+		'teachers=[$(OUT)/again/mean.safetensors]'
 
 # the model cards of the bundled weights, from an evaluation on the datasets in DATA
 CARDS := src/emotion_ai/assets/weights

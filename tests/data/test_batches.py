@@ -11,21 +11,29 @@ def test_batches_share_an_epoch_between_processes() -> None:
     faces = synthetic_faces(23, seed=0).faces("emotion")
     epoch = 0
 
-    def rows(rank: int, world: int) -> list[int]:
-        batches = Batches(faces, 5, torch.device("cpu"), lambda: epoch, shuffle_seed=1, rank=rank, world=world)
+    def rows(rank: int, world: int, size: int = 5) -> list[int]:
+        batches = Batches(faces, size, torch.device("cpu"), lambda: epoch, shuffle_seed=1, rank=rank, world=world)
         found = [row for _, _, rows in batches for row in rows.tolist()]
-        assert len(found) == len(batches) * 5
+        assert len(found) == len(batches) * size
         return found
 
     first, second = rows(0, 2), rows(1, 2)
     assert not set(first) & set(second)
     assert len(first) == len(second) == 10
+    one = rows(0, 1, size=10)
+    assert set(one[:10]) == set(first[:5] + second[:5])
+    assert set(one[10:]) == set(first[5:] + second[5:])
+    assert len(rows(1, 2, size=11)) == 11
+    assert len(Batches(faces, 64, torch.device("cpu"), lambda: 0, shuffle_seed=1, rank=1, world=2)) == 1
     before = rows(0, 1)
     epoch = 1
     assert rows(0, 1) != before
     kept = Batches(faces, 5, torch.device("cpu"), lambda: 0)
     assert [row for _, _, rows in kept for row in rows.tolist()] == list(range(23))
     assert len(kept) == 5
+    shared = [Batches(faces, 5, torch.device("cpu"), lambda: 0, rank=rank, world=2) for rank in range(2)]
+    assert sorted(row for part in shared for _, _, rows in part for row in rows.tolist()) == list(range(23))
+    assert [len(part) for part in shared] == [3, 3]
 
 
 def test_small_images_take_the_one_resize() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -26,6 +28,7 @@ from emotion_ai.training.train import load_splits, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
+ROOT = Path(__file__).parents[2]
 TINY = {"name": "residual", "widths": [8, 16], "depths": [1, 1], "stem_stride": 4}
 QUICK = [
     "model.encoder.widths=[8,16]",
@@ -173,8 +176,23 @@ def test_a_run_is_recorded_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "emotion_ai.cli", "train", *QUICK, "epochs=1", f"out={tmp_path / 'run'}"]
-    command += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
-    subprocess.run(command, check=True, timeout=240, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert (tmp_path / "run" / "run.json").exists()
+@pytest.mark.parametrize("task", ["keypoints", "emotion"])
+def test_two_processes_train_as_one_with_the_same_global_batch(task: Any, tmp_path: Path) -> None:
+    plain = ["flip", "rotation", "scale", "shift", "brightness", "contrast", "blur", "noise", "erasing"]
+    settings = [f"task={task}", *QUICK, *(f"task.augment.{name}=0" for name in plain), "epochs=3", "patience=null"]
+    settings += ["+callbacks.freeze._target_=tests.training.freeze.FreezeStatistics", "logger=csv"]
+    settings += ["task.dropout=0"] if task == "emotion" else []
+    together = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+    command = [sys.executable, "-m", "emotion_ai.cli", "train"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    for name, given in (("one", ["batch_size=32"]), ("two", [*together, "batch_size=16"])):
+        arguments = [*command, *settings, *given, f"out={tmp_path / name}"]
+        result = subprocess.run(arguments, timeout=240, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+    curves = [pd.read_csv(tmp_path / name / "csv/version_0/metrics.csv").filter(like="val/") for name in ("one", "two")]
+    one, two = (curve.dropna(how="all").to_numpy() for curve in curves)
+    assert len(one) == 3
+    np.testing.assert_allclose(two, one, atol=1e-5, rtol=1e-5)
+    first, second = (load_network(tmp_path / name / "last.ckpt", task).network.state_dict() for name in ("one", "two"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-4, msg=name)

@@ -37,7 +37,8 @@ class Batches:
         device: where the arrays stay.
         epoch: returns the current epoch.
         shuffle_seed: None keeps the order and the last, smaller batch; otherwise smaller batches are left out.
-        rank, world: this process's number and the number of processes, which share every epoch.
+        rank, world: this process's number and the number of processes, which share every epoch: together, their batches
+            are those of one process with batches that are `world` times as large.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Batches:
     ) -> None:
         self.images = torch.from_numpy(faces.images).to(device)
         self.targets = torch.from_numpy(faces.targets).to(device)
-        self.batch_size, self.epoch, self.shuffle_seed = min(batch_size, len(faces)), epoch, shuffle_seed
+        self.batch_size = min(batch_size, max(len(faces) // world, 1))
+        self.epoch, self.shuffle_seed = epoch, shuffle_seed
         self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        share = len(self.images) // self.world
-        return share // self.batch_size if self.shuffle_seed is not None else -(-share // self.batch_size)
+        if self.shuffle_seed is None:
+            return -(-len(range(self.rank, len(self.images), self.world)) // self.batch_size)
+        return len(self.images) // self.world // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
         count = len(self.images)
@@ -66,7 +69,7 @@ class Batches:
         else:
             generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + self.epoch())
             order = torch.randperm(count, generator=generator)
-        share = order[self.rank : count - count % self.world : self.world].to(self.images.device)
+        share = order[self.rank :: self.world].to(self.images.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             rows = share[start : start + self.batch_size]
             yield resize_to_crops(self.images[rows]), self.targets[rows], rows
