@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -90,7 +91,9 @@ def test_an_empty_folder_and_one_without_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["photo.JPG", "animated.webp", "animated.png"])
 def test_a_photo_belongs_to_predict(name: str, tmp_path: Path) -> None:
-    animation = {} if name.endswith("JPG") else {"save_all": True, "append_images": [Image.new("RGB", (32, 32), "red")]}
+    animation: dict[str, Any] = (
+        {} if name.endswith("JPG") else {"save_all": True, "append_images": [Image.new("RGB", (32, 32), "red")]}
+    )
     Image.new("RGB", (32, 32)).save(tmp_path / name, **animation)
     assert "is a picture; read it with `emotion-ai predict`" in problem_of(tmp_path / name)
     assert "convert an animation to MP4" in problem_of(tmp_path / name)

@@ -9,7 +9,7 @@ import gradio as gr
 import pytest
 
 from emotion_ai.errors import NoFaceError
-from emotion_ai.web import compare_tab, components, read_tab, render
+from emotion_ai.web import compare_tab, read_tab, render
 from emotion_ai.web.backend import ModelSource
 from emotion_ai.web.compare_tab import CompareTab
 from emotion_ai.web.components import PageContext
@@ -36,7 +36,7 @@ class Tabs:
             monkeypatch.setattr(tab, "detect", self._detect)
         monkeypatch.setattr(compare_tab, "differences", lambda one, other: [])
         monkeypatch.setattr(render, "comparison", lambda found, one, other, _, names: [found.name, one, other, names])
-        monkeypatch.setattr(components.gr, "Warning", self.told.append)
+        monkeypatch.setattr("gradio.Warning", self.told.append)
 
     def _detect(self, content: bytes) -> Any:
         self.meanwhile()

@@ -218,7 +218,7 @@ def _reason(error: Exception, opening: Opening, seconds: float) -> str:
     words = f"{words[:1].lower()}{words[1:]}"
     if opening.format is not None:
         late = isinstance(error, av.ExitError | av.TimeoutError)
-        advice = _CAMERA_ADVICE.get(getattr(error, "errno", None), "check that it is a camera, and plugged in")
+        advice = _CAMERA_ADVICE.get(getattr(error, "errno", None) or 0, "check that it is a camera, and plugged in")
         return f"no data for {timeout or seconds:g} s; {advice}" if late else f"cannot be read ({words}); {advice}"
     if isinstance(error, av.ExitError | av.TimeoutError) or (timeout is not None and seconds >= timeout):
         return f"no data for {timeout or seconds:g} s; check the address and the network"

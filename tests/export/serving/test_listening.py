@@ -69,11 +69,11 @@ def test_serve_on_an_ipv6_address_with_one_grpc_thread(built: Path, base: Path) 
         deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(requests.ConnectionError):
-                status = requests.get(f"{url}/v1/models/face", timeout=5)
+                listed = requests.get(f"{url}/v1/models/face", timeout=5)
                 break
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert '"AVAILABLE"' in status.text, "as TensorFlow Serving's, the port opens once everything is loaded"
+        assert '"AVAILABLE"' in listed.text, "as TensorFlow Serving's, the port opens once everything is loaded"
         with grpc.insecure_channel(f"[::1]:{rpc}") as channel:
             status = channel.unary_unary(protos.GET_MODEL_STATUS)
             assert status(STATUS, timeout=5)
