@@ -79,6 +79,10 @@ class FaceModule(pl.LightningModule):
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def weight(self, targets: Tensor) -> Tensor:
+        """What the loss is a mean over, float32: labelled coordinates, or faces by the weight of their class."""
+        raise NotImplementedError
+
     def teacher_loss(self, outputs: Any, predictions: Tensor, targets: Tensor) -> Tensor:
         """Distance to a teacher's predictions."""
         raise NotImplementedError
@@ -98,12 +102,20 @@ class FaceModule(pl.LightningModule):
             images, targets = self.augmented(images, targets, keys)
         images = images.contiguous(memory_format=torch.channels_last)
         outputs = self.outputs(images)
-        loss = self.loss(outputs, targets)
+        loss = self.loss(outputs, targets) * self._share(targets)
         if self.teachers.networks:
             teacher_targets = self.teacher_targets(images, int(mix(keys[-1])))
             loss = torch.lerp(loss, self.teacher_loss(outputs, teacher_targets, targets), self.teachers.weight)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
         return loss
+
+    def _share(self, targets: Tensor) -> Tensor | float:
+        """What this process's targets weigh, relative to the mean over all processes, whose gradients are averaged."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        own = self.weight(targets)
+        mean: Tensor = self.trainer.strategy.reduce(own.clone(), reduce_op="mean")
+        return own / mean.clamp(min=1e-6)
 
     @torch.no_grad()
     def teacher_targets(self, images: Tensor, draw: int) -> Tensor:
@@ -196,6 +208,9 @@ class KeypointModule(FaceModule):
         nll = F.gaussian_nll_loss(points.detach(), targets, deviations.square(), reduction="none")
         return ((errors + nll) * known).sum() / count
 
+    def weight(self, targets: Tensor) -> Tensor:
+        return (~targets.isnan()).sum().float()
+
     def teacher_loss(self, outputs: tuple[Tensor, Tensor], predictions: Tensor, targets: Tensor) -> Tensor:
         return F.smooth_l1_loss(outputs[0], predictions, beta=self.smooth_l1_beta)
 
@@ -274,6 +289,11 @@ class EmotionModule(FaceModule):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+
+    def weight(self, targets: Tensor) -> Tensor:
+        if targets.ndim == 2:  # distributions: faces alone count
+            return torch.tensor(float(len(targets)), device=targets.device)
+        return self.class_weights[targets].sum()
 
     def teacher_loss(self, outputs: Tensor, predictions: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy. A teacher of the five emotions divides the targets' share of these among them."""
