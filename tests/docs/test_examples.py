@@ -45,6 +45,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 import yaml
@@ -162,6 +163,8 @@ def place(served: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = [f"{i},{' '.join(map(str, image.ravel()))}\n" for i, image in enumerate(images, 1)]
     (tmp_path / "test.csv").write_text("ImageId,Image\n" + "".join(rows))
     (tmp_path / "IdLookupTable.csv").write_text(LOOKUP)
+    (tmp_path / "scores").mkdir()
+    pd.DataFrame({"source": ["photo.jpg"]}).to_parquet(tmp_path / "scores" / "part-000000.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

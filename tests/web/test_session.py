@@ -418,7 +418,7 @@ def test_metrics_and_threshold_come_from_the_checkpoints(tmp_path: Path) -> None
     info = read_version_info(tmp_path, 1)
     assert 1 < info.metrics["keypoints rmse"] < 2
     assert 0.5 < info.metrics["emotion accuracy"] < 1
-    assert 0 < info.uncertain_below < 1
+    assert info.uncertain_below == load_network("bundled", "emotion").record.uncertain_below
 
 
 def test_the_upload_folder_is_private_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
