@@ -299,6 +299,10 @@ def check_command(words: list[str], rest: str) -> None:
                 importlib.import_module(arguments[1]).main()
     elif name == "pip":
         check_pip(arguments)
+    elif name == "ray":
+        from ray.scripts.scripts import cli as ray
+
+        ray.commands[arguments[0]].make_context(arguments[0], arguments[1:])
     elif name == "tensorflow_model_server":
         assert {word.partition("=")[0] for word in arguments} <= SERVER_FLAGS
     elif name in ("docker", "kubectl"):
