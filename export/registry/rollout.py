@@ -55,7 +55,8 @@ class Rollout:
 
         They differ from the file's if the server rejected that, for a label of a version that it has not loaded. What
         the server reports may be older than the file, so this waits until it cannot be. It does not if `number`, the
-        version to be loaded next, is not loaded and all labels are as in the file: nothing else matters then.
+        version to be loaded next, is not loaded and all labels are as in the file: nothing else matters then. A
+        version that failed and was mended is tried again only if the server has seen the file without it.
 
         Raises:
             ExportError: the server has labels that this folder never gave it; it reads another file.
@@ -63,7 +64,7 @@ class Rollout:
         """
         states, names = self._first_states(configs), _label_names(configs)
         known = {model: found[number] for model, found in states.items() if number in found} if number else {}
-        ended = number is not None and all(state.name == "END" for state in known.values())
+        ended = number is not None and all(state.name == "END" and not state.failed for state in known.values())
         garbage = any(state.failed and garbage_of(self.base / m / str(number)) for m, state in known.items())
         same = self.server.labels(names) == {config.name: _askable(config.labels) for config in configs}
         if not (same and (ended or garbage)):
