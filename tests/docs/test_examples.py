@@ -300,9 +300,9 @@ def check_command(words: list[str], rest: str) -> None:
     elif name == "pip":
         check_pip(arguments)
     elif name == "ray":
-        from ray.scripts.scripts import cli as ray
-
-        ray.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+        code = "import sys; from ray.scripts.scripts import cli; name, *rest = sys.argv[1:]"
+        code += "; cli.commands[name].make_context(name, rest)"  # elsewhere: Ray reads its settings when it is imported
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
     elif name == "tensorflow_model_server":
         assert {word.partition("=")[0] for word in arguments} <= SERVER_FLAGS
     elif name in ("docker", "kubectl"):

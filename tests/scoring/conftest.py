@@ -14,11 +14,9 @@ from tests.scoring import fakes
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[Any]:
     """Ray with two CPUs in this process, whose workers have the fakes of the tests."""
-    import ray
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with local_ray.running_ray(None, 2):
+        with local_ray.running_ray(None, 2) as ray:  # imports Ray, which reads its settings then
             ray.cloudpickle.register_pickle_by_value(fakes)  # type: ignore[no-untyped-call]
             logging.getLogger("ray").setLevel(logging.ERROR)
             yield ray
