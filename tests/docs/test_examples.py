@@ -300,9 +300,11 @@ def check_command(words: list[str], rest: str) -> None:
     elif name == "pip":
         check_pip(arguments)
     elif name == "ray":
-        code = "import sys; from ray.scripts.scripts import cli; name, *rest = sys.argv[1:]"
-        code += "; cli.commands[name].make_context(name, rest)"  # elsewhere: Ray reads its settings when it is imported
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
+        script = "import sys; from ray.scripts.scripts import cli; name, *rest = sys.argv[1:]"
+        script += (
+            "; cli.commands[name].make_context(name, rest)"  # elsewhere: Ray reads its settings when it is imported
+        )
+        subprocess.run([sys.executable, "-c", script, *arguments], check=True, timeout=120)
     elif name == "tensorflow_model_server":
         assert {word.partition("=")[0] for word in arguments} <= SERVER_FLAGS
     elif name in ("docker", "kubectl"):

@@ -17,6 +17,6 @@ def ray_here() -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with local_ray.running_ray(None, 2) as ray:  # imports Ray, which reads its settings then
-            ray.cloudpickle.register_pickle_by_value(fakes)  # type: ignore[no-untyped-call]
+            ray.cloudpickle.register_pickle_by_value(fakes)
             logging.getLogger("ray").setLevel(logging.ERROR)
             yield ray
