@@ -56,7 +56,7 @@ class Rollout:
         They differ from the file's if the server rejected that, for a label of a version that it has not loaded. What
         the server reports may be older than the file, so this waits until it cannot be. It does not if `number`, the
         version to be loaded next, is not loaded and all labels are as in the file: nothing else matters then. A
-        version that failed and was mended is tried again only if the server has seen the file without it.
+        version that failed and was repaired is tried again only if the server has seen the file without it.
 
         Raises:
             ExportError: the server has labels that this folder never gave it; it reads another file.

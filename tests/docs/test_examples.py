@@ -300,10 +300,9 @@ def check_command(words: list[str], rest: str) -> None:
     elif name == "pip":
         check_pip(arguments)
     elif name == "ray":
+        # in a process of its own: Ray reads its settings when it is imported
         script = "import sys; from ray.scripts.scripts import cli; name, *rest = sys.argv[1:]"
-        script += (
-            "; cli.commands[name].make_context(name, rest)"  # elsewhere: Ray reads its settings when it is imported
-        )
+        script += "; cli.commands[name].make_context(name, rest)"
         subprocess.run([sys.executable, "-c", script, *arguments], check=True, timeout=120)
     elif name == "tensorflow_model_server":
         assert {word.partition("=")[0] for word in arguments} <= SERVER_FLAGS
