@@ -1,4 +1,4 @@
-"""A small Ray of this process, for all tests of a session."""
+"""A small Ray of this process, for the tests of a module."""
 
 import logging
 import warnings
@@ -11,7 +11,7 @@ from emotion_ai.scoring import local_ray
 from tests.scoring import fakes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     """Ray with two CPUs in this process, whose workers have the fakes of the tests."""
     with warnings.catch_warnings():
