@@ -3,6 +3,7 @@
 import contextlib
 import email
 import re
+import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -107,3 +108,14 @@ def test_installed_requirements_are_pinned() -> None:
                 if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                     needed = canonicalize_name(requirement.name)
                     assert needed in unused or PINNED[needed] in requirement.specifier, (name, requirement)
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = {path for path in listed.splitlines() if "/" not in path and not path.startswith(".")}
+    assert files == {
+        *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md"),
+        *("constraints.txt", "mkdocs.yml", "pyproject.toml"),
+    }

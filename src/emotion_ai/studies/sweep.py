@@ -226,16 +226,12 @@ def _work(ours: Connection, place: int, number: int, this: _Sweep) -> None:
 
 
 def _words(trial: FrozenTrial) -> str:
-    tried = ", ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+    tried = _settings_of(trial.params)
     if trial.state == TrialState.FAIL:
         return f"failed with {tried}: {trial.user_attrs['error']}"
     if trial.state == TrialState.PRUNED:
         return f"pruned after epoch {trial.last_step} with {tried}"
     return f"{trial.value:.4f} with {tried}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _write(study: optuna.Study, this: _Sweep) -> None:
@@ -275,4 +271,4 @@ def _show(study: optuna.Study, this: _Sweep, console: Console) -> dict[str, Any]
 
 
 def _settings_of(params: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={_short(value)}" for key, value in params.items())
+    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
