@@ -85,11 +85,12 @@ def test_auto_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         moved.extend([] if device is None else [str(device)])
         return zeros(*size, **options)
 
-    def to(network: FaceNetwork, device: torch.device) -> FaceNetwork:
+    def to(network: FaceNetwork, device: torch.device, **options: Any) -> FaceNetwork:
         moved.append(str(device))
         return network
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch, "zeros", zeros_of)
     monkeypatch.setattr(FaceNetwork, "to", to)
     FaceReader.bundled()

@@ -44,10 +44,10 @@ def activation_maps(
         )
     if len(images) == 0:
         return np.zeros((0, CROP_SIZE, CROP_SIZE), np.float32)
-    device = next(network.parameters()).device
-    crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None].to(device)
+    crops = torch.from_numpy(np.stack([resize_to_crop(image) for image in images]))[:, None].to(network.device)
     # a copy, since the library changes modes and gradients; of the logits, since probabilities saturate
     copy = deepcopy(network).requires_grad_(True)
+    copy.half_precision = None  # small gradients would become 0
     copy.forward = copy.scores  # type: ignore[method-assign]
     maps = []
     with GradCAM(copy, [copy.encoder]) as cam, torch.enable_grad():

@@ -3,25 +3,21 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.errors import DataError
 from emotion_ai.evaluation.evaluated_faces import EvaluatedFaces
 from emotion_ai.evaluation.open_set import OpenSet, agreeing, agreement_table, open_set_tables, summary_of
 from emotion_ai.evaluation.open_set_plots import mixed_risk, trade_off
-from emotion_ai.evaluation.predictions import predict
+from emotion_ai.evaluation.predictions import predict, predict_scores
 from emotion_ai.evaluation.side_tables import FaceRows
 from emotion_ai.evaluation.statistics import Estimate, Units, bootstrap
 from emotion_ai.evaluation.tables import ReportTable
 from emotion_ai.evaluation.units import resampling_units
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import LoadedNetwork
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -57,10 +53,7 @@ def evaluate_outside(
         return OutsideResults({}, [], {})
     energy = None
     if classes.emotions == len(classes) and not flip:
-        with torch.inference_mode():
-            crops = (torch.from_numpy(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
-            logits = np.concatenate([network.scores(resize_to_crops(batch)).numpy() for batch in crops])
-        energy = logsumexp(logits, axis=1)
+        energy = logsumexp(predict_scores(network, images), axis=1)
     found = OpenSet(
         expressions,
         labels,

@@ -30,6 +30,7 @@ class EvaluationReport:
         training_duplicates: faces whose pixels also occur in the Training part.
         training_duplicates_removed: such faces that were left out.
         flip: predictions are the mean over each face and its mirror image.
+        device, precision: where and in what the network was computed.
         resampled, resampled_units: what the intervals resample ("people"), and how many there are.
         summary: the task's summary metrics by name, with intervals.
         command: repeats the evaluation.
@@ -46,6 +47,8 @@ class EvaluationReport:
     training_duplicates_removed: int
     flip: bool
     seed: int
+    device: str
+    precision: str
     resampled: str
     resampled_units: int
     summary: dict[str, Estimate]

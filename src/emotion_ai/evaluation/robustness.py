@@ -18,6 +18,7 @@ from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 from emotion_ai.evaluation.predictions import predict
 from emotion_ai.evaluation.tables import Column, ReportTable
 from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.models.device import Placement
 
 _IDENTITY = {"angle": 0.0, "factor": 1.0, "dx": 0.0, "dy": 0.0}
 UNCHANGED = "unchanged"
@@ -81,7 +82,7 @@ def robustness(network: FaceNetwork, faces: FaceDataset) -> dict[str, float]:
     for name, alter in _APPEARANCE.items():
         values[name] = _value(network, alter(crops).clamp(0, 255), faces.targets)
     if network.task == "emotion":
-        values["cropped like keypoint faces"] = _value(network, _recropped(crops), faces.targets)
+        values["cropped like keypoint faces"] = _value(network, _recropped(crops, network), faces.targets)
     return values
 
 
@@ -100,8 +101,9 @@ def _matrix(count: int, angle: float, factor: float, dx: float, dy: float) -> tu
     return affine(torch.deg2rad(torch.full((count,), angle)), torch.full((count,), factor), shift, flipped), flipped
 
 
-def _recropped(crops: Tensor) -> Tensor:
-    points = torch.from_numpy(predict(load_network("bundled", "keypoints").network, _pixels(crops), title="cropping"))
+def _recropped(crops: Tensor, network: FaceNetwork) -> Tensor:
+    finder = Placement.like(network).place(load_network("bundled", "keypoints").network)
+    points = torch.from_numpy(predict(finder, _pixels(crops), title="cropping"))
     mean = torch.tensor(MEAN_FACE)
     centre, mean_centre = points.mean(1), mean.mean(0)
     spread = (points - centre[:, None]).square().sum((1, 2)).sqrt()

@@ -30,6 +30,7 @@ from emotion_ai.evaluation.terminal import print_report
 from emotion_ai.evaluation.units import AUTO, resampling_units
 from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
 from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.models.device import Placement, device_name
 from emotion_ai.terminal import escaped
 
 
@@ -42,7 +43,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     Raises:
         CheckpointError: a checkpoint that cannot be used.
         DataError: a dataset that cannot be used, or without annotations.
-        ConfigError: settings that do not fit together, or an output folder that is in use.
+        ConfigError: settings that do not fit together, a device that is not here, or an output folder that is in use.
         WorstGroupError: a group of faces is worse than `gate.worst_group`; the files are written.
     """
     if cfg.card is not None and (Path(cfg.card).is_dir() or not Path(cfg.card).parent.is_dir()):
@@ -53,7 +54,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 
 def _evaluate(cfg: DictConfig) -> dict[str, float]:
     task: Task = cfg.task.name
+    placement = Placement.of(cfg.device, cfg.precision)
     loaded = network, record = load_network(cfg.checkpoint, task)
+    placement.place(network)
     chosen = evaluated_faces(cfg, network.spec.class_set)
     faces, duplicates = chosen.faces, chosen.duplicates
     units = resampling_units(cfg.data.people, chosen.rows, faces.images)
@@ -73,7 +76,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         others = (predictions[~duplicates], faces.targets[~duplicates], cfg.seed, units[~duplicates])
         tables.insert(0, estimate_table(title, summary_metrics(network.spec, *others)))
     if cfg.against is not None:
-        other = load_network(cfg.against, task).network
+        other = placement.place(load_network(cfg.against, task).network)
         rows = _comparable(network, other, faces, cfg.against)
         compared = (predictions[rows], predict(other, faces.images[rows], cfg.flip), faces[rows], cfg.seed, units[rows])
         tables.append(_paired_table(Path(cfg.against).name, paired_test(*compared)))
@@ -111,6 +114,8 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         training_duplicates_removed=chosen.removed,
         flip=cfg.flip,
         seed=cfg.seed,
+        device=device_name(placement.device),
+        precision=placement.precision,
         resampled=units.name,
         resampled_units=units.count,
         summary=summary_metrics(network.spec, predictions, faces.targets, cfg.seed, units) | outside.summary,
@@ -184,6 +189,8 @@ def _command(cfg: DictConfig) -> str:
         "gate.min_faces": None if cfg.gate.min_faces == 1 else cfg.gate.min_faces,
         "robustness": cfg.robustness or None,
         "seed": cfg.seed or None,
+        "device": None if cfg.device == "auto" else cfg.device,
+        "precision": None if cfg.precision == "fp32" else cfg.precision,
     }
     return "emotion-ai evaluate " + " ".join(
         shlex.quote(f"{k}={str(v).lower() if v is True else v}") for k, v in given.items() if v is not None

@@ -5,6 +5,7 @@ Both take gray faces float32 or uint8 (N, 1, 96, 96), 0-255; normalisation is pa
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -142,6 +143,7 @@ class FaceNetwork(nn.Module):
         super().__init__()
         names = None if classes is None else tuple(classes)
         head = dict(head or {"name": "regression"})
+        self.half_precision: torch.dtype | None = None  # of the encoder, set by `Placement`
         self.spec = ModelSpec(task, dict(encoder), head, dropout, mean, std, names, **others)
         self.encoder = build_encoder(**encoder)
         features = self.encoder.num_features
@@ -171,6 +173,11 @@ class FaceNetwork(nn.Module):
         return self.spec.as_dict()
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
     def mean(self) -> float:
         return self.spec.mean
 
@@ -179,7 +186,9 @@ class FaceNetwork(nn.Module):
         return self.spec.std
 
     def features(self, images: Tensor) -> Tensor:
-        return self.encoder((images.float() - self.mean) / self.std).float()
+        images, half = (images.float() - self.mean) / self.std, self.half_precision
+        with nullcontext() if half is None else torch.autocast(images.device.type, half):
+            return self.encoder(images).float()
 
     def scores(self, images: Tensor) -> Tensor:
         features = self.features(images)
