@@ -8,6 +8,7 @@ import lzma
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -28,7 +29,7 @@ _SUFFIXES = {
     **dict.fromkeys((".xz", ".txz"), "xz"),
     **dict.fromkeys((".bz2", ".tbz2", ".tbz"), "bz2"),
 }
-_BLOCK = 1 << 16
+_BLOCK = 1 << 20
 
 
 @contextmanager
@@ -54,13 +55,18 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         raw.seek(0)
         if kind == "zip":
             with zipfile.ZipFile(raw) as archive, archive.open(_csv_of_zip(path, archive)) as member:
-                yield _decoded(path, _bounded(path, member))
+                with _ahead(_bounded(path, member)) as stream:
+                    yield _decoded(path, stream)
         elif _is_tar(unpacked := _unpacked(path, raw, kind)):
             name = _csv_of_tar(path, unpacked)
             raw.seek(0)
             with tarfile.open(fileobj=_unpacked(path, raw, kind), mode="r|") as tar:
                 found = next(tar.extractfile(entry) for entry in tar if entry.name == name)
-                yield _decoded(path, _bounded(path, cast(BinaryIO, found)))
+                with _ahead(_bounded(path, cast(BinaryIO, found))) as stream:
+                    yield _decoded(path, stream)
+        elif kind:
+            with _ahead(unpacked) as stream:
+                yield _decoded(path, stream)
         else:
             yield _decoded(path, unpacked)
 
@@ -94,6 +100,32 @@ class _Bounded(io.RawIOBase):
             raise _too_large(self._path)
         buffer[: len(content)] = content
         return len(content)
+
+
+class _Ahead(io.RawIOBase):
+    """Reads a stream one block ahead, in a thread: decompressors work while the text is parsed."""
+
+    def __init__(self, stream: IO[bytes], pool: ThreadPoolExecutor) -> None:
+        self._stream, self._pool = stream, pool
+        self._block = b""
+        self._next = pool.submit(stream.read, _BLOCK)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "bytearray | memoryview[int]") -> int:  # type: ignore[override]
+        if not self._block and (block := self._next.result()):
+            self._block = block
+            self._next = self._pool.submit(self._stream.read, _BLOCK)
+        content, self._block = self._block[: len(buffer)], self._block[len(buffer) :]
+        buffer[: len(content)] = content
+        return len(content)
+
+
+@contextmanager
+def _ahead(stream: IO[bytes]) -> Iterator[io.BufferedReader]:
+    with ThreadPoolExecutor(1, "emotion-ai-unpack") as pool:
+        yield io.BufferedReader(_Ahead(stream, pool), _BLOCK)
 
 
 def _too_large(path: Path) -> DataError:
@@ -153,7 +185,9 @@ def _is_litter(name: str) -> bool:
 
 
 def _decoded(path: Path, stream: io.BufferedReader) -> io.TextIOWrapper:
-    return io.TextIOWrapper(stream, _encoding(path, stream.peek(64)[:64]), newline="")
+    text = io.TextIOWrapper(stream, _encoding(path, stream.peek(64)[:64]), newline="")
+    text._CHUNK_SIZE = _BLOCK  # type: ignore[attr-defined]  # of 8 KiB, every row would be put together from several
+    return text
 
 
 def _encoding(path: Path, head: bytes) -> str:

@@ -25,6 +25,7 @@ _SETTINGS = {  # read when Ray is imported, here and in the processes that it st
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # prints no line of workers, nor of errors that are retried
     "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_worker_niceness": "0",  # by default 15: next to other work, scoring would stand still
 }
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of Ray on one machine; only lists of files and counts go through it."""
