@@ -54,9 +54,12 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         kind = _kind(path, raw.read(64))
         raw.seek(0)
         if kind == "zip":
-            with zipfile.ZipFile(raw) as archive, archive.open(_csv_of_zip(path, archive)) as member:
-                with _ahead(_bounded(path, member)) as stream:
-                    yield _decoded(path, stream)
+            with (
+                zipfile.ZipFile(raw) as archive,
+                archive.open(_csv_of_zip(path, archive)) as member,
+                _ahead(_bounded(path, member)) as stream,
+            ):
+                yield _decoded(path, stream)
         elif _is_tar(unpacked := _unpacked(path, raw, kind)):
             name = _csv_of_tar(path, unpacked)
             raw.seek(0)
