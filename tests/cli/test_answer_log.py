@@ -19,7 +19,7 @@ from tests.evaluation.test_drift import answers
 
 @pytest.fixture
 def happy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FaceReader, "bundled", lambda *_: Happy())
+    monkeypatch.setattr(FaceReader, "bundled", lambda *_, **__: Happy())
 
 
 @pytest.mark.usefixtures("happy")

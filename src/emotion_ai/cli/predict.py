@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from emotion_ai.cli.server_access import Label, Server, Signature, Timeout, UncertainBelow, Version
+from emotion_ai.cli.server_access import Device, Label, Precision, Server, Signature, Timeout, UncertainBelow, Version
 from emotion_ai.contract import Servable
 
 
@@ -23,6 +23,8 @@ def predict(
     signature: Signature = None,
     version: Version = None,
     label: Label = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     watch: Annotated[Path | None, typer.Option(help="Folder to watch; every new photo in it is read.")] = None,
     kaggle: Annotated[
         bool, typer.Option("--kaggle", help="Write Kaggle's submission.csv (or --csv) instead of a table.")
@@ -52,6 +54,8 @@ def predict(
         signature=signature,
         version=version,
         label=label,
+        device=device,
+        precision=precision,
         watch=watch,
         kaggle=kaggle,
         fps=fps,

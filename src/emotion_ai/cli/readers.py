@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
-    """Options of `predict` and `video`.
+    """Options of `predict`, `video` and `score`.
 
     Attributes:
         server: a server's address; without it the bundled weights are used, with PyTorch.
         model, signature, version, label: of the served model.
+        device, precision: of the networks without a server.
         timeout: seconds to wait for a server that is away; by default `patience.WAIT` once it has answered, before that
             not at all.
     """
@@ -31,6 +32,8 @@ class ReaderOptions:
     signature: str | None = None
     version: int | None = None
     label: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
     timeout: float | None = None
 
     def check(self) -> None:
@@ -45,6 +48,8 @@ class ReaderOptions:
             raise ConfigError(
                 "--model, --signature, --version and --label choose a served model; give --server as well"
             )
+        if self.server is not None and (self.device, self.precision) != ("auto", "fp32"):
+            raise ConfigError("--device and --precision are for reading without a server; leave out --server")
 
     @contextmanager
     def opened(self, uncertain_below: float | None, log: "AnswerLog | None" = None) -> Iterator[PhotoReader]:
@@ -57,7 +62,7 @@ class ReaderOptions:
         if self.server is None:
             from emotion_ai.inference.reader import FaceReader  # imports PyTorch
 
-            reader = FaceReader.bundled(uncertain_below)
+            reader = FaceReader.bundled(uncertain_below, device=self.device, precision=self.precision)
             yield log.of(reader) if log else reader
             return
         with FaceClient(
@@ -70,3 +75,9 @@ class ReaderOptions:
             log=log,
         ) as client:
             yield client
+
+
+def local_record(reader: PhotoReader) -> dict[str, str]:
+    """Where and in which precision a `FaceReader` reads, for records; nothing of other readers."""
+    placement = getattr(reader, "placement", None)
+    return {} if placement is None else {"device": placement.name, "precision": placement.precision}

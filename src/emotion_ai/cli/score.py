@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from emotion_ai.cli.server_access import Label, Server, Signature, Timeout, UncertainBelow, Version
+from emotion_ai.cli.server_access import Device, Label, Precision, Server, Signature, Timeout, UncertainBelow, Version
 from emotion_ai.contract import Servable
 from emotion_ai.extras import optional_imports
 
@@ -26,7 +26,8 @@ def score(
     ] = None,
     keypoints: Annotated[str, typer.Option(help="Checkpoint for keypoints, without --server.")] = "bundled",
     emotion: Annotated[str, typer.Option(help="Checkpoint for emotion, without --server.")] = "bundled",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps, without --server.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     server: Server = None,
     model: Annotated[str, typer.Option(help="Served model: face, keypoints or emotion.")] = "face",
     signature: Signature = None,
@@ -56,6 +57,7 @@ def score(
         keypoints=keypoints,
         emotion=emotion,
         device=device,
+        precision=precision,
         server=server,
         model=cast(Servable, model),  # FaceClient checks it
         signature=signature,

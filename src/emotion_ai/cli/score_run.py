@@ -33,7 +33,6 @@ class ScoreCommand(ReaderOptions):
         dest: folder for the results.
         column: of a table, with its pictures.
         keypoints, emotion: checkpoints, or "bundled".
-        device: "auto", or one of PyTorch.
         uncertain_below: confidence below which an emotion counts as uncertain.
         address: of a Ray cluster.
         workers: processes that read.
@@ -46,7 +45,6 @@ class ScoreCommand(ReaderOptions):
     column: str | None = None
     keypoints: str = "bundled"
     emotion: str = "bundled"
-    device: str = "auto"
     uncertain_below: float | None = None
     address: str | None = None
     workers: int | None = None
@@ -57,7 +55,7 @@ class ScoreCommand(ReaderOptions):
         """What the workers read with."""
         if self.server is not None:
             return ServerReader(self, self.uncertain_below)
-        return WeightsReader(self.keypoints, self.emotion, self.device, self.uncertain_below)
+        return WeightsReader(self.keypoints, self.emotion, self.device, self.precision, self.uncertain_below)
 
     def check(self) -> None:
         """Checks that the options fit together.
@@ -71,9 +69,12 @@ class ScoreCommand(ReaderOptions):
                 raise ConfigError(f"{name} must be >= 1, got {value}")
         if self.uncertain_below is not None:
             check_threshold(self.uncertain_below)
-        if self.server is not None and (self.keypoints, self.emotion, self.device) != ("bundled", "bundled", "auto"):
+        if self.server is not None and (self.keypoints, self.emotion) != ("bundled", "bundled"):
+            raise ConfigError("--keypoints and --emotion are for reading without a server; leave out --server")
+        if self.device.startswith("cuda:"):
             raise ConfigError(
-                "--keypoints, --emotion and --device are for reading without a server; leave out --server"
+                f"--device {self.device}: the workers share all GPUs; give --device cuda, and choose some by "
+                "CUDA_VISIBLE_DEVICES"
             )
         if "://" in str(self.dest) or str(self.dest).startswith(("s3:", "gs:", "hdfs:", "abfs:")):
             raise ConfigError(f"{self.dest}: DEST must be a folder, on this machine or mounted; copy it afterwards")
@@ -86,6 +87,7 @@ class WeightsReader:
     keypoints: str
     emotion: str
     device: str
+    precision: str
     uncertain_below: float | None
     gives_up: ClassVar[tuple[type[EmotionAIError], ...]] = ()
 
@@ -96,17 +98,22 @@ class WeightsReader:
         import torch  # isort: skip
 
         torch.set_num_threads(1)  # the workers share the CPUs
-        return FaceReader.load(self.keypoints, self.emotion, self.uncertain_below, device=self.device)
+        return FaceReader.load(
+            self.keypoints, self.emotion, self.uncertain_below, device=self.device, precision=self.precision
+        )
 
     def identity(self) -> Mapping[str, Any]:
-        """Checksums of the checkpoints."""
+        """Checksums of the checkpoints, and a precision other than fp32."""
         from emotion_ai.models.checkpoint import bundled
+        from emotion_ai.models.device import Placement
 
+        Placement.of("cpu", self.precision)  # an error before the workers start
         checkpoints: dict[Task, str] = {"keypoints": self.keypoints, "emotion": self.emotion}
-        return {
+        sums = {
             task: _checksum(bundled(task) if checkpoint == "bundled" else Path(checkpoint))
             for task, checkpoint in checkpoints.items()
         }
+        return sums if self.precision == "fp32" else {**sums, "precision": self.precision}
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def score_command(command: ScoreCommand) -> int:
         if source.passed_over:
             kinds = ", ".join(sorted(suffix or "no suffix" for suffix in source.passed_over))
             console.print(printable(f"files passed over: {sum(source.passed_over.values())} ({kinds})"))
-        gpu = command.server is None and command.device.partition(":")[0] in ("auto", "cuda")
+        gpu = command.server is None and command.device in ("auto", "cuda")
         options = ScoreOptions(
             address=command.address,
             workers=command.workers,

@@ -19,6 +19,12 @@ Signature = Annotated[
 ]
 Version = Annotated[int | None, typer.Option(help="Version of the served model.")]
 Label = Annotated[str | None, typer.Option(help="Label of the served model, e.g. stable.")]
+Device = Annotated[
+    str, typer.Option(help="Without --server: auto (a GPU if there is one), cpu, cuda, cuda:1, ... or mps.")
+]
+Precision = Annotated[
+    str, typer.Option(help="Without --server: fp32, or bf16 or fp16, which a GPU computes faster and less exactly.")
+]
 UncertainBelow = Annotated[
     float | None,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from emotion_ai.cli.server_access import Label, Server, Signature, Timeout, UncertainBelow, Version
+from emotion_ai.cli.server_access import Device, Label, Precision, Server, Signature, Timeout, UncertainBelow, Version
 from emotion_ai.contract import Servable
 from emotion_ai.extras import optional_imports
 
@@ -32,6 +32,8 @@ def video(
     signature: Signature = None,
     version: Version = None,
     label: Label = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     uncertain_below: UncertainBelow = None,
     detect_every: Annotated[
         float, typer.Option(help="Seconds between two searches for faces in the whole frame; 0 searches every frame.")
@@ -83,6 +85,8 @@ def video(
         signature=signature,
         version=version,
         label=label,
+        device=device,
+        precision=precision,
         table=table,
         clip=clip,
         thumbnails=thumbnails,

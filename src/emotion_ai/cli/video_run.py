@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import PatientReader
-from emotion_ai.cli.readers import ReaderOptions
+from emotion_ai.cli.readers import ReaderOptions, local_record
 from emotion_ai.client import FaceClient
 from emotion_ai.client.address import without_login
 from emotion_ai.errors import ClientError, ConfigError, VideoError
@@ -142,7 +142,7 @@ def _check(command: VideoCommand) -> None:
 def _model_record(command: VideoCommand, reader: PhotoReader) -> dict[str, Any]:
     """What `summary.json` says about the model."""
     if not isinstance(reader, FaceClient):
-        return {"model": {"weights": "bundled"}}
+        return {"model": {"weights": "bundled", **local_record(reader)}}
     record: dict[str, Any] = {"server": str(command.server), "model": command.model}
     try:
         record["version"] = int(reader.metadata()["model_spec"]["version"])

@@ -30,7 +30,7 @@ from emotion_ai.evaluation.terminal import print_report
 from emotion_ai.evaluation.units import AUTO, resampling_units
 from emotion_ai.files import atomic_path, locked_folder, write_json, write_text
 from emotion_ai.models import FaceNetwork, load_network
-from emotion_ai.models.device import Placement, device_name
+from emotion_ai.models.device import Placement
 from emotion_ai.terminal import escaped
 
 
@@ -114,7 +114,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, float]:
         training_duplicates_removed=chosen.removed,
         flip=cfg.flip,
         seed=cfg.seed,
-        device=device_name(placement.device),
+        device=placement.name,
         precision=placement.precision,
         resampled=units.name,
         resampled_units=units.count,

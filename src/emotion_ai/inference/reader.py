@@ -105,6 +105,11 @@ class FaceReader:
         rule = own if uncertain_below is None else uncertain_below
         return cls(placement.place(points.network), placement.place(classifier.network), rule)
 
+    @property
+    def placement(self) -> Placement:
+        """The device that it reads on, and the precision."""
+        return Placement.like(self._networks[0])
+
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of `expressions`."""
         return self.classes

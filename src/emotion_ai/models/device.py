@@ -83,6 +83,12 @@ class Placement:
         names: dict[torch.dtype | None, Precision] = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
         return cls(network.device, names[network.half_precision])
 
+    @property
+    def name(self) -> str:
+        """The device's type and product, for records."""
+        kind = self.device.type
+        return f"cuda ({torch.cuda.get_device_name(self.device)})" if kind == "cuda" else kind
+
     def place(self, network: FaceNetwork) -> FaceNetwork:
         """Moves a network, and has its encoder compute in the precision."""
         network.half_precision = _HALF[self.precision]
@@ -114,11 +120,6 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, NotImplementedError, AssertionError) as error:  # the last where PyTorch was built without it
         raise ConfigError(f"`device` {name!r} is not available here; use 'auto' or 'cpu' ({_line(error)})") from error
     return device
-
-
-def device_name(device: torch.device) -> str:
-    """A device by type and product, for records."""
-    return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 class DeviceBatches:
