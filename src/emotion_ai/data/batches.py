@@ -1,9 +1,12 @@
 """Batches of faces that stay on the device as uint8 and are resized to crops there."""
 
+import warnings
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emotion_ai.contract import CROP_SIZE
@@ -26,6 +29,13 @@ def resize_to_crops(images: Tensor) -> Tensor:
     if crops.shape[-2:] == (CROP_SIZE, CROP_SIZE):
         return crops
     return F.interpolate(crops, (CROP_SIZE, CROP_SIZE), mode="bilinear", antialias=True, align_corners=False)
+
+
+def image_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """The images as a tensor that shares their memory; it must not be written to, as they may be mapped from a file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(images)
 
 
 class Batches:
@@ -51,7 +61,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.images = torch.from_numpy(faces.images).to(device)
+        self.images = image_tensor(faces.images).to(device)
         self.targets = torch.from_numpy(faces.targets).to(device)
         self.batch_size = min(batch_size, max(len(faces) // world, 1))
         self.epoch, self.shuffle_seed = epoch, shuffle_seed

@@ -1,21 +1,27 @@
-"""A cache of parsed datasets, keyed by the fingerprint of their source."""
+"""A cache of parsed datasets, keyed by the fingerprint of their source.
+
+An entry is one `.npz` file. Images that exceed the memory budget are in a `.npy` file beside it, from which they are
+mapped; the entry has their checksum.
+"""
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.data.image_arrays import Images, blocks, is_mapped, memory_budget
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.files import atomic_path
 
 Arrays = dict[str, NDArray[Any]]
 
 _FORMAT = 3  # part of the key: raise it when parsing changes
+_HEADER_BYTES = 1024  # more than a `.npy` file has before its values
 
 
 def cache_folder() -> Path:
@@ -65,6 +71,14 @@ def fingerprint(source: Path, files: Sequence[Path] | None = None) -> str:
     return digest.hexdigest()
 
 
+def spill_folder() -> Path | None:
+    """Where arrays that exceed the memory budget are kept while they are made; None without a cache folder."""
+    try:
+        return cache_folder()
+    except ConfigError:
+        return None
+
+
 def cached(source_fingerprint: str, variant: str, parse: Callable[[], Arrays]) -> Arrays:
     """The arrays that `parse` returns, read from the cache if the same source was parsed before.
 
@@ -75,19 +89,67 @@ def cached(source_fingerprint: str, variant: str, parse: Callable[[], Arrays]) -
         path = cache_folder() / f"{source_fingerprint[:32]}-{variant}-v{_FORMAT}.npz"
     except ConfigError:
         return parse()
+    budget = memory_budget()
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
-            entry = dict(saved)
-        if _is_sound(entry):
-            return entry
+        return _read(path, budget)
     except Exception:  # missing, or damaged, which NumPy and zipfile report in a dozen ways
         pass
     arrays = parse()
-    with suppress(OSError):  # a read-only home or a full disk costs time, not the run
+    try:  # a read-only home or a full disk costs time, not the run
         path.parent.mkdir(parents=True, exist_ok=True)
+        mapped = is_mapped(arrays["images"])
+        stored = arrays | {"images": _write_images(path, arrays["images"])} if mapped else arrays
         with atomic_path(path) as partial, partial.open("wb") as output:
-            np.savez(output, allow_pickle=False, **arrays)
-    return arrays
+            np.savez(output, allow_pickle=False, **stored)
+        return arrays | {"images": _mapped_images(path)} if mapped else arrays
+    except OSError:
+        return arrays
+
+
+def _read(path: Path, budget: int) -> Arrays:
+    """An entry of the cache.
+
+    Raises:
+        Exception: it is missing, damaged, or has more images in memory than the budget.
+    """
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
+        if saved.zip.getinfo("images.npy").file_size > budget + _HEADER_BYTES:
+            raise ValueError("images that were within another budget")
+        entry = dict(saved)
+    images = entry["images"]
+    if images.dtype == np.uint32 and images.shape == (1,):
+        entry["images"] = _mapped_images(path)
+        if _checksum(entry["images"]) != images[0]:
+            raise ValueError("damaged images")
+    if not _is_sound(entry):
+        raise ValueError("arrays of other kinds")
+    return entry
+
+
+def _images_path(path: Path) -> Path:
+    return path.with_suffix(".npy")
+
+
+def _mapped_images(path: Path) -> Images:
+    images: Images = np.load(_images_path(path), mmap_mode="r", allow_pickle=False)
+    return images
+
+
+def _write_images(path: Path, images: Images) -> NDArray[np.uint32]:
+    """Writes the images of an entry beside it; returns their checksum."""
+    with atomic_path(_images_path(path)) as partial, partial.open("wb") as output:
+        header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+        np.lib.format.write_array_header_2_0(output, header)
+        for _, block in blocks(images):
+            output.write(block.tobytes())
+    return np.array([_checksum(images)], np.uint32)
+
+
+def _checksum(images: Images) -> int:
+    value = 0
+    for _, block in blocks(images):
+        value = zlib.crc32(block, value)
+    return value
 
 
 def _is_sound(entry: Arrays) -> bool:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.contract import Task
+from emotion_ai.data.cache import spill_folder
+from emotion_ai.data.image_arrays import take
 
 Targets = NDArray[np.float32] | NDArray[np.int64]
 
@@ -18,7 +20,8 @@ class FaceDataset:
 
     Attributes:
         task: which targets these are.
-        images: uint8 (N, H, W), 0-255; 96x96 for keypoints, 48x48 for emotion as in FER2013.
+        images: uint8 (N, H, W), 0-255; 96x96 for keypoints, 48x48 for emotion as in FER2013. Beyond the memory budget
+            (`image_arrays`) they are mapped from a file, read-only.
         targets: keypoints float32 (N, 15, 2) in pixels of the 96x96 crop, NaN where not annotated; or class indices
             int64 (N,), -1 for a face outside the classes; or soft targets float32 (N, K), class distributions.
         part: str (N,), "Training", "PublicTest" or "PrivateTest" where the source has a Usage column, otherwise "".
@@ -47,9 +50,8 @@ class FaceDataset:
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Self:
         votes = None if self.votes is None else self.votes[rows]
         ids = None if self.ids is None else self.ids[rows]
-        return replace(
-            self, images=self.images[rows], targets=self.targets[rows], part=self.part[rows], votes=votes, ids=ids
-        )
+        images = take(self.images, rows, spill_folder())
+        return replace(self, images=images, targets=self.targets[rows], part=self.part[rows], votes=votes, ids=ids)
 
     @property
     def points(self) -> NDArray[np.float32]:

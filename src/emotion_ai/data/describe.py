@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from emotion_ai.contract import CROP_SIZE, KEYPOINTS
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.duplicates import duplicate_groups
+from emotion_ai.data.image_arrays import blocks, level_counts, mean_and_deviation
 from emotion_ai.files import atomic_path
 
-_CHUNK = 1024  # images at a time: widened copies of a whole dataset would not fit into memory
 _INK, _POINT = "#30475e", "#f05454"
 
 
@@ -79,9 +79,8 @@ def describe(faces: FaceDataset) -> Description:
     points = np.empty((len(faces), 0, 2), np.float32) if emotion else faces.points
     annotated = np.asarray(np.isfinite(points).all(2))
     beyond = ((points < -0.5) | (points > CROP_SIZE - 0.5)).any(2) & annotated
-    flat = faces.images.reshape(len(faces), -1)
-    levels, counts = np.arange(256), _pixel_counts(faces.images)
-    mean = float(np.average(levels, weights=counts))
+    mean, deviation = mean_and_deviation(faces.images)
+    blank = sum(int((block.min((1, 2)) == block.max((1, 2))).sum()) for _, block in blocks(faces.images))
     return Description(
         task=faces.task,
         source=faces.source,
@@ -95,13 +94,13 @@ def describe(faces: FaceDataset) -> Description:
         if emotion
         else {},
         **_duplicates(faces),
-        blank=int((flat.min(1) == flat.max(1)).sum()),
+        blank=blank,
         missing={} if emotion else dict(zip(KEYPOINTS, (len(faces) - annotated.sum(0)).tolist(), strict=True)),
         complete=0 if emotion else int(annotated.all(1).sum()),
         unannotated=0 if emotion else len(faces) - int(annotated.any(1).sum()),
         outside=int(beyond.sum()),
         pixel_mean=mean,
-        pixel_std=float(np.sqrt(np.average((levels - mean) ** 2, weights=counts))),
+        pixel_std=deviation,
     )
 
 
@@ -127,11 +126,6 @@ def write_pictures(faces: FaceDataset, folder: Path) -> list[Path]:
 def _classes(faces: FaceDataset, labels: NDArray[Any]) -> dict[str, int]:
     counts = np.bincount(labels.astype(np.int64), minlength=len(faces.classes))
     return {name: int(count) for name, count in zip(faces.classes.names, counts, strict=True)}
-
-
-def _pixel_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    starts = range(0, len(images), _CHUNK)
-    return sum((np.bincount(images[i : i + _CHUNK].ravel(), minlength=256) for i in starts), np.zeros(256, np.int64))
 
 
 def _duplicates(faces: FaceDataset) -> dict[str, int]:
@@ -234,7 +228,7 @@ def _class_samples(faces: FaceDataset) -> Figure:
 def _point_map(faces: FaceDataset) -> Figure:
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     ax = figure.subplots()
-    mean = sum(faces.images[i : i + _CHUNK].sum(0, dtype=np.int64) for i in range(0, len(faces), _CHUNK)) / len(faces)
+    mean = sum(block.sum(0, dtype=np.int64) for _, block in blocks(faces.images)) / len(faces)
     _show(ax, mean.astype(np.uint8))
     points = faces.targets.reshape(-1, 2)
     points = points[~np.isnan(points).any(1)]
@@ -249,7 +243,7 @@ def _point_map(faces: FaceDataset) -> Figure:
 def _pixel_histogram(faces: FaceDataset) -> Figure:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     ax = figure.subplots()
-    counts = _pixel_counts(faces.images)
+    counts = level_counts(faces.images)
     ax.fill_between(np.arange(256), counts / counts.sum(), step="mid", color=_INK, alpha=0.85, linewidth=0)
     ax.yaxis.set_major_formatter("{x:.1%}")
     ax.set(title=f"{_name(faces)}: gray levels", xlabel="gray level", ylabel="share of pixels", xlim=(-1, 256))

@@ -5,18 +5,56 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_ai.data.image_arrays import release, rows_of_block
 from emotion_ai.errors import ConfigError
 
 Rows = NDArray[np.int64]
 
+_PREFIX = 24  # pixels that are compared at once
+
 
 def duplicate_groups(images: NDArray[np.uint8]) -> Rows:
-    """A group number for each image, int64 (N,); images (N, H, W) with identical pixels share one."""
-    if len(images) == 0:
-        return np.zeros(0, np.int64)
-    flat = np.ascontiguousarray(images).reshape(len(images), -1)
-    rows = flat.view(np.dtype((np.void, flat.shape[1]))).ravel()
-    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
+    """A group number for each image, int64 (N,); images (N, H, W) with identical pixels share one.
+
+    Groups are numbered in the order of their pixels.
+    """
+    return _groups([images])
+
+
+def _groups(sets: Sequence[NDArray[np.uint8]]) -> Rows:
+    """Group numbers for the images of all sets, of one size.
+
+    Images are sorted by their first pixels, then those that agree in them by the next ones, and so on: this takes a few
+    pixels of most images at a time, however large the sets.
+    """
+    count, size = sum(map(len, sets)), int(np.prod(sets[0].shape[1:]))
+    rank = np.zeros(count, np.int64)  # how many images come before those of the group
+    tied = np.arange(count)
+    for start in range(0, size, _PREFIX):
+        if not len(tied):
+            break
+        pixels = _columns(sets, tied, slice(start, start + _PREFIX))
+        keys = np.concatenate([rank[tied].astype(">i8").view(np.uint8).reshape(-1, 8), pixels], 1)
+        rows = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.shape[1]))).ravel()
+        _, first, inverse, sizes = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
+        before = np.cumsum(sizes) - sizes
+        old = rank[tied][first]  # ascending
+        rank[tied] = (old + before - before[np.searchsorted(old, old)])[inverse]
+        tied = tied[(sizes > 1)[inverse]]
+    return np.unique(rank, return_inverse=True)[1].astype(np.int64)
+
+
+def _columns(sets: Sequence[NDArray[np.uint8]], rows: Rows, columns: slice) -> NDArray[np.uint8]:
+    """Some pixels of some images, numbered through all sets, uint8 (rows, pixels)."""
+    found, offset = [], 0
+    for images in sets:
+        chosen = rows[(rows >= offset) & (rows < offset + len(images))] - offset
+        flat, step = images.reshape(len(images), images.shape[1] * images.shape[2]), rows_of_block(images)
+        for start in range(0, len(chosen), step):
+            found.append(flat[chosen[start : start + step], columns])
+            release(images)
+        offset += len(images)
+    return np.concatenate(found)
 
 
 def grouped_split(groups: Rows, fractions: Sequence[float], seed: int) -> list[Rows]:
@@ -55,7 +93,7 @@ def folds(groups: Rows, count: int, seed: int) -> list[Rows]:
 def common_groups(*sets: NDArray[np.uint8]) -> list[Rows]:
     """Group numbers for the images of each set, shared between the sets; images of different sizes never share one."""
     if len({images.shape[1:] for images in sets}) == 1:
-        groups = duplicate_groups(np.concatenate(sets))
+        groups = _groups(sets)
         return np.split(groups, np.cumsum([len(images) for images in sets])[:-1])
     found: list[Rows] = []
     offset = 0

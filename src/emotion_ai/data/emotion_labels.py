@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from emotion_ai.class_set import FER7, ClassSet, known_expression
 from emotion_ai.contract import EMOTIONS
-from emotion_ai.data.cache import Arrays
+from emotion_ai.data.cache import Arrays, spill_folder
 from emotion_ai.data.csv_files import open_table, parse_integer
+from emotion_ai.data.image_arrays import take
 from emotion_ai.errors import ConfigError, DataError
 
 LABELS = ("auto", "five", "fer7")
@@ -156,4 +157,6 @@ def in_class_set(
         )
     if votes is not None:
         keep |= votes.sum(1) >= 0.5
-    return {name: values[keep] for name, values in (arrays | {"targets": targets}).items()}
+    images = take(arrays["images"], keep, spill_folder())
+    others = {name: values[keep] for name, values in (arrays | {"targets": targets}).items() if name != "images"}
+    return {"images": images, **others}

@@ -13,7 +13,8 @@ from rich.progress import track
 
 from emotion_ai.class_set import FIVE, ClassSet, known_expression, known_spellings, number_meanings
 from emotion_ai.contract import CROP_SIZE
-from emotion_ai.data.cache import Arrays
+from emotion_ai.data.cache import Arrays, spill_folder
+from emotion_ai.data.image_arrays import ImageRows, blocks
 from emotion_ai.errors import ConfigError, DataError, ImageError
 from emotion_ai.terminal import Console
 from emotion_ai.vision.crops import resize_to_crop
@@ -137,7 +138,7 @@ def parse_folder(listing: FolderListing) -> Arrays:
     Raises:
         DataError: a picture that cannot be read.
     """
-    images: list[NDArray[np.uint8]] = []
+    images, fer_size = ImageRows(spill_folder()), True
     frames: list[bool] = []
     console = Console(stderr=True)
     for image in track(listing.images, "reading", console=console, transient=True, disable=not console.is_terminal):
@@ -147,13 +148,16 @@ def parse_folder(listing: FolderListing) -> Arrays:
             reason = str(error).removeprefix(f"{image.path}: ")
             raise DataError(f"{image.path}: not a readable image: {reason}; replace or remove it") from error
         gray = decoded.gray()
-        all_small = gray.shape == _FER_SIZE and (not images or images[0].shape == _FER_SIZE)
-        if not all_small and images and images[0].shape == _FER_SIZE:
-            images = [_resized(other) for other in images]
-        images.append(gray if all_small else _resized(gray))
+        if fer_size and gray.shape != _FER_SIZE:
+            fer_size, small = False, images
+            images = ImageRows(spill_folder())
+            if small.count:
+                for _, block in blocks(small.array()):
+                    images.append(np.stack([_resized(other) for other in block]))
+        images.append(gray if fer_size else _resized(gray))
         frames.append(any("frames" in note for note in decoded.notes))
     return {
-        "images": np.stack(images),
+        "images": images.array(),
         "targets": np.array([image.folder for image in listing.images], np.str_),
         "part": np.array([image.part for image in listing.images], "U11"),
         "frames": np.array(frames),

@@ -6,20 +6,21 @@ or in a .tar.
 """
 
 import os
-from collections.abc import Callable, Collection
+from array import array
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.class_set import FIVE, ClassSet
 from emotion_ai.contract import CROP_SIZE, KEYPOINTS, TASKS, Task
-from emotion_ai.data.cache import Arrays, cached, check_regular, fingerprint
+from emotion_ai.data.cache import Arrays, cached, check_regular, fingerprint, spill_folder
 from emotion_ai.data.csv_files import open_table, parse_coordinate, parse_integer, parse_pixels
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.emotion_labels import LABELS, class_scheme, in_class_set, load_votes, parse_label
 from emotion_ai.data.folders import list_folder, parse_folder
+from emotion_ai.data.image_arrays import ImageRows
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.terminal import Console, printable
 from emotion_ai.vision.crops import resize_to_crop
@@ -27,6 +28,7 @@ from emotion_ai.vision.crops import resize_to_crop
 COORDINATES = tuple(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy")
 PARTS = ("Training", "PublicTest", "PrivateTest")
 FER_SIDE = 48
+_PARTS = ("", *PARTS)
 _FAR_PX = 48
 """How far outside the crop a keypoint may lie; labels of a photo's pixels lie farther."""
 
@@ -87,7 +89,8 @@ def load(
         digest = fingerprint(path)
         parse: Callable[[Path], Arrays] = _parse_keypoints if found == "keypoints" else _parse_emotion
         arrays = cached(digest, found, lambda: parse(path))
-        arrays |= {"ids": np.arange(1, len(arrays["part"]) + 1).astype(str)}
+        count = len(arrays["part"])
+        arrays |= {"ids": np.arange(1, count + 1).astype(f"U{len(str(count))}")}
     if task is not None and task != found:
         raise DataError(f"{path}: holds faces for {found}, expected {task}; give another file or task={found}")
     if classes is None and found == "emotion":
@@ -139,7 +142,7 @@ def load_lookup(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.int64],
             if row in rows:
                 raise DataError(f"{path}, row {line}: the RowId {row} occurs twice; remove one")
             rows[row] = row, image, COORDINATES.index(name)
-    _check_rows(path, rows)
+    _check_rows(path, len(rows))
     table = np.array(list(rows.values()), np.int64)
     return table[:, 0], table[:, 1], table[:, 2]
 
@@ -189,8 +192,7 @@ def _advice(columns: set[str]) -> str:
 
 
 def _parse_keypoints(path: Path) -> Arrays:
-    images: list[NDArray[np.uint8]] = []
-    points: list[list[float]] = []
+    images, points = ImageRows(spill_folder()), array("d")
     with open_table(path) as (header, lines):
         columns = {name.strip(): index for index, name in enumerate(header)}
         present = [name for name in COORDINATES if name in columns]
@@ -201,17 +203,17 @@ def _parse_keypoints(path: Path) -> Arrays:
             )
         for line, cells in lines:
             images.append(parse_pixels(path, line, "Image", cells[columns["Image"]], CROP_SIZE))
-            points.append([parse_coordinate(path, line, name, cells[columns[name]]) for name in present])
-            _check_markers(path, line, present, points[-1])
-            _check_pixels_of_crop(path, line, points[-1])
-    _check_rows(path, images)
-    _check_levels(path, images)
-    targets = np.full((len(images), len(KEYPOINTS), 2), np.nan, np.float32)  # test.csv has no points
+            coordinates = [parse_coordinate(path, line, name, cells[columns[name]]) for name in present]
+            _check_markers(path, line, present, coordinates)
+            _check_pixels_of_crop(path, line, coordinates)
+            points.extend(coordinates)
+    _check_images(path, images)
+    targets = np.full((images.count, len(KEYPOINTS), 2), np.nan, np.float32)  # test.csv has no points
     if present:
         targets[:] = np.array(points, np.float32).reshape(-1, len(KEYPOINTS), 2)
         targets[np.isnan(targets).any(2)] = np.nan
         _check_centre(path, targets)
-    return {"images": np.stack(images), "targets": targets, "part": np.full(len(images), "", "U11")}
+    return {"images": images.array(), "targets": targets, "part": np.full(images.count, "", "U11")}
 
 
 def _check_markers(path: Path, row: int, names: list[str], coordinates: list[float]) -> None:
@@ -260,46 +262,46 @@ def _check_centre(path: Path, points: NDArray[np.float32]) -> None:
         )
 
 
-def _check_levels(path: Path, images: list[NDArray[np.uint8]]) -> None:
-    if max(image.max() for image in images) == 1:
+def _check_images(path: Path, images: ImageRows) -> None:
+    _check_rows(path, images.count)
+    if images.largest == 1:
         raise DataError(f"{path}: no pixel is above 1, so pixels seem to lie in 0-1; multiply them by 255 and round")
 
 
 def _parse_emotion(path: Path) -> Arrays:
-    images: list[NDArray[np.uint8]] = []
-    ids: list[int] = []
-    named: list[bool] = []
-    parts: list[str] = []
+    images = ImageRows(spill_folder())
+    ids, parts, named = array("b"), array("b"), False
+    known_labels: dict[str, tuple[int, bool]] = {}
     with open_table(path) as (header, lines):
         columns = {name.strip().lower(): index for index, name in enumerate(header)}
         usage, side = columns.get("usage"), FER_SIDE
         for line, cells in lines:
-            label, is_name = parse_label(path, line, cells[columns["emotion"]])
-            if named and is_name != named[0]:
+            text = cells[columns["emotion"]]
+            label, is_name = known_labels.get(text) or known_labels.setdefault(text, parse_label(path, line, text))
+            if ids and is_name != named:
                 raise DataError(f"{path}, row {line}, column emotion: names and ids are mixed; use one of them")
             part = "" if usage is None else cells[usage].strip()
             if usage is not None and part not in PARTS:
                 raise DataError(
                     f"{path}, row {line}, column Usage: {part!r} is none of {', '.join(PARTS)}; correct the row"
                 )
-            image = parse_pixels(path, line, "pixels", cells[columns["pixels"]], side, any_size=not images)
+            image = parse_pixels(path, line, "pixels", cells[columns["pixels"]], side, any_size=not ids)
             side = len(image)  # that of the first row
+            named = is_name
             ids.append(label)
-            named.append(is_name)
-            parts.append(part)
+            parts.append(_PARTS.index(part))
             images.append(image if side == FER_SIDE else np.rint(resize_to_crop(image)).astype(np.uint8))
-    _check_rows(path, images)
-    _check_levels(path, images)
+    _check_images(path, images)
     return {
-        "images": np.stack(images),
+        "images": images.array(),
         "targets": np.array(ids, np.int64),
-        "part": np.array(parts, "U11"),
-        "named": np.array(named),
+        "part": np.array(_PARTS, "U11")[np.array(parts)],
+        "named": np.full(len(ids), named),
     }
 
 
-def _check_rows(path: Path, rows: Collection[Any]) -> None:
-    if not rows:
+def _check_rows(path: Path, count: int) -> None:
+    if not count:
         raise DataError(f"{path}: has a header but no rows; give the whole file")
 
 

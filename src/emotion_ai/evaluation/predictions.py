@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
-from emotion_ai.data.batches import resize_to_crops
+from emotion_ai.data.batches import image_tensor, resize_to_crops
 from emotion_ai.models import FaceNetwork
 from emotion_ai.models.device import DeviceBatches
 from emotion_ai.terminal import Console
@@ -66,5 +65,5 @@ def _run(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=len(images))
         return batches.run(
-            lambda part: function(resize_to_crops(part)), images, torch.from_numpy, lambda n: progress.advance(task, n)
+            lambda part: function(resize_to_crops(part)), images, image_tensor, lambda n: progress.advance(task, n)
         )

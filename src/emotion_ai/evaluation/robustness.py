@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emotion_ai.contract import CROP_SIZE, MEAN_FACE
 from emotion_ai.data.augment import affine, blurred, warp_images, warp_points
-from emotion_ai.data.batches import resize_to_crops
+from emotion_ai.data.batches import image_tensor, resize_to_crops
 from emotion_ai.data.dataset import FaceDataset, Targets
 from emotion_ai.evaluation.metrics import EmotionScores, KeypointErrors
 from emotion_ai.evaluation.predictions import predict
@@ -71,7 +71,7 @@ def robustness(network: FaceNetwork, faces: FaceDataset) -> dict[str, float]:
     Emotion networks are also evaluated on faces cropped like the keypoint datasets, as the faces of photos are: the
     bundled keypoint network finds each face's points, and the new crop aligns them with the mean face.
     """
-    crops = resize_to_crops(torch.from_numpy(faces.images))
+    crops = resize_to_crops(image_tensor(faces.images))
     values = {}
     for name, change in _GEOMETRY.items():
         matrix, flipped = _matrix(len(faces), **{**_IDENTITY, **change})

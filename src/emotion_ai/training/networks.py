@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from emotion_ai.data.image_arrays import mean_and_deviation
 from emotion_ai.data.splits import DataSplits
 from emotion_ai.errors import ConfigError
 from emotion_ai.models import FaceNetwork, load_network
@@ -24,13 +25,14 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
     task = config.task
     if task.name == "emotion" and len(splits.train) == 0:
         raise ConfigError("no training faces are left; give more data")
+    mean, deviation = mean_and_deviation(splits.train.images)
     arguments: dict[str, Any] = {
         "task": task.name,
         "encoder": config.model.encoder,
         "head": config.model.head,
         "dropout": 0.0 if isinstance(task, KeypointTask) else task.dropout,
-        "mean": round(float(splits.train.images.mean()), 2),
-        "std": round(float(splits.train.images.std()), 2),
+        "mean": round(mean, 2),
+        "std": round(deviation, 2),
     }
     if not isinstance(task, KeypointTask):
         known = splits.train.classes
