@@ -1,7 +1,8 @@
-"""The inputs of the parity gate, with PyTorch's predictions for them."""
+"""The inputs of the parity gate, with PyTorch's predictions for them in float64."""
 
+import copy
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -30,25 +31,36 @@ from emotion_ai.vision.photo import encode_png
 
 BATCHES = (1, 2, 7, 64)
 
+LEAST_ROUNDING = {
+    "keypoints": 1e-5,
+    "deviations": 1e-5,
+    "probabilities": 4e-7,
+    "expressions": 4e-7,
+    "uncertain_below": 4e-7,
+}
+"""That any network may have: in pixels of the crop, and as probability."""
+
 Rule = float | VerdictRule
 """Of a verdict, or one threshold."""
 
 
 @dataclass(frozen=True)
 class ParityCase:
-    """One request, and PyTorch's predictions for it.
+    """One request, and PyTorch's predictions for it in float64.
 
     Attributes:
         kind: of face, or of file.
         crops: float32 (N, 96, 96, 1); None if the server must decode and resize the files.
         files: N images.
-        expected: the outputs of all networks.
+        expected: the outputs of all networks, computed in float64.
+        rounding: how far the networks' own float32 outputs are from them at most, over all cases of a check.
     """
 
     kind: str
     crops: NDArray[np.float32] | None
     files: list[bytes]
     expected: Outputs
+    rounding: dict[str, float] = field(default_factory=dict)
 
     def inputs(self, name: str) -> Inputs | None:
         """What a signature's input of that name takes; None if the case has no such input."""
@@ -75,23 +87,26 @@ def pixel_cases(
     rule: Rule = 0.0,
 ) -> list[ParityCase]:
     """Every kind of face at every batch size; the files hold the crops without loss."""
+    answers = _Answers(networks, rule)
     cases = []
     for kind, images in faces.items():
+        exact = answers(images[: max(BATCHES)])
         for batch in BATCHES:
-            chosen = images[np.arange(batch) % len(images)]
-            files = [encode_png(image) for image in chosen]
-            expected = _predict(networks, chosen, rule)
-            cases.append(ParityCase(kind, chosen[..., None].astype(np.float32), files, expected))
+            rows = np.arange(batch) % len(images)
+            files = [encode_png(image) for image in images[rows]]
+            expected = {name: values[rows] for name, values in exact.items()}
+            crops = images[rows][..., None].astype(np.float32)
+            cases.append(ParityCase(kind, crops, files, expected, answers.rounding))
     return cases
 
 
 def file_cases(networks: dict[Task, FaceNetwork], rule: Rule = 0.0) -> list[ParityCase]:
     """Every kind of file, decoded and resized for PyTorch as in training."""
+    answers = _Answers(networks, rule)
     cases = []
     for kind, file in picture_files().items():
         gray = np.asarray(Image.open(io.BytesIO(file)).convert("L"))
-        expected = _predict(networks, resize_to_crop(gray)[None], rule)
-        cases.append(ParityCase(kind, None, [file], expected))
+        cases.append(ParityCase(kind, None, [file], answers(resize_to_crop(gray)[None]), answers.rounding))
     return cases
 
 
@@ -119,6 +134,27 @@ def picture_files(seed: int = 0) -> dict[str, bytes]:
         shown = ", ".join(f"{name} {value}" for name, value in settings.items())
         files[f"{kind} {mode} {size[0]}x{size[1]}{', ' + shown if shown else ''}"] = file.getvalue()
     return files
+
+
+class _Answers:
+    """Predictions in float64; `rounding` is the largest difference of those in float32 so far, by output.
+
+    Every output counts as rounded by `LEAST_ROUNDING` at least: a shallow network may be lucky.
+    """
+
+    def __init__(self, networks: dict[Task, FaceNetwork], rule: Rule) -> None:
+        self.networks, self.rule = networks, rule
+        self.exact_networks = {task: copy.deepcopy(network).double() for task, network in networks.items()}
+        self.rounding: dict[str, float] = {}
+
+    def __call__(self, images: NDArray[Any]) -> Outputs:
+        exact, rounded = (_predict(networks, images, self.rule) for networks in (self.exact_networks, self.networks))
+        for name, values in exact.items():
+            if values.dtype != object:
+                least = LEAST_ROUNDING[name]
+                error = np.abs(values - rounded[name]).max()
+                self.rounding[name] = float(max(self.rounding.get(name, 0.0), least, error))
+        return exact
 
 
 def _predict(networks: dict[Task, FaceNetwork], images: NDArray[Any], rule: Rule) -> Outputs:

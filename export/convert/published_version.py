@@ -12,7 +12,7 @@ from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file
 from emotion_ai_export.convert.frameworks import tf
-from emotion_ai_export.convert.parity import Comparison, compare, saved_model_predictor
+from emotion_ai_export.convert.parity import Comparison, compare, compare_in_float64, saved_model_predictor
 from emotion_ai_export.convert.parity_cases import ParityCase, Rule, file_cases, parity_faces, pixel_cases
 from emotion_ai_export.registry.warmup import replay_warmup
 
@@ -62,7 +62,9 @@ class PublishedVersion:
     def compare_models(self) -> list[Comparison]:
         """Compares the SavedModels with the checkpoints."""
         self._models = {model: tf.saved_model.load(str(folder)) for model, folder in self.folders.items()}
-        return compare("SavedModel", SERVABLES, saved_model_predictor(self._models), self.cases, self.signatures)
+        predict = saved_model_predictor(self._models)
+        rows = compare("SavedModel", SERVABLES, predict, self.cases, self.signatures)
+        return rows + compare_in_float64(self._models, self.cases)
 
     @property
     def signatures(self) -> list[str]:

@@ -25,7 +25,14 @@ from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.graph import to_graph, to_onnx
-from emotion_ai_export.convert.parity import IN_PIXELS, ParityReport, compare, compare_onnx, saved_model_predictor
+from emotion_ai_export.convert.parity import (
+    IN_PIXELS,
+    ParityReport,
+    compare,
+    compare_in_float64,
+    compare_onnx,
+    saved_model_predictor,
+)
 from emotion_ai_export.convert.parity_cases import file_cases, parity_faces, pixel_cases
 from emotion_ai_export.convert.reference import version_reference, write_reference
 from emotion_ai_export.convert.saved_model import save_servable
@@ -88,6 +95,7 @@ def export(cfg: DictConfig) -> Export:
             replay_warmup(staging / servable, models[servable])
         progress.update(step, description="parity of every signature, batch size and kind of face")
         report.rows += compare("SavedModel", SERVABLES, saved_model_predictor(models), pixels + files)
+        report.rows += compare_in_float64(models, pixels)
         console.print(parity_table(report))
         try:
             report.require()
@@ -114,16 +122,18 @@ def export(cfg: DictConfig) -> Export:
 
 def parity_table(report: ParityReport) -> Table:
     """The report's summary as a table."""
-    table = Table(title="Largest difference to PyTorch")
+    table = Table(title="Largest difference to the checkpoint in float64")
     for name in ("path", "servable", "output"):
         table.add_column(name)
-    for name in ("difference", "tolerance"):
+    for name in ("difference", "tolerance", "same decisions"):
         table.add_column(name, justify="right")
-    for path, servable, output, difference, tolerance in report.summary():
-        unit = "px" if output in IN_PIXELS else ""
-        colour = "green" if difference <= tolerance else "bold red"
+    for row in report.summary():
+        unit = "px" if row.output in IN_PIXELS else ""
         table.add_row(
-            path, servable, output, Text.assemble((f"{difference:.1e}", colour), f" {unit}"), f"{tolerance:.0e} {unit}"
+            *(row.path, row.servable, row.output),
+            Text.assemble((f"{row.difference:.1e}", "green" if row.passes else "bold red"), f" {unit}"),
+            f"{row.tolerance:.1e} {unit}",
+            "" if row.agreement is None else f"{row.agreement:.2%}",
         )
     return table
 

@@ -186,9 +186,10 @@ class FaceNetwork(nn.Module):
         return self.spec.std
 
     def features(self, images: Tensor) -> Tensor:
-        images, half = (images.float() - self.mean) / self.std, self.half_precision
+        kind = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32
+        images, half = (images.to(kind) - self.mean) / self.std, self.half_precision
         with nullcontext() if half is None else torch.autocast(images.device.type, half):
-            return self.encoder(images).float()
+            return self.encoder(images).to(kind)
 
     def scores(self, images: Tensor) -> Tensor:
         features = self.features(images)

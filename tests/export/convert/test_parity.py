@@ -1,6 +1,8 @@
 import copy
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,20 @@ from PIL import Image
 from emotion_ai.client.checks import Outputs
 from emotion_ai.client.transport import Inputs
 from emotion_ai.contract import SERVABLES, Servable, Task
+from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ParityError
 from emotion_ai.models import FaceNetwork
 from emotion_ai.vision.photo import encode_png
+from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.graph import to_graph, to_onnx
 from emotion_ai_export.convert.parity import (
-    TOLERANCES,
+    BOUNDS,
+    DECODED_ALLOWANCES,
+    ROUNDING_MULTIPLE,
     Comparison,
     ParityReport,
     compare,
+    compare_in_float64,
     compare_onnx,
     saved_model_predictor,
 )
@@ -29,7 +37,8 @@ from emotion_ai_export.convert.parity_cases import (
     picture_files,
     pixel_cases,
 )
-from tests.conftest import THRESHOLD, rule
+from emotion_ai_export.convert.saved_model import save_servable
+from tests.conftest import THRESHOLD, random_network, rule
 
 RULE = rule(THRESHOLD)
 KINDS = {"real", "synthetic", "black", "white", "noise"}
@@ -72,8 +81,16 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
     record = json.loads(json.dumps(report.as_dict()))
     assert record["passes"]
     assert len(record["rows"]) == len(report.rows)
-    probabilities = {"probabilities": 1e-5, "expressions": 1e-5, "uncertain_below": 1e-5, "classes": 1e-6}
-    assert {"keypoints": 1e-4, "deviations": 1e-4, **probabilities} == TOLERANCES
+    probabilities = {"probabilities": 1e-4, "expressions": 1e-4, "uncertain_below": 1e-4, "classes": 1e-6}
+    assert {"keypoints": 5e-3, "deviations": 5e-3, **probabilities} == BOUNDS == record["rule"]["bounds"]
+    for row in report.rows:
+        assert row.tolerance <= BOUNDS[row.output]
+        if row.output != "classes":
+            assert row.tolerance == pytest.approx((1 + ROUNDING_MULTIPLE) * row.rounding)
+            assert 0 < row.rounding < {"keypoints": 1e-4, "deviations": 1e-4}.get(row.output, 1e-5)
+    decided = {row.output: row.agreement for row in report.rows if row.agreement is not None}
+    assert decided.keys() == {"keypoints", "probabilities", "expressions"}
+    assert all(row.agreement is None or row.agreement > 0.99 for row in report.rows)
 
 
 def test_another_threshold_fails(
@@ -114,6 +131,73 @@ def test_an_altered_weight_fails(
         ):
             report.require()
         assert report.worst.output in (output, "expressions")
+
+
+def test_resnet_50_passes_by_its_own_rounding_and_one_weight_more_does_not(tmp_path: Path) -> None:
+    """Of 25 million weights; float32 rounding of the network alone is larger than 1e-4 px."""
+    network = random_network("keypoints", {"name": "resnet50"}, head="regression")
+    with torch.no_grad():
+        network.deviations.linear.weight.mul_(0.05)  # 2048 features: 10^5 px otherwise
+    model = to_onnx(network)
+    save_servable({"keypoints": to_graph(model)}, "keypoints", tmp_path / "right")
+    right = {"keypoints": tf.saved_model.load(str(tmp_path / "right"))}
+    images = {"synthetic": synthetic_faces(2, 0).images}
+
+    def report(network: FaceNetwork) -> ParityReport:
+        cases = [case for case in pixel_cases({"keypoints": network}, images) if len(case.files) < 3]
+        rows = compare_onnx("keypoints", model, cases)
+        rows += compare("SavedModel", ("keypoints",), saved_model_predictor(right), cases)
+        return ParityReport(rows + compare_in_float64(right, cases))
+
+    good = report(network)
+    good.require()
+    assert max(row.rounding for row in good.rows if row.output == "keypoints") > 1e-4
+
+    altered = copy.deepcopy(network)
+    with torch.no_grad():
+        altered.get_parameter("encoder.layers.0.weight").view(-1)[100] += 1e-3
+    bad = report(altered)
+    assert "SavedModel in float64" in {row.path for row in bad.rows if not row.passes}
+    with pytest.raises(ParityError, match=r"differs from its checkpoint by .* px"):
+        bad.require()
+
+
+def test_an_altered_weight_far_below_the_bounds_fails_in_float64(
+    networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any], faces: dict[str, Any]
+) -> None:
+    cases = pixel_cases(networks, few(faces), RULE)
+    ParityReport(compare_in_float64(loaded, cases)).require()
+    altered = copy.deepcopy(networks["emotion"])
+    with torch.no_grad():
+        altered.get_parameter("head.linear.bias")[1] += 1e-5
+    rows = compare_in_float64(loaded, pixel_cases({**networks, "emotion": altered}, few(faces), RULE))
+    assert {(row.servable, row.output) for row in rows if not row.passes} == {
+        ("emotion", "probabilities"),
+        ("face", "probabilities"),
+    }
+    assert all(row.difference < BOUNDS[row.output] / 10 for row in rows)
+
+
+def test_no_rounding_is_large_enough_to_exceed_the_bounds(
+    networks: dict[Task, FaceNetwork], loaded: dict[Servable, Any], faces: dict[str, Any]
+) -> None:
+    cases = [replace(case, rounding=dict.fromkeys(BOUNDS, 1.0)) for case in pixel_cases(networks, few(faces), RULE)]
+    cases += [replace(case, rounding=dict.fromkeys(BOUNDS, 1.0)) for case in file_cases(networks, RULE)[:1]]
+    for row in compare("SavedModel", SERVABLES, saved_model_predictor(loaded), cases):
+        decoded = row.path == "SavedModel given files"
+        assert row.tolerance == BOUNDS[row.output] + (DECODED_ALLOWANCES[row.output] if decoded else 0)
+
+
+def test_decisions_that_differ_are_counted(networks: dict[Task, FaceNetwork], faces: dict[str, Any]) -> None:
+    case = [case for case in pixel_cases(networks, few(faces), RULE) if len(case.files) == 2][0]
+
+    def other(servable: Servable, signature: str, values: Inputs, /) -> Outputs:
+        points = case.expected["keypoints"].astype(np.float32).copy()
+        points[0, 3, 1] += 0.02
+        return {"keypoints": points, "probabilities": np.roll(case.expected["probabilities"], 1, 1)}
+
+    rows = compare("served", ("face",), other, [case], ("serving_default",))
+    assert {row.output: row.agreement for row in rows} == {"keypoints": 59 / 60, "probabilities": 0.0}
 
 
 def test_a_swap_within_a_batch_fails(

@@ -1,0 +1,50 @@
+"""Runs a graph in float64: what is left of a difference then is an error of its weights or operations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_ai_export.convert.frameworks import convert_variables_to_constants_v2, tf
+
+
+def in_float64(function: Any) -> Callable[..., dict[str, NDArray[Any]]]:
+    """A concrete function with every float32 in it replaced by float64.
+
+    It takes one array and returns the outputs by name.
+    """
+    frozen = convert_variables_to_constants_v2(function)
+    graph_def = frozen.graph.as_graph_def()
+    for node in graph_def.node:
+        _widen(node)
+    for inner in graph_def.library.function:
+        for node in inner.node_def:
+            _widen(node)
+        for argument in (*inner.signature.input_arg, *inner.signature.output_arg):
+            argument.type = _wide(argument.type)
+    (given,) = [tensor.name for tensor in frozen.inputs]
+    names = sorted(function.structured_outputs)  # the order in which TensorFlow flattens a dict
+    pruned = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
+    exact = pruned.prune(given, [tensor.name for tensor in frozen.outputs])
+
+    def run(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        found = exact(tf.constant(values.astype(np.float64)))
+        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+
+    return run
+
+
+def _widen(node: Any) -> None:
+    tensor = node.attr["value"].tensor if node.op == "Const" else None
+    if tensor is not None and tensor.dtype == tf.float32.as_datatype_enum:
+        tensor.CopyFrom(tf.make_tensor_proto(tf.make_ndarray(tensor).astype(np.float64)))
+    for value in node.attr.values():
+        if value.WhichOneof("value") == "type":
+            value.type = _wide(value.type)
+        elif value.WhichOneof("value") == "list":
+            value.list.type[:] = [_wide(kind) for kind in value.list.type]
+
+
+def _wide(kind: int) -> int:
+    return tf.float64.as_datatype_enum if kind == tf.float32.as_datatype_enum else kind
