@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emotion_ai.data.loaders import load
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError, DataError, EmotionAIError
+from emotion_ai.evaluation import near_identical
 from emotion_ai.evaluation.near_identical import near_identical_groups
 from emotion_ai.evaluation.side_tables import FaceRows, read_side_table
 from emotion_ai.evaluation.statistics import Units, bootstrap, mcnemar, share
@@ -165,3 +166,25 @@ def test_the_people_of_the_keypoint_test_faces(real_data: Path) -> None:
     assert str(frames) == "230 groups of near-identical faces"
     for group in range(frames.count):
         assert len(set(people.groups[frames.groups == group])) == 1
+
+
+def test_near_identical_groups_are_those_of_all_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_identical, "_BLOCK", 7)
+    monkeypatch.setattr(near_identical, "_LEADERS", 5)
+    rng = np.random.default_rng(0)
+    base = synthetic_faces(12, 3).images
+    noise = rng.integers(0, 256, (10, 96, 96)).astype(np.float64)
+    images = (
+        np.concatenate([base, noise])[rng.integers(0, 22, 120)]
+        + rng.normal(0, 1, (120, 96, 96)) * np.arange(120)[:, None, None]
+    )
+    images[[3, 40, 41]] = [[[9]], [[0]], [[255]]]  # blank
+    pixels = images.clip(0, 255).astype(np.uint8)
+    flat, blank = near_identical._normalised(pixels)
+    alike = (flat @ flat.T >= near_identical.SIMILAR) | (blank[:, None] & blank)
+    groups = np.full(120, -1)
+    for row in range(120):
+        if groups[row] < 0:
+            groups[(groups < 0) & alike[row]] = groups.max() + 1
+    assert near_identical_groups(pixels).tolist() == groups.tolist()
+    assert 10 < groups.max() < 100

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from emotion_ai.models.device import Placement
 
 _IDENTITY = {"angle": 0.0, "factor": 1.0, "dx": 0.0, "dy": 0.0}
 UNCHANGED = "unchanged"
+_FACES = 1024  # that are changed at once
+
 _GEOMETRY: dict[str, dict[str, float]] = {
     UNCHANGED: {},
     "shift right 5 %": {"dx": 0.05},
@@ -50,18 +53,18 @@ def _as_jpeg(crops: Tensor, quality: int) -> Tensor:
     return torch.from_numpy(np.stack(decoded))[:, None].float()
 
 
-_APPEARANCE: dict[str, Callable[[Tensor], Tensor]] = {
-    "blur, sigma 2 pixels": lambda x: blurred(blurred(x)),
-    "noise, sigma 15": lambda x: x + 15 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
-    "a third as bright": lambda x: x / 3,
-    "twice as bright, clipped": lambda x: x * 2,
-    "24x24 pixels": lambda x: F.interpolate(
+_APPEARANCE: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "blur, sigma 2 pixels": lambda x, _: blurred(blurred(x)),
+    "noise, sigma 15": lambda x, generator: x + 15 * torch.randn(x.shape, generator=generator),
+    "a third as bright": lambda x, _: x / 3,
+    "twice as bright, clipped": lambda x, _: x * 2,
+    "24x24 pixels": lambda x, _: F.interpolate(
         F.interpolate(x, (24, 24), mode="bilinear", antialias=True), (CROP_SIZE, CROP_SIZE), mode="bilinear"
     ),
-    "JPEG, quality 20": lambda x: _as_jpeg(x, 20),
+    "JPEG, quality 20": lambda x, _: _as_jpeg(x, 20),
     # the mean face's eyes and brows are in the rows 29 to 38
-    "eyes covered": lambda x: _covered(x, CROP_SIZE // 4, CROP_SIZE // 2),
-    "lower third covered": lambda x: _covered(x, CROP_SIZE * 2 // 3, CROP_SIZE),
+    "eyes covered": lambda x, _: _covered(x, CROP_SIZE // 4, CROP_SIZE // 2),
+    "lower third covered": lambda x, _: _covered(x, CROP_SIZE * 2 // 3, CROP_SIZE),
 }
 
 
@@ -71,18 +74,19 @@ def robustness(network: FaceNetwork, faces: FaceDataset) -> dict[str, float]:
     Emotion networks are also evaluated on faces cropped like the keypoint datasets, as the faces of photos are: the
     bundled keypoint network finds each face's points, and the new crop aligns them with the mean face.
     """
-    crops = resize_to_crops(image_tensor(faces.images))
     values = {}
-    for name, change in _GEOMETRY.items():
-        matrix, flipped = _matrix(len(faces), **{**_IDENTITY, **change})
+    for name, settings in _GEOMETRY.items():
+        change = {**_IDENTITY, **settings}
         targets = faces.targets
         if network.task == "keypoints":
-            targets = warp_points(torch.from_numpy(faces.points), matrix, flipped).numpy()
-        values[name] = _value(network, warp_images(crops, matrix), targets)
+            targets = warp_points(torch.from_numpy(faces.points), *_matrix(len(faces), **change)).numpy()
+        values[name] = _value(network, faces, lambda x, c=change: warp_images(x, _matrix(len(x), **c)[0]), targets)  # type: ignore[misc]
     for name, alter in _APPEARANCE.items():
-        values[name] = _value(network, alter(crops).clamp(0, 255), faces.targets)
+        generator = torch.Generator().manual_seed(0)
+        values[name] = _value(network, faces, lambda x, a=alter, g=generator: a(x, g).clamp(0, 255), faces.targets)  # type: ignore[misc]
     if network.task == "emotion":
-        values["cropped like keypoint faces"] = _value(network, _recropped(crops, network), faces.targets)
+        recropped = partial(_recropped, network=network)
+        values["cropped like keypoint faces"] = _value(network, faces, recropped, faces.targets)
     return values
 
 
@@ -118,8 +122,13 @@ def _pixels(crops: Tensor) -> NDArray[np.uint8]:
     return crops[:, 0].round().byte().numpy()
 
 
-def _value(network: FaceNetwork, crops: Tensor, targets: Targets) -> float:
-    predictions = predict(network, _pixels(crops), title="robustness")
+def _value(network: FaceNetwork, faces: FaceDataset, change: Callable[[Tensor], Tensor], targets: Targets) -> float:
+    """The metric for changed faces, of which a part is held at a time: as crops they take 16 times their memory."""
+    parts = []
+    for start in range(0, len(faces), _FACES):
+        crops = resize_to_crops(image_tensor(faces.images[start : start + _FACES]))
+        parts.append(predict(network, _pixels(change(crops)), title="robustness"))
+    predictions = np.concatenate(parts)
     if network.task == "keypoints":
         return KeypointErrors.of(predictions, targets.astype(np.float32, copy=False)).rmse
     return EmotionScores(predictions, targets.astype(np.int64, copy=False)).accuracy
