@@ -54,13 +54,13 @@ def test_arguments_of_the_trainer_work(arguments: list[str], tmp_path: Path) -> 
 def test_the_network_can_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Callable[..., Any]] = []
 
-    def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_function(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         compiled.append(function)
         return function
 
     monkeypatch.setattr(torch, "compile", compile_function)
     train(config(*TINY, "compile=true", "+trainer.fast_dev_run=true", f"out={tmp_path}"))
-    assert [function.__name__ for function in compiled] == ["outputs"]
+    assert [function.__name__ for function in compiled] == ["__call__", "outputs_and_loss"]
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])

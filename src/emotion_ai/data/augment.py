@@ -107,7 +107,7 @@ def affine(angle: Tensor, factor: Tensor, shift: Tensor, flipped: Tensor) -> Ten
 
 def warp_images(images: Tensor, matrices: Tensor) -> Tensor:
     """Images whose pixel p moved to matrix·p; bilinear, the border replicated."""
-    inverse = torch.linalg.inv(matrices[:, :, :2])
+    inverse = torch.linalg.inv_ex(matrices[:, :, :2]).inverse  # without the check, which waits for a GPU
     steps = torch.arange(CROP_SIZE, device=images.device, dtype=images.dtype)
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
     source = (grid[None] - matrices[:, None, :, 2]) @ inverse.transpose(1, 2)
@@ -118,7 +118,8 @@ def warp_images(images: Tensor, matrices: Tensor) -> Tensor:
 def warp_points(points: Tensor, matrices: Tensor, flipped: Tensor) -> Tensor:
     """Points moved as the pixels are; those of mirrored faces exchange left and right."""
     moved = points @ matrices[:, :, :2].transpose(1, 2) + matrices[:, None, :, 2]
-    return torch.where(flipped[:, None, None], moved[:, list(FLIP)], moved)
+    exchanged = torch.stack([moved[:, point] for point in FLIP], 1)  # indexing by a list waits for a GPU
+    return torch.where(flipped[:, None, None], exchanged, moved)
 
 
 def blurred(images: Tensor) -> Tensor:

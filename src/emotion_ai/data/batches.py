@@ -13,8 +13,8 @@ from emotion_ai.contract import CROP_SIZE
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.errors import ImageError
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""images float32 (B, 1, 96, 96), targets, row numbers int64 (B,)."""
+Batch = tuple[Tensor, Tensor, NDArray[np.int64]]
+"""images float32 (B, 1, 96, 96), targets, row numbers int64 (B,), which stay on the processor."""
 
 
 def resize_to_crops(images: Tensor) -> Tensor:
@@ -41,10 +41,13 @@ def image_tensor(images: NDArray[np.uint8]) -> Tensor:
 class Batches:
     """Iterates over the faces once; with `shuffle_seed`, in another order each epoch.
 
+    The arrays are on the device as uint8, at their own size. One process keeps all of them there. Of several processes
+    each has its share alone, and fetches another one for each epoch.
+
     Args:
         faces: what to iterate over.
         batch_size: faces in a batch, on each device.
-        device: where the arrays stay.
+        device: where the arrays are.
         epoch: returns the current epoch.
         shuffle_seed: None keeps the order and the last, smaller batch; otherwise smaller batches are left out.
         rank, world: this process's number and the number of processes, which share every epoch: together, their batches
@@ -61,25 +64,39 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.images = image_tensor(faces.images).to(device)
-        self.targets = torch.from_numpy(faces.targets).to(device)
+        self.faces, self.device = faces, device
         self.batch_size = min(batch_size, max(len(faces) // world, 1))
         self.epoch, self.shuffle_seed = epoch, shuffle_seed
         self.rank, self.world = rank, world
+        self._kept = None
+        if world == 1:
+            self._kept = self._on_device(slice(None))
+        elif shuffle_seed is None:
+            self._kept = self._on_device(slice(rank, None, world))
 
     def __len__(self) -> int:
         if self.shuffle_seed is None:
-            return -(-len(range(self.rank, len(self.images), self.world)) // self.batch_size)
-        return len(self.images) // self.world // self.batch_size
+            return -(-len(range(self.rank, len(self.faces), self.world)) // self.batch_size)
+        return len(self.faces) // self.world // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        count = len(self.images)
-        if self.shuffle_seed is None:
-            order = torch.arange(count)
-        else:
-            generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + self.epoch())
-            order = torch.randperm(count, generator=generator)
-        share = order[self.rank :: self.world].to(self.images.device)
+        rows = self._order()[self.rank :: self.world]
+        images, targets = self._kept or self._on_device(rows)
+        kept_whole = self.shuffle_seed is not None and self.world == 1
+        places = torch.from_numpy(rows).to(self.device, non_blocking=True) if kept_whole else None
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            rows = share[start : start + self.batch_size]
-            yield resize_to_crops(self.images[rows]), self.targets[rows], rows
+            batch = slice(start, start + self.batch_size)
+            chosen = batch if places is None else places[batch]
+            yield resize_to_crops(images[chosen]), targets[chosen], rows[batch]
+
+    def _order(self) -> NDArray[np.int64]:
+        """Row numbers in the order of this epoch, for all processes."""
+        if self.shuffle_seed is None:
+            return np.arange(len(self.faces))
+        generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + self.epoch())
+        return torch.randperm(len(self.faces), generator=generator).numpy()
+
+    def _on_device(self, rows: NDArray[np.int64] | slice) -> tuple[Tensor, Tensor]:
+        """Images and targets of some faces."""
+        images, targets = image_tensor(self.faces.images[rows]), torch.from_numpy(self.faces.targets[rows])
+        return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)

@@ -26,7 +26,7 @@ def mix(x: Tensor) -> Tensor:
 
 def sample_keys(seed: int, epoch: int, samples: Tensor) -> Tensor:
     """One key for each sample, int64 (B,); samples are row numbers of the dataset, int64 (B,)."""
-    base = mix(mix(torch.tensor(seed, device=samples.device)) + epoch)
+    base = int(mix(mix(torch.tensor(seed)) + epoch))  # on the processor: no wait for a GPU
     return mix(base + samples)
 
 

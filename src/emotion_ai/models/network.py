@@ -228,7 +228,8 @@ class FaceNetwork(nn.Module):
         predictions: Tensor = self(images.flip(-1))
         if self.task == "emotion":
             return predictions
-        return torch.stack([CROP_SIZE - 1 - predictions[..., 0], predictions[..., 1]], -1)[:, list(FLIP)]
+        moved = torch.stack([CROP_SIZE - 1 - predictions[..., 0], predictions[..., 1]], -1)
+        return torch.stack([moved[:, point] for point in FLIP], 1)  # indexing by a list waits for a GPU
 
     def forward(self, images: Tensor) -> Tensor:
         scores = self.scores(images)

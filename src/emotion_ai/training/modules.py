@@ -1,6 +1,6 @@
 """The networks as LightningModules: loss and metrics. One class for each task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,12 @@ class FaceModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.augment, self.seed = augment, seed
+        self.augment: Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]] = augment
+        self.seed = seed
         self.optimizer_settings, self.scheduler_settings = optimizer, scheduler
         self.teachers = teachers or Teachers()  # no submodules: they are neither trained nor saved
         self.record = RunRecord()
+        self._evaluated: list[tuple[Tensor, Tensor]] = []
 
     def outputs(self, images: Tensor) -> Any:
         """What loss and metrics are computed from."""
@@ -78,6 +80,15 @@ class FaceModule(pl.LightningModule):
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def outputs_and_loss(self, images: Tensor, targets: Tensor) -> tuple[Any, Tensor]:
+        outputs = self.outputs(images)
+        return outputs, self.loss(outputs, targets)
+
+    def compile_step(self) -> None:
+        """Compiles what a training step computes on the device, for batches of one size. Validation stays as it is."""
+        self.augment = torch.compile(self.augment.__call__, dynamic=False)
+        self.outputs_and_loss = torch.compile(self.outputs_and_loss, dynamic=False)  # type: ignore[method-assign]
 
     def weight(self, targets: Tensor) -> Tensor:
         """What the loss is a mean over, float32: labelled coordinates, or faces by the weight of their class."""
@@ -87,7 +98,11 @@ class FaceModule(pl.LightningModule):
         """Distance to a teacher's predictions."""
         raise NotImplementedError
 
-    def update_metrics(self, outputs: Any, targets: Tensor, split: str) -> dict[str, Metric]:
+    def predicted(self, outputs: Any) -> Tensor:
+        """What the metrics take of the outputs."""
+        raise NotImplementedError
+
+    def update_metrics(self, predicted: Tensor, targets: Tensor, split: str) -> dict[str, Metric]:
         """Updates this task's metrics and returns them by name."""
         raise NotImplementedError
 
@@ -96,13 +111,13 @@ class FaceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         images, targets, rows = batch
-        keys = sample_keys(self.seed, self.current_epoch, rows)
+        keys = sample_keys(self.seed, self.current_epoch, torch.from_numpy(rows))  # on the processor
         torch.manual_seed(int(mix(keys[0])))  # dropout, too, draws the same numbers after a resume
         with torch.autocast(self.device.type, enabled=False):  # half precision would move the points
-            images, targets = self.augmented(images, targets, keys)
+            images, targets = self.augmented(images, targets, keys.to(self.device, non_blocking=True))
         images = images.contiguous(memory_format=torch.channels_last)
-        outputs = self.outputs(images)
-        loss = self.loss(outputs, targets) * self._share(targets)
+        outputs, loss = self.outputs_and_loss(images, targets)
+        loss = loss * self._share(targets)
         if self.teachers.networks:
             teacher_targets = self.teacher_targets(images, int(mix(keys[-1])))
             loss = torch.lerp(loss, self.teacher_loss(outputs, teacher_targets, targets), self.teachers.weight)
@@ -135,7 +150,7 @@ class FaceModule(pl.LightningModule):
         predictions: Tensor = (teacher.mirrored(view) if mirror else teacher(view)).float()
         if self.network.task == "emotion":
             return predictions
-        return predictions - torch.tensor([across, down], device=predictions.device)
+        return torch.stack([predictions[..., 0] - across, predictions[..., 1] - down], -1)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self._evaluate(batch, "val")
@@ -146,15 +161,28 @@ class FaceModule(pl.LightningModule):
     def _evaluate(self, batch: Batch, split: str) -> None:
         images, targets, _ = batch
         outputs = self.outputs(images)
-        size = len(images)
-        self.log(f"{split}/loss", self.loss(outputs, targets), batch_size=size, sync_dist=True)
-        for name, metric in self.update_metrics(outputs, targets, split).items():
-            self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log(f"{split}/loss", self.loss(outputs, targets), batch_size=len(images), sync_dist=True)
+        self._evaluated.append((self.predicted(outputs), targets))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _log_metrics(self, split: str) -> None:
+        """Computes the metrics of all batches at once: with each batch they would wait for a GPU several times."""
+        if not self._evaluated:
+            return
+        predicted, targets = (torch.cat(parts) for parts in zip(*self._evaluated, strict=True))
+        self._evaluated.clear()
+        for name, metric in self.update_metrics(predicted, targets, split).items():
+            self.log(f"{split}/{name}", metric, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         assert self.optimizer_settings is not None
         assert self.scheduler_settings is not None
-        optimizer = build_optimizer(self, self.optimizer_settings)
+        optimizer = build_optimizer(self, self.optimizer_settings, clipped=bool(self.trainer.gradient_clip_val))
         steps = self.trainer.estimated_stepping_batches
         scheduler = build_scheduler(optimizer, self.scheduler_settings, steps, self.monitor, self.mode)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
@@ -205,7 +233,9 @@ class KeypointModule(FaceModule):
         known = ~targets.isnan()
         targets, count = targets.nan_to_num(), known.sum().clamp(min=1)
         errors = F.smooth_l1_loss(points, targets, reduction="none", beta=self.smooth_l1_beta)
-        nll = F.gaussian_nll_loss(points.detach(), targets, deviations.square(), reduction="none")
+        variances = deviations.square().clamp(min=1e-6)
+        # PyTorch's own function checks the variances, and waits for a GPU
+        nll = 0.5 * (variances.log() + (points.detach() - targets) ** 2 / variances)
         return ((errors + nll) * known).sum() / count
 
     def weight(self, targets: Tensor) -> Tensor:
@@ -214,10 +244,13 @@ class KeypointModule(FaceModule):
     def teacher_loss(self, outputs: tuple[Tensor, Tensor], predictions: Tensor, targets: Tensor) -> Tensor:
         return F.smooth_l1_loss(outputs[0], predictions, beta=self.smooth_l1_beta)
 
-    def update_metrics(self, outputs: tuple[Tensor, Tensor], targets: Tensor, split: str) -> dict[str, Metric]:
+    def predicted(self, outputs: tuple[Tensor, Tensor]) -> Tensor:
+        return outputs[0]
+
+    def update_metrics(self, predicted: Tensor, targets: Tensor, split: str) -> dict[str, Metric]:
         known = ~targets.isnan()
         if known.any():
-            self.rmse.update(outputs[0][known], targets[known])
+            self.rmse.update(predicted[known], targets[known])
         return {"rmse": self.rmse}
 
 
@@ -280,7 +313,8 @@ class EmotionModule(FaceModule):
         if not self.mixup:
             return images, targets
         targets = self.distributions(targets)
-        shares = torch.distributions.Beta(self.mixup, self.mixup).sample((len(images), 1)).to(images.device)
+        shares = torch.distributions.Beta(self.mixup, self.mixup).sample((len(images), 1))
+        shares = shares.to(images.device, non_blocking=True)
         images = torch.lerp(images.roll(1, 0), images, shares[:, :, None, None])
         return images, torch.lerp(targets.roll(1, 0), targets, shares)
 
@@ -292,7 +326,7 @@ class EmotionModule(FaceModule):
 
     def weight(self, targets: Tensor) -> Tensor:
         if targets.ndim == 2:  # distributions: faces alone count
-            return torch.tensor(float(len(targets)), device=targets.device)
+            return torch.full((), float(len(targets)), device=targets.device)
         return self.class_weights[targets].sum()
 
     def teacher_loss(self, outputs: Tensor, predictions: Tensor, targets: Tensor) -> Tensor:
@@ -307,15 +341,18 @@ class EmotionModule(FaceModule):
         """Targets as distributions, float32 (N, K)."""
         return F.one_hot(targets, len(self.classes)).float() if targets.ndim == 1 else targets
 
-    def update_metrics(self, outputs: Tensor, targets: Tensor, split: str) -> dict[str, Metric]:
-        self.accuracy.update(outputs, targets)
-        self.f1.update(outputs, targets)
+    def predicted(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def update_metrics(self, predicted: Tensor, targets: Tensor, split: str) -> dict[str, Metric]:
+        self.accuracy.update(predicted, targets)
+        self.f1.update(predicted, targets)
         metrics: dict[str, Metric] = {"accuracy": self.accuracy, "macro_f1": self.f1}
         count = self.classes.emotions
         if count < len(self.classes) and (rows := targets < count).any():
-            self.emotion_accuracy.update(outputs[rows, :count], targets[rows])
+            self.emotion_accuracy.update(predicted[rows, :count], targets[rows])
             metrics["emotion_accuracy"] = self.emotion_accuracy
         if split == "val":
-            self.calibrated_loss.update(outputs, targets)
+            self.calibrated_loss.update(predicted, targets)
             metrics["calibrated_loss"] = self.calibrated_loss
         return metrics

@@ -12,11 +12,18 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from emotion_ai.errors import ConfigError
 from emotion_ai.training.config import Cosine, OneCycle, Plateau, Scheduler
 
+_FUSED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
+"""Optimizers with an implementation that changes all parameters at once."""
 
-def build_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> Optimizer:
+
+def build_optimizer(module: nn.Module, settings: Mapping[str, Any], clipped: bool = False) -> Optimizer:
     """The optimizer that `_target_` names, over the module's parameters.
 
-    Weight decay applies to matrices and kernels only, not to gains and offsets.
+    Weight decay applies to matrices and kernels only, not to gains and offsets. On a GPU the optimizer is fused, unless
+    the settings say otherwise.
+
+    Args:
+        clipped: gradients are clipped, which Lightning does not do for a fused optimizer.
 
     Raises:
         ConfigError: a target that cannot be imported, or that refuses an argument.
@@ -26,6 +33,9 @@ def build_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> Optimizer
         {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in module.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    on_gpu = next(module.parameters()).device.type == "cuda"
+    if on_gpu and not clipped and settings["_target_"] in _FUSED and settings.keys().isdisjoint({"fused", "foreach"}):
+        settings = {**settings, "fused": True}
     optimizer: Optimizer = build(settings, "optimizer", groups)
     return optimizer
 

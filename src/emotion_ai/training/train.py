@@ -1,18 +1,20 @@
 """The training stage: a plain function of a config."""
 
 import logging
+import os
+import shutil
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
+import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig
@@ -27,11 +29,13 @@ from emotion_ai.evaluation.calibration import FOLDS
 from emotion_ai.files import locked_folder, write_json
 from emotion_ai.models import load_network, save_network
 from emotion_ai.provenance import RunRecord, environment
+from emotion_ai.training.allocator import keep_freed_memory
 from emotion_ai.training.calibrate import calibrate
 from emotion_ai.training.config import EmotionTask, TrainConfig, recorded_settings
+from emotion_ai.training.modules import FaceModule
 from emotion_ai.training.networks import build_module
 from emotion_ai.training.run_folder import PreviousRun, check_same_data, choose_best, previous_run
-from emotion_ai.training.trainer import build_trainer
+from emotion_ai.training.trainer import Callbacks, build_trainer
 
 # TensorBoard's own switch for doing without TensorFlow, which it would otherwise import where it is installed
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
@@ -69,34 +73,25 @@ def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun)
     if config.task.name == "emotion" and len(splits.val) < FOLDS:  # calibration would fail after training
         raise ConfigError(f"the validation split has {len(splits.val)} faces and needs {FOLDS}; give more data")
     check_same_data(previous.records, splits.record())
-    seed_everything(config.seed, verbose=False)
-    module = build_module(config, splits)
+    run = build_run(config, splits)
+    module, trainer, callbacks = run.module, run.trainer, run.callbacks
     module.record = RunRecord(settings, splits.record(), **environment())
-    if config.compile:
-        module.outputs = torch.compile(module.outputs)  # type: ignore[method-assign]
-    trainer, callbacks = build_trainer(config, module.monitor, module.mode)
     if previous.scores:
         callbacks.best.keep(choose_best(out, previous, module.mode))
-
-    def batches(faces: FaceDataset, shuffle_seed: int | None = None) -> Batches:
-        device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
-        return Batches(faces, config.batch_size, device, lambda: trainer.current_epoch, shuffle_seed, rank, world)
-
-    vote_weight = config.task.vote_weight if isinstance(config.task, EmotionTask) else 0.0
     names = ("confident_accuracy", "neutral_risk") if isinstance(config.task, EmotionTask) else ()
     wanted = {name: getattr(config.task, name) for name in names}
-    with _lightning():
-        train_batches = batches(soft_targets(splits.train, vote_weight), shuffle_seed=config.seed)
-        trainer.fit(module, train_batches, batches(splits.val), ckpt_path=previous.last, weights_only=True)
+    on_processor = trainer.strategy.root_device.type == "cpu"
+    with _lightning(), keep_freed_memory() if on_processor else nullcontext():
+        trainer.fit(module, run.train_batches(), run.batches(splits.val), ckpt_path=previous.last, weights_only=True)
         if callbacks.best.best_model_path:  # else no epoch was validated, and the last averaged weights are kept
             network, _ = load_network(callbacks.best.best_model_path, module.network.task)
             module.network.load_state_dict(network.state_dict())
         module.network.eval()
         calibration = calibrate(module.network, splits.val, **wanted)
         trainer.callbacks.remove(callbacks.ema)  # type: ignore[attr-defined]  # it would evaluate the last epoch's weights
-        results = trainer.validate(module, batches(splits.val), verbose=False)
+        results = trainer.validate(module, run.batches(splits.val), verbose=False)
         if config.test:
-            results += trainer.test(module, batches(splits.test), verbose=False)
+            results += trainer.test(module, run.batches(splits.test), verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
     if trainer.is_global_zero and not config.trainer.get("fast_dev_run"):
         record = replace(module.record, metrics=metrics, calibration=calibration, epochs=trainer.current_epoch)
@@ -104,6 +99,41 @@ def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun)
         save_network(module.network, out / "network.safetensors", record)
         write_json(out / "run.json", replace(record, seconds=round(callbacks.timer.time_elapsed("train"), 1)).as_dict())
     return metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run consists of."""
+
+    config: TrainConfig
+    splits: DataSplits
+    module: FaceModule
+    trainer: pl.Trainer
+    callbacks: Callbacks
+
+    def batches(self, faces: FaceDataset, shuffle_seed: int | None = None) -> Batches:
+        trainer, size = self.trainer, self.config.batch_size
+        device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
+        return Batches(faces, size, device, lambda: trainer.current_epoch, shuffle_seed, rank, world)
+
+    def train_batches(self) -> Batches:
+        vote_weight = self.config.task.vote_weight if isinstance(self.config.task, EmotionTask) else 0.0
+        return self.batches(soft_targets(self.splits.train, vote_weight), self.config.seed)
+
+
+def build_run(config: TrainConfig, splits: DataSplits) -> Run:
+    """Network and Trainer of a run; the seed is set.
+
+    Raises:
+        ConfigError: as `build_module` and `build_trainer`, or there is no compiler for `compile`.
+    """
+    if config.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "gcc", "cl"))):
+        raise ConfigError("compile=true needs a C++ compiler, and there is none; install g++, or give compile=false")
+    seed_everything(config.seed, verbose=False)
+    module = build_module(config, splits)
+    if config.compile:
+        module.compile_step()
+    return Run(config, splits, module, *build_trainer(config, module.monitor, module.mode))
 
 
 def load_splits(config: TrainConfig) -> DataSplits:

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.files import atomic_path
@@ -91,11 +92,51 @@ class Patience(EarlyStopping):
             trainer.should_stop = True
 
 
+class WeightEma(EMAWeightAveraging):
+    """Lightning's, with the same numbers, on the module's device and for all tensors at once.
+
+    Lightning's own keeps the averages on the processor if training is on a GPU, and waits for it in every step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay)
+        self._decay = decay
+        self._averages: list[Tensor] = []
+        self._current: list[Tensor] = []
+
+    @property
+    def state_key(self) -> str:
+        return EMAWeightAveraging.__qualname__
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self._average_model is not None
+        self._averages, self._current = (
+            [tensor.detach() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+            for module in (self._average_model.module, pl_module)
+        )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step == self._latest_update_step:  # gradients are accumulated
+            return
+        assert self._average_model is not None
+        if self._latest_update_step == 0:
+            torch._foreach_copy_(self._averages, self._current)
+        else:
+            torch._foreach_mul_(self._averages, self._decay)
+            torch._foreach_add_(self._averages, torch._foreach_mul(self._current, 1 - self._decay))
+        self._average_model.n_averaged += 1
+        self._latest_update_step = trainer.global_step
+
+
 @dataclass(frozen=True)
 class Callbacks:
     """The callbacks that `train` needs again after fitting."""
 
-    ema: EMAWeightAveraging
+    ema: WeightEma
     timer: Timer
     best: RunCheckpoint
 
@@ -118,7 +159,7 @@ def build_trainer(config: TrainConfig, monitor: str, mode: str) -> tuple[pl.Trai
             raise ConfigError(unknown_key(f"trainer.{name}", [f"trainer.{key}" for key in known if key != "self"]))
     out = Path(config.out)
     own = Callbacks(
-        EMAWeightAveraging(decay=config.ema_decay),
+        WeightEma(config.ema_decay),
         Timer(),
         RunCheckpoint(out, "best", monitor, mode),
     )
@@ -129,7 +170,8 @@ def build_trainer(config: TrainConfig, monitor: str, mode: str) -> tuple[pl.Trai
     callbacks += [own.ema, own.timer]
     if config.patience is not None:
         callbacks.append(Patience(monitor, mode=mode, patience=config.patience, strict=False))
-    arguments = _DEFAULTS | {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks)} | config.trainer
+    defaults = _DEFAULTS | {"benchmark": not config.trainer.get("deterministic")}  # all batches have one shape
+    arguments = defaults | {"enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks)} | config.trainer
     try:
         trainer = pl.Trainer(
             **arguments,
