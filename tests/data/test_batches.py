@@ -1,6 +1,9 @@
 """Batches: order, shares of processes, the one resize."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from emotion_ai.data.batches import Batches, resize_to_crops
@@ -34,6 +37,30 @@ def test_batches_share_an_epoch_between_processes() -> None:
     shared = [Batches(faces, 5, torch.device("cpu"), lambda: 0, rank=rank, world=2) for rank in range(2)]
     assert sorted(row for part in shared for _, _, rows in part for row in rows.tolist()) == list(range(23))
     assert [len(part) for part in shared] == [3, 3]
+
+
+def test_each_process_has_its_share_of_the_faces_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces, moved = synthetic_faces(23, seed=0).faces("emotion"), list[int]()
+    placed = Batches._on_device
+
+    def counted(batches: Batches, rows: Any) -> Any:
+        images, targets = placed(batches, rows)
+        moved.append(len(images))
+        return images, targets
+
+    monkeypatch.setattr(Batches, "_on_device", counted)
+    for seed in (1, None):
+        for rank in range(2):
+            batches = Batches(faces, 5, torch.device("cpu"), lambda: 0, shuffle_seed=seed, rank=rank, world=2)
+            for images, targets, rows in (*batches, *batches):
+                assert np.array_equal(images[:, 0].numpy(), faces.images[rows])
+                assert np.array_equal(targets.numpy(), faces.targets[rows])
+    assert max(moved) == 12
+    whole = Batches(faces, 5, torch.device("cpu"), lambda: 0, shuffle_seed=1)
+    moved.clear()
+    for images, _, rows in whole:
+        assert np.array_equal(images[:, 0].numpy(), faces.images[rows])
+    assert moved == []  # they were there before
 
 
 def test_small_images_take_the_one_resize() -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_module
 from torch import Tensor
 
 from emotion_ai.benchmarks.training_runs import EpochClock, TrainingSetting, build, fit, synchronize, training_noise
 from emotion_ai.contract import CROP_SIZE, Task
-from emotion_ai.models import FaceNetwork
-from emotion_ai.training.train import build_run, load_splits
+from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.training.config import TrainConfig
+from emotion_ai.training.train import build_run, device_settings, load_splits
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "fp32": None,
@@ -106,10 +108,6 @@ def time_to_target(target: Target, trainer: str, compiled: bool, out: Path) -> d
         seconds and values after each epoch; `seconds_to_target`, None if it was not reached; `first_epoch`, which is
         longer than the others by what compilation and the choice of convolutions took; and metrics of the test split.
     """
-    from hydra import compose, initialize_config_module
-
-    from emotion_ai.training.config import TrainConfig
-
     settings = [*target.overrides, f"trainer={trainer}", f"compile={str(compiled).lower()}", f"out={out}"]
     began = time.perf_counter()
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
@@ -120,7 +118,7 @@ def time_to_target(target: Target, trainer: str, compiled: bool, out: Path) -> d
     run = build_run(config, splits)
     clock = TargetClock(target, run.trainer.strategy.root_device)
     run.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-    with training_noise():
+    with training_noise(), device_settings(run.trainer.strategy.root_device):
         run.trainer.fit(run.module, run.train_batches(), run.batches(splits.val))
         tested = run.trainer.test(run.module, run.batches(splits.test), verbose=False)
     epochs = np.diff([0.0, *clock.seconds])
@@ -216,6 +214,4 @@ def half_precision_errors(
 
 def bundled_network(task: Task) -> FaceNetwork:
     """The network that comes with the package."""
-    from emotion_ai.models import load_network
-
     return load_network("bundled", task).network

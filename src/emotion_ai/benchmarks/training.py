@@ -38,7 +38,6 @@ from emotion_ai.evaluation.tables import INTERVAL, Column, Interval, ReportTable
 from emotion_ai.files import write_json
 from emotion_ai.provenance import environment
 from emotion_ai.terminal import Console
-from emotion_ai.training.allocator import keep_freed_memory
 
 Pipeline = Literal["ours", "customary", "customary, our precision"]
 PIPELINES: tuple[Pipeline, ...] = ("ours", "customary", "customary, our precision")
@@ -172,8 +171,7 @@ def _serve(
 
     try:
         if pipeline == "ours":
-            with keep_freed_memory():
-                fit(run, EpochClock(device, connection.recv, send))
+            fit(run, EpochClock(device, connection.recv, send))
             return
         same = pipeline != "customary"
         half = torch.bfloat16 if "bf16" in str(run.trainer.precision) and (same or device.type == "cuda") else None
@@ -265,7 +263,7 @@ def benchmark(
     torch.set_num_threads(threads)
     stages = []
     for setting in settings:
-        with tempfile.TemporaryDirectory() as folder, keep_freed_memory():
+        with tempfile.TemporaryDirectory() as folder:
             stages.append(measure_stages(setting, Path(folder), stage_batches))
     return TrainingSpeed(tuple(comparisons), tuple(stages))
 

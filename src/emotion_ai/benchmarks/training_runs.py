@@ -17,7 +17,7 @@ from emotion_ai.contract import CROP_SIZE, EMOTIONS, KEYPOINTS, MEAN_FACE, Task
 from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.data.splits import DataSplits
 from emotion_ai.training.config import TrainConfig
-from emotion_ai.training.train import Run, build_run
+from emotion_ai.training.train import Run, build_run, device_settings
 
 STAGES = ("gather and resize", "augment", "forward", "backward", "optimizer", "average", "other")
 INPUT = STAGES[:2]
@@ -167,7 +167,7 @@ def fit(run: Run, clock: EpochClock, stages: StageClock | None = None) -> None:
                 return augmented(*arguments)
 
         run.module.augmented = timed  # type: ignore[method-assign]
-    with training_noise():
+    with training_noise(), device_settings(run.trainer.strategy.root_device):
         run.trainer.fit(run.module, run.train_batches())
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig
@@ -28,6 +29,7 @@ from emotion_ai.errors import TERMINATED, ConfigError
 from emotion_ai.evaluation.calibration import FOLDS
 from emotion_ai.files import locked_folder, write_json
 from emotion_ai.models import load_network, save_network
+from emotion_ai.models.device import exact_float32
 from emotion_ai.provenance import RunRecord, environment
 from emotion_ai.training.allocator import keep_freed_memory
 from emotion_ai.training.calibrate import calibrate
@@ -80,8 +82,7 @@ def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun)
         callbacks.best.keep(choose_best(out, previous, module.mode))
     names = ("confident_accuracy", "neutral_risk") if isinstance(config.task, EmotionTask) else ()
     wanted = {name: getattr(config.task, name) for name in names}
-    on_processor = trainer.strategy.root_device.type == "cpu"
-    with _lightning(), keep_freed_memory() if on_processor else nullcontext():
+    with _lightning(), device_settings(trainer.strategy.root_device):
         trainer.fit(module, run.train_batches(), run.batches(splits.val), ckpt_path=previous.last, weights_only=True)
         if callbacks.best.best_model_path:  # else no epoch was validated, and the last averaged weights are kept
             network, _ = load_network(callbacks.best.best_model_path, module.network.task)
@@ -155,6 +156,16 @@ def soft_targets(faces: FaceDataset, vote_weight: float) -> FaceDataset:
     votes = np.where(total > 0, faces.votes / np.maximum(total, 1e-9), labels)
     mixed = np.where(labelled[:, None], (1 - vote_weight) * labels + vote_weight * votes, faces.votes)
     return replace(faces, targets=mixed.astype(np.float32))
+
+
+@contextmanager
+def device_settings(device: torch.device) -> Iterator[None]:
+    """The process's settings while it trains: freed memory is kept on a processor, and TF32 is off on a GPU.
+
+    With bfloat16, only the networks' heads compute in 32 bits; TF32 would round their heatmaps to 10 bits.
+    """
+    with keep_freed_memory() if device.type == "cpu" else exact_float32(device):
+        yield
 
 
 @contextmanager
