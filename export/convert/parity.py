@@ -4,6 +4,7 @@ All are compared with the checkpoint in float64. How far its own float32 outputs
 export may add a few times as much.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -11,12 +12,24 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 
 from emotion_ai.client.checks import Outputs
 from emotion_ai.client.transport import Inputs
-from emotion_ai.contract import IMAGES_INPUT, IMAGES_SIGNATURE, INPUTS, Servable, Task, outputs
+from emotion_ai.contract import (
+    DEVIATIONS,
+    EXPRESSIONS,
+    IMAGES_INPUT,
+    IMAGES_SIGNATURE,
+    INPUTS,
+    Servable,
+    Task,
+    outputs,
+)
 from emotion_ai.errors import ParityError
+from emotion_ai.models import FaceNetwork
+from emotion_ai.models.device import GPU_TOLERANCE, DeviceBatches, Placement
 from emotion_ai_export.convert.float64 import in_float64
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.parity_cases import BATCHES, ParityCase
@@ -131,6 +144,8 @@ class ParityReport:
                 "multiple of it in float64": FLOAT64_MULTIPLE,
                 "bounds": BOUNDS,
                 "added for decoding and resizing a file": DECODED_ALLOWANCES,
+                "of a checkpoint on a GPU": GPU_TOLERANCE._asdict(),
+                "TF32": False,
             },
             "batches": list(BATCHES),
             "worst": asdict(self.worst),
@@ -203,6 +218,46 @@ def compare_in_float64(models: dict[Servable, Any], cases: list[ParityCase]) -> 
 
     place = "SavedModel in float64", tuple(models)
     return compare(*place, predict, list(few.values()), (IMAGES_SIGNATURE,), FLOAT64_MULTIPLE)
+
+
+def compare_on_device(
+    networks: dict[Task, FaceNetwork], placement: Placement, cases: list[ParityCase]
+) -> list[Comparison]:
+    """The checkpoints on a GPU, in float32 without TF32, against those in float64.
+
+    Other comparisons say nothing about it: the rounding in their tolerances is a CPU's.
+    """
+    batches, found = DeviceBatches(placement.device), []
+    for task, network in networks.items():
+        placed = placement.place(copy.deepcopy(network))
+        function, names = placed.uncertainty, ("keypoints", DEVIATIONS)
+        if task == "emotion":
+            function, names = placed.classified, ("probabilities", EXPRESSIONS)
+        for case in cases:
+            if case.crops is None:
+                continue
+            got = dict(zip(names, batches.run(function, case.crops, _channels_first), strict=True))
+            place = f"PyTorch on {placement.name}", task, IMAGES_SIGNATURE
+            found += [
+                Comparison(
+                    *(*place, name, case.kind, len(case.files), _difference(values, case.expected[name])),
+                    device_tolerance(name, case.rounding.get(name, 0.0)),
+                    case.rounding.get(name, 0.0),
+                    _agreement(name, values, case.expected[name]),
+                )
+                for name, values in got.items()
+            ]
+    return found
+
+
+def device_tolerance(name: str, rounding: float) -> float:
+    """How far a checkpoint on a GPU may be from float64: `GPU_TOLERANCE`, or more where it rounds much on a CPU, too."""
+    least = GPU_TOLERANCE.pixels if name in IN_PIXELS else GPU_TOLERANCE.probability
+    return max(least, min((1 + ROUNDING_MULTIPLE) * rounding, BOUNDS[name]))
+
+
+def _channels_first(crops: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
 
 
 def saved_model_predictor(models: dict[Servable, Any]) -> Predictor:

@@ -10,19 +10,34 @@ from emotion_ai.contract import BYTES_SIGNATURE, IMAGES_SIGNATURE, INPUTS, SERVA
 from emotion_ai.errors import ParityError
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork, load_network
+from emotion_ai.models.device import Placement
 from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file
 from emotion_ai_export.convert.frameworks import tf
-from emotion_ai_export.convert.parity import Comparison, compare, compare_in_float64, saved_model_predictor
+from emotion_ai_export.convert.parity import (
+    Comparison,
+    compare,
+    compare_in_float64,
+    compare_on_device,
+    saved_model_predictor,
+)
 from emotion_ai_export.convert.parity_cases import ParityCase, Rule, file_cases, parity_faces, pixel_cases
 from emotion_ai_export.registry.warmup import replay_warmup
 
 
 class PublishedVersion:
-    """The three servables of one version. Each method is a check and raises an error if it fails."""
+    """The three servables of one version. Each method is a check and raises an error if it fails.
 
-    def __init__(self, number: int, base: Path) -> None:
+    Args:
+        number: of the version.
+        base: the folder of the models.
+        placement: a GPU for `compare_device`.
+    """
+
+    def __init__(self, number: int, base: Path, placement: Placement | None = None) -> None:
         self.folders = {model: base / model / str(number) for model in SERVABLES}
         self.cases: list[ParityCase] = []
+        self._placement = placement or Placement.of("cpu")
+        self._networks: dict[Task, FaceNetwork] = {}
         self._models: dict[Servable, Any] = {}
 
     def check_files(self) -> None:
@@ -58,6 +73,11 @@ class PublishedVersion:
                 if first.spec != network.spec or not same:
                     raise ParityError(f"{file}: holds other weights than this version's other models; export again")
         self.cases = pixel_cases(found, parity_faces(), rule) + file_cases(found, rule)
+        self._networks = found
+
+    def compare_device(self) -> list[Comparison]:
+        """Compares the checkpoints on a GPU with themselves in float64."""
+        return compare_on_device(self._networks, self._placement, self.cases)
 
     def compare_models(self) -> list[Comparison]:
         """Compares the SavedModels with the checkpoints."""

@@ -18,6 +18,7 @@ from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, ExportError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.inference.verdict import VerdictRule
+from emotion_ai.models.device import Placement
 from emotion_ai.provenance import environment
 from emotion_ai.published import REFERENCE_FILE
 from emotion_ai.terminal import Console
@@ -30,6 +31,7 @@ from emotion_ai_export.convert.parity import (
     ParityReport,
     compare,
     compare_in_float64,
+    compare_on_device,
     compare_onnx,
     saved_model_predictor,
 )
@@ -58,12 +60,13 @@ def export(cfg: DictConfig) -> Export:
 
     Raises:
         CheckpointError: a checkpoint that cannot be loaded.
-        ConfigError: no checkpoints, or settings that contradict each other.
+        ConfigError: no checkpoints, settings that contradict each other, or a device that is not here.
         ParityError: the export differs from its checkpoint; nothing was published.
         ExportError: a step of the conversion or of publishing failed; nothing incomplete is visible.
     """
     base = Path(cfg.out)
     runtime_flags(cfg.cpus)  # an error before the work, not after it
+    placement = Placement.of(cfg.device)
     if cfg.server:
         split_address(str(cfg.server))
     console = Console()
@@ -96,6 +99,8 @@ def export(cfg: DictConfig) -> Export:
         progress.update(step, description="parity of every signature, batch size and kind of face")
         report.rows += compare("SavedModel", SERVABLES, saved_model_predictor(models), pixels + files)
         report.rows += compare_in_float64(models, pixels)
+        if placement.device.type != "cpu":
+            report.rows += compare_on_device(networks, placement, pixels)
         console.print(parity_table(report))
         try:
             report.require()
@@ -103,7 +108,8 @@ def export(cfg: DictConfig) -> Export:
             raise ParityError(f"{error}; nothing was published") from error
         progress.update(step, description="publishing")
         version = next_version(base)
-        proof = {"version": version, "environment": environment(), **report.as_dict()}
+        computed = {"computed_on": _devices(placement)}
+        proof = {"version": version, "environment": environment(), **computed, **report.as_dict()}
         for servable in SERVABLES:
             write_reference(reference, staging / servable / REFERENCE_FILE, version)
             write_version_files(staging / servable, servable, sources, proof)
@@ -150,6 +156,16 @@ def _checkpoints(cfg: DictConfig) -> dict[Task, str]:
     if cfg.checkpoint is None and (cfg.keypoints is None or cfg.emotion is None):
         raise ConfigError("both networks are needed: give checkpoint=bundled, or keypoints=FILE and emotion=FILE")
     return {"keypoints": cfg.keypoints or "bundled", "emotion": cfg.emotion or "bundled"}
+
+
+def _devices(placement: Placement) -> dict[str, list[str]]:
+    """Where what is compared was computed."""
+    served = {device.device_type.lower() for device in tf.config.list_logical_devices()}
+    return {
+        "checkpoint": list(dict.fromkeys(("cpu", placement.name))),
+        "ONNX Runtime": ["cpu"],
+        "SavedModel": ["gpu" if "gpu" in served else "cpu"],
+    }
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from emotion_ai.client.transport import Inputs
 from emotion_ai.contract import SERVABLES, Servable
 from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
 from emotion_ai.files import write_json
+from emotion_ai.models.device import Placement, find_device
 from emotion_ai.published import CONFIG_FILE, whole_versions
 from emotion_ai.terminal import Console, print_json
 from emotion_ai_export.convert.parity import Comparison, ParityReport, Predictor, compare
@@ -36,7 +37,7 @@ class Check:
 
     Attributes:
         version: its number.
-        name: "files", "checkpoint", "SavedModel", "warm-up", "REST" or "gRPC".
+        name: "files", "checkpoint", "PyTorch on ..." for a GPU, "SavedModel", "warm-up", "REST" or "gRPC".
         problem: why it failed; empty if it passed.
         comparisons: with PyTorch, if any.
     """
@@ -69,22 +70,25 @@ class VerifyOptions:
         server: REST address of a running server; without it, a server is started.
         grpc: its gRPC address; without it, the port below the REST one is tried.
         version: one version; all without it.
+        device: on which the checkpoints are compared besides the CPU.
     """
 
     server: str | None = None
     grpc: str | None = None
     version: int | None = None
+    device: str = "cpu"
 
 
 def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
     """Checks published versions: files, checkpoints, SavedModels, warm-up, and predictions over REST and gRPC.
 
     Raises:
-        ConfigError: no such version, or none at all.
+        ConfigError: no such version, none at all, or no such device.
         ClientError: the server does not respond, or serves none of the versions.
     """
     options = options or VerifyOptions()
     server, grpc, version = options.server, options.grpc, options.version
+    placement = Placement.of(options.device)
     numbers = sorted({*whole_versions(base), *damaged_versions(base)})
     if not numbers or (version is not None and version not in numbers):
         missing = "published versions" if version is None else f"version {version}"
@@ -111,9 +115,11 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
 
         intact = {}
         for number in numbers:
-            published = PublishedVersion(number, base)
+            published = PublishedVersion(number, base, placement)
             whole = check(number, "files", published.check_files)
             good = check(number, "checkpoint", published.load_checkpoint)
+            if good and placement.device.type != "cpu":
+                check(number, f"PyTorch on {placement.name}", published.compare_device)
             good = good and check(number, "SavedModel", published.compare_models)
             if good and check(number, "warm-up", published.replay_warmups) and whole:
                 intact[number] = published  # damaged versions are not served
@@ -136,6 +142,7 @@ def verify_command(base: Path, options: VerifyOptions, out: Path | None, as_json
         "passes": passes,
         "base": str(base),
         "server": options.server,
+        "checkpoint_on": list(dict.fromkeys(("cpu", find_device(options.device).type))),
         "checks": [check.as_dict() for check in checks],
     }
     if out:

@@ -151,6 +151,20 @@ def test_evaluate_gives_the_same_figures(task: Task, tmp_path: Path, monkeypatch
         assert '"device": "cuda (' in (out / "report.json").read_text()
 
 
+def test_checkpoints_are_compared_on_the_device() -> None:
+    """What `export` and `verify` do with `device=cuda`; PyTorch's default, TF32, is off meanwhile."""
+    pytest.importorskip("tensorflow")
+    from emotion_ai_export.convert.parity import ParityReport, compare_on_device
+    from emotion_ai_export.convert.parity_cases import parity_faces, pixel_cases
+
+    networks = {task: load_network("bundled", task).network for task in TASKS}
+    report = ParityReport(compare_on_device(networks, Placement.of("cuda"), pixel_cases(networks, parity_faces())))
+    print(f"parity: {report.worst}")
+    report.require()
+    assert report.worst.path.startswith("PyTorch on cuda (")
+    assert networks["keypoints"].device.type == "cpu"
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_training_runs_and_its_network_reads_on_a_cpu(task: Task, tmp_path: Path) -> None:
     pytest.importorskip("hydra")

@@ -67,6 +67,18 @@ def test_another_source_model_or_option_is_refused(ray_here: Any, tmp_path: Path
         run(photos, dest)
 
 
+@pytest.mark.slow
+def test_a_picture_that_kills_its_workers_is_a_row_with_an_error(ray_here: Any, tmp_path: Path) -> None:
+    photos, dest = write_pictures(tmp_path / "photos", 6), tmp_path / "scores"
+    (photos / "4.png").write_bytes(picture(255))
+    found = run(photos, dest, QuickSource(deadly=255))
+    assert (found.total.pictures, found.total.rows, found.total.failed) == (6, 6, 1)
+    table = parquet.read_table(dest, columns=["source", "error"]).to_pylist()
+    (error,) = [row["error"] for row in table if row["error"]]
+    assert "4.png: the process that read it died 3 times" in error
+    assert not list(dest.glob(".part-*"))
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     photos, dest = write_pictures(tmp_path / "photos", 2), tmp_path / "scores"
     with (

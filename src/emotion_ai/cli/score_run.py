@@ -21,8 +21,6 @@ from emotion_ai.scoring.sources import open_source
 from emotion_ai.terminal import Console, printable
 from emotion_ai.video.saving import model_identity
 
-_BATCH = 32
-
 
 @dataclass(frozen=True)
 class ScoreCommand(ReaderOptions):
@@ -165,7 +163,7 @@ def score_command(command: ScoreCommand) -> int:
         options = ScoreOptions(
             address=command.address,
             workers=command.workers,
-            batch_size=command.batch_size or _BATCH,
+            batch_size=command.batch_size,
             gpu=gpu,
             overwrite=command.overwrite,
         )

@@ -37,6 +37,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 _HALF: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH = {"cpu": 64, "cuda": 512}
+_USABLE = 0.9  # of a GPU's memory, beside what CUDA itself takes
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
@@ -120,6 +121,12 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, NotImplementedError, AssertionError) as error:  # the last where PyTorch was built without it
         raise ConfigError(f"`device` {name!r} is not available here; use 'auto' or 'cpu' ({_line(error)})") from error
     return device
+
+
+def share_gpu(share: float) -> None:
+    """Keeps this process to a share of its GPU's memory, 0 to 1; batches that need more become smaller."""
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share * _USABLE)
 
 
 class DeviceBatches:

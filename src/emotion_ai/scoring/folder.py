@@ -48,6 +48,10 @@ class ScoreFolder:
         """The file of a part."""
         return self.path / f"part-{number:06d}.parquet"
 
+    def journal(self, number: int) -> Path:
+        """The file in which a part's worker writes what it does."""
+        return self.path / f".part-{number:06d}.reading"
+
     @property
     def metadata(self) -> dict[str, str]:
         """Of the run's parts."""
@@ -71,14 +75,24 @@ class ScoreFolder:
                 for path in self.path.glob("part-*.parquet"):
                     path.unlink()
             self._check(parts)
+            self._remove_journals()  # whoever ended the last run, the pictures need not have
             state = {"format": FORMAT, "run": self.run, "identity": dict(self.identity), "parts": parts}
             files.write_json(self.path / STATE, {**state, "finished": False}, sync=True)
             done = {number: counts for number in range(parts) if (counts := self.counts(number)) is not None}
             yield done
             for partial in self.path.glob(".part-*.partial"):  # of workers that were killed
                 partial.unlink(missing_ok=True)
+            self._remove_journals()
             if all(self.part(number).exists() for number in range(parts)):
                 files.write_json(self.path / STATE, {**state, "finished": True}, sync=True)
+
+    def being_read(self) -> list[str]:
+        """The files of the parts that workers have begun and not finished."""
+        return sorted(f"{path.stem[1:]}.parquet" for path in self.path.glob(".part-*.reading"))
+
+    def _remove_journals(self) -> None:
+        for path in self.path.glob(".part-*.reading"):
+            path.unlink(missing_ok=True)
 
     def counts(self, number: int) -> PartCounts | None:
         """The counts of a part that is finished; None for one that is missing or damaged.

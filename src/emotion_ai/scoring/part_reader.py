@@ -18,6 +18,7 @@ from emotion_ai.files import atomic_path
 from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_together
 from emotion_ai.inference.results import FaceReading, PhotoReader
 from emotion_ai.inference.tables import Row, deviation_row
+from emotion_ai.scoring.journal import MOST_DEATHS, Journal
 from emotion_ai.scoring.parts import Part, Picture, readable
 from emotion_ai.terminal import escaped, one_line
 from emotion_ai.video.rows import column_types, video_columns
@@ -34,6 +35,7 @@ _AHEAD = 8  # pictures whose files are read while others are
 _BATCH_PIXELS = 64_000_000  # of the pictures that are held at once
 _ROWS = 2000  # that are held at once
 _GIVES_UP = (ConfigError, MissingExtraError)
+_DEADLY = f"the process that read it died {MOST_DEATHS} times (a crash, or too little memory); use another picture"
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,14 @@ class PartReader:
         except ConfigError:  # a model without classes
             self._classes = EMOTIONS
 
-    def write(self, part: Part, path: Path, metadata: dict[str, str]) -> PartCounts:
+    def write(self, part: Part, path: Path, metadata: dict[str, str], journal: Journal | None = None) -> PartCounts:
         """Writes the rows of a part, whole or not at all, with metadata that has its counts as well.
+
+        Args:
+            part: what to read.
+            path: the file.
+            metadata: of the file.
+            journal: names pictures at which earlier processes died; they become rows with an error.
 
         Raises:
             EmotionAIError: no picture can be read, as when a server is away.
@@ -91,15 +99,17 @@ class PartReader:
             atomic_path(path, sync=True) as partial,
             parquet.ParquetWriter(partial, schema.with_metadata(metadata), compression="zstd") as writer,
         ):
-            for table, more in self._tables(part, schema, renamed):
+            for table, more in self._tables(part, schema, renamed, journal or Journal()):
                 writer.write_table(table)
                 counts += more
             writer.add_key_value_metadata({COUNTS: json.dumps(asdict(counts))})
         return counts
 
-    def _tables(self, part: Part, schema: Any, renamed: dict[str, str]) -> Iterator[tuple[Any, PartCounts]]:
+    def _tables(
+        self, part: Part, schema: Any, renamed: dict[str, str], journal: Journal
+    ) -> Iterator[tuple[Any, PartCounts]]:
         held: list[_Read] = []
-        for batch in self._batches(part):
+        for batch in self._batches(part, journal):
             held += batch
             if sum(max(len(read.readings), 1) for read in held) >= _ROWS:
                 yield _table(held, schema, part.columns, renamed), _counts(held)
@@ -107,17 +117,24 @@ class PartReader:
         if held:
             yield _table(held, schema, part.columns, renamed), _counts(held)
 
-    def _batches(self, part: Part) -> Iterator[list[_Read]]:
+    def _batches(self, part: Part, journal: Journal) -> Iterator[list[_Read]]:
         batch, pixels = list[_Read](), 0
-        for picture, load in _loaded_ahead(part.pictures()):
-            read = self._detect(picture, load)
+        size = self._batch_size if journal.together else 1
+        for number, (picture, load) in enumerate(_loaded_ahead(part.pictures())):
+            if journal.deadly(number):
+                read = _Read(picture, error=escaped(one_line(f"{picture.name}: {_DEADLY}")))
+            else:
+                journal.reading(number)
+                read = self._detect(picture, load)
             batch.append(read)
             pixels += 0 if read.gray is None else read.gray.size
-            if len(batch) >= self._batch_size or pixels >= _BATCH_PIXELS:
-                yield self._finished(batch)
+            if len(batch) >= size or pixels >= _BATCH_PIXELS:
+                yield self._finished(batch, number, journal)
                 batch, pixels = [], 0
+            journal.between()
         if batch:
-            yield self._finished(batch)
+            yield self._finished(batch, number, journal)
+            journal.between()
 
     def _detect(self, picture: Picture, load: Callable[[], bytes]) -> _Read:
         read = _Read(picture)
@@ -130,9 +147,12 @@ class PartReader:
             read.error = _message(picture, error)
         return read
 
-    def _finished(self, batch: list[_Read]) -> list[_Read]:
-        """The batch with its faces read; one by one where the reader rejects them together."""
+    def _finished(self, batch: list[_Read], last: int, journal: Journal) -> list[_Read]:
+        """The batch, which ends with that picture, with its faces read; one by one where the reader rejects them
+        together."""
         shown = [read for read in batch if read.gray is not None]
+        if shown:
+            journal.reading(last - len(batch) + 1, last)
         try:
             self._read(shown)
         except Exception as error:

@@ -4,18 +4,24 @@ import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from pathlib import Path
 from typing import Any, Protocol
 
 from emotion_ai import errors
-from emotion_ai.errors import EmotionAIError
+from emotion_ai.errors import ConfigError, EmotionAIError
 from emotion_ai.inference.results import PhotoReader
 from emotion_ai.scoring.folder import ScoreFolder
+from emotion_ai.scoring.journal import Journal
 from emotion_ai.scoring.local_ray import running_ray
 from emotion_ai.scoring.part_reader import PartCounts, PartReader
 from emotion_ai.scoring.sources import PictureSource
 
-_RETRIES = 5  # of a part whose worker dies; a picture that kills each of them must not be read for ever
+_RETRIES = 10_000  # of a part whose worker dies; its journal passes over the pictures that end it, and ends before
+
+
+_BATCH = 32  # pictures
+_GPU_BATCH = 128
 
 
 class ReaderSource(Protocol):
@@ -42,14 +48,14 @@ class ScoreOptions:
     Attributes:
         address: of a Ray cluster; by default one is started on this machine.
         workers: processes that read; by default one for each CPU.
-        batch_size: pictures whose faces are read together.
+        batch_size: pictures whose faces are read together; by default 32, with a GPU 128.
         gpu: whether the workers share the cluster's GPUs.
         overwrite: replaces the results of another run.
     """
 
     address: str | None = None
     workers: int | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     gpu: bool = False
     overwrite: bool = False
 
@@ -75,11 +81,12 @@ Progress = Callable[[ScoreProgress], None]
 
 @dataclass(frozen=True)
 class _Work:
-    """What each worker needs."""
+    """What each worker needs; `gpu` is its share of a GPU."""
 
     folder: ScoreFolder
     reader: ReaderSource
-    batch_size: int
+    batch_size: int | None
+    gpu: float
 
 
 class _Worker:
@@ -103,10 +110,23 @@ class _Worker:
         folder = self._work.folder
         if (done := folder.counts(number)) is not None:  # by a worker that died before it could tell
             return done
-        if self._reader is None:
-            reader = self._work.reader.open()
-            self._reader = PartReader(reader, self._work.batch_size, self._work.reader.gives_up)
-        return self._reader.write(pickle.loads(part), folder.part(number), folder.metadata)
+        with Journal(folder.journal(number), f"{folder.part(number).name}") as journal:
+            if self._reader is None:
+                journal.opening()
+                self._reader = self._opened()
+            journal.between()
+            counts = self._reader.write(pickle.loads(part), folder.part(number), folder.metadata, journal)
+            journal.finished()
+            return counts
+
+    def _opened(self) -> PartReader:
+        work = self._work
+        if work.gpu:
+            from emotion_ai.models.device import share_gpu  # imports PyTorch
+
+            share_gpu(work.gpu)
+        size = work.batch_size or (_GPU_BATCH if work.gpu else _BATCH)
+        return PartReader(work.reader.open(), size, work.reader.gives_up)
 
 
 def score(
@@ -143,23 +163,40 @@ def score(
         if not pending:
             return state
         with running_ray(options.address, options.workers) as ray:
-            state = _run(ray, pending, _Work(folder, reader, options.batch_size), options, state, progress)
+            workers, gpu = worker_shares(ray.cluster_resources(), options, len(pending))
+            work = _Work(folder, reader, options.batch_size, gpu)
+            try:
+                state = _run(ray, pending, work, workers, state, progress)
+            except ray.exceptions.RayTaskError:
+                raise  # an error of ours
+            except ray.exceptions.RayError as error:
+                raise ConfigError(_ended(folder, error)) from error
     return state
+
+
+def worker_shares(resources: Mapping[str, float], options: ScoreOptions, parts: int) -> tuple[int, float]:
+    """How many workers there are, and which share of a GPU each has, 0 to 1."""
+    cpus = max(int(resources.get("CPU", 1)), 1)
+    workers = min(options.workers or cpus, cpus, parts)
+    gpus = int(resources.get("GPU", 0)) if options.gpu else 0
+    return workers, floor(10_000 / ceil(workers / gpus)) / 10_000 if gpus else 0.0  # four digits are Ray's
+
+
+def _ended(folder: ScoreFolder, error: Exception) -> str:
+    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    parts = folder.being_read()
+    which = f"; {', '.join(parts[:5])} {'was' if len(parts) == 1 else 'were'} being read" if parts else ""
+    return f"{folder.path}: Ray ended before the source was scored ({reason}){which}; the same command goes on"
 
 
 def _run(
     ray: Any,
     pending: Sequence[dict[str, Any]],
     work: _Work,
-    options: ScoreOptions,
+    workers: int,
     state: ScoreProgress,
     progress: Progress,
 ) -> ScoreProgress:
-    resources = ray.cluster_resources()
-    cpus = max(int(resources.get("CPU", 1)), 1)
-    workers = min(options.workers or cpus, cpus, len(pending))
-    gpus = resources.get("GPU", 0) if options.gpu else 0
-    share = {"num_gpus": min(gpus / workers, 1)} if gpus else {}
     results = (
         ray.data.from_items(pending, override_num_blocks=len(pending))
         .map(
@@ -169,7 +206,7 @@ def _run(
             num_cpus=1,
             max_restarts=-1,
             max_task_retries=_RETRIES,
-            **share,
+            **({"num_gpus": work.gpu} if work.gpu else {}),
         )
         .iter_rows()
     )

@@ -61,6 +61,7 @@ def test_a_killed_export_leaves_nothing_visible_and_the_next_one_publishes(tmp_p
     for name in SERVABLES:
         extra = base / name / "1" / "assets.extra"
         proof = json.loads((extra / "parity.json").read_text())
+        assert proof["computed_on"]["checkpoint"] == ["cpu"], "a proof names its device"
         assert proof["passes"]
         given_pixels = [row for row in proof["rows"] if "given files" not in row["path"]]
         in_float64 = [row for row in given_pixels if row["path"] == "SavedModel in float64"]
@@ -89,3 +90,12 @@ def test_a_killed_export_leaves_nothing_visible_and_the_next_one_publishes(tmp_p
     configs = parse((base / "models.config").read_text())
     assert [(c.name, c.versions, c.labels) for c in configs] == [(n, (1,), {"stable": 1}) for n in SERVABLES]
     assert {path.name for path in tmp_path.iterdir()} == {"models", "keypoints.safetensors", "emotion.safetensors"}
+
+
+def test_a_device_that_is_not_here_ends_the_export_before_it_begins(tmp_path: Path, command: list[str]) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    arguments = [*command, "device=cuda"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=150, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cuda: no CUDA device here")
+    assert not (tmp_path / "models").exists()

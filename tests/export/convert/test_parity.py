@@ -16,6 +16,7 @@ from emotion_ai.contract import SERVABLES, Servable, Task
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ParityError
 from emotion_ai.models import FaceNetwork
+from emotion_ai.models.device import GPU_TOLERANCE, Placement
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.graph import to_graph, to_onnx
@@ -27,7 +28,9 @@ from emotion_ai_export.convert.parity import (
     ParityReport,
     compare,
     compare_in_float64,
+    compare_on_device,
     compare_onnx,
+    device_tolerance,
     saved_model_predictor,
 )
 from emotion_ai_export.convert.parity_cases import (
@@ -262,3 +265,34 @@ def test_the_worst_is_relative_to_its_tolerance() -> None:
     pixel = Comparison("SavedModel", "face", "serving_default", "keypoints", "noise", 1, 5e-5, 1e-4)
     probability = Comparison("SavedModel", "face", "serving_default", "probabilities", "noise", 1, 9e-6, 1e-5)
     assert ParityReport([pixel, probability]).worst is probability
+
+
+def test_a_checkpoint_on_another_device_has_its_own_tolerance_and_the_record_names_it(
+    networks: dict[Task, FaceNetwork], faces: dict[str, Any]
+) -> None:
+    """A CPU stands in for a GPU, and bfloat16 for a GPU that computes too coarsely."""
+    cases = pixel_cases(networks, few(faces), RULE)
+    rows = compare_on_device(networks, Placement.of("cpu"), cases)
+    assert {(row.servable, row.output) for row in rows} == {
+        ("keypoints", "keypoints"),
+        ("keypoints", "deviations"),
+        ("emotion", "probabilities"),
+        ("emotion", "expressions"),
+    }
+    assert {row.batch for row in rows} == set(BATCHES)
+    assert {row.path for row in rows} == {"PyTorch on cpu"}
+    report = ParityReport(rows)
+    report.require()
+    assert report.as_dict()["rule"]["of a checkpoint on a GPU"] == GPU_TOLERANCE._asdict()
+    assert report.as_dict()["rule"]["TF32"] is False
+    coarse = ParityReport(compare_on_device(networks, Placement.of("cpu", "bf16"), cases))
+    with pytest.raises(ParityError, match="PyTorch on cpu differs from its checkpoint by .* noise faces, batch"):
+        coarse.require()
+    assert all(network.half_precision is None for network in networks.values()), "copies are placed"
+
+
+def test_a_device_has_more_than_its_tolerance_only_where_the_checkpoint_rounds_more() -> None:
+    assert device_tolerance("keypoints", 1e-5) == device_tolerance("deviations", 1e-5) == GPU_TOLERANCE.pixels
+    assert device_tolerance("expressions", 4e-7) == GPU_TOLERANCE.probability
+    assert device_tolerance("keypoints", 5e-4) == pytest.approx(5e-4 * (1 + ROUNDING_MULTIPLE))
+    assert device_tolerance("keypoints", 1.0) == BOUNDS["keypoints"]

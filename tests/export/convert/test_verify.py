@@ -85,6 +85,7 @@ def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp
     assert [(check["version"], check["check"], check["passes"]) for check in record["checks"]] == [
         (1, name, True) for name in names
     ]
+    assert record["checkpoint_on"] == ["cpu"]
     comparisons = {check["check"]: check["comparisons"] for check in record["checks"]}
     pixels, files = 2 * 4, 16  # kinds and batches; outputs of serving_default, _bytes, _uncertainty, _full and _classes
     wanted = pixels * (4 + 4 + 5 + 12 + 2) + files * (4 + 5 + 12 + 2)
@@ -210,5 +211,7 @@ def test_nothing_to_verify_is_a_clear_error(tmp_path: Path, base: Path) -> None:
         verify(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="no version 9 there"):
         verify(base, VerifyOptions(version=9))
+    with pytest.raises(ConfigError, match="`device` 'vulkan' is not available here"):
+        verify(base, VerifyOptions(device="vulkan"))
     with pytest.raises(ClientError, match="no server answers"):
         verify(base, VerifyOptions("http://127.0.0.1:9"))
