@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +21,7 @@ from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models.device import Placement
 from emotion_ai.provenance import environment
 from emotion_ai.published import REFERENCE_FILE
-from emotion_ai.terminal import Console
+from emotion_ai.terminal import Console, Progress
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.frameworks import tf
@@ -78,7 +78,7 @@ def export(cfg: DictConfig) -> Export:
     rule = VerdictRule.of(sources["emotion"].record, classes)
     pixels, files = pixel_cases(networks, faces, rule), file_cases(networks, rule)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    shown = Progress(*columns, console=Console(stderr=True), transient=True)
+    shown = Progress(*columns, console=Console(stderr=True))
     with publisher(base) as staging, _errors_in_one_line(base), shown as progress:
         step = progress.add_task("")
         report = ParityReport()

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rich.box import SIMPLE_HEAD
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +22,7 @@ from emotion_ai.errors import ClientError, ConfigError, EmotionAIError
 from emotion_ai.files import write_json
 from emotion_ai.models.device import Placement, find_device
 from emotion_ai.published import CONFIG_FILE, whole_versions
-from emotion_ai.terminal import Console, print_json
+from emotion_ai.terminal import Console, Progress, print_json
 from emotion_ai_export.convert.parity import Comparison, ParityReport, Predictor, compare
 from emotion_ai_export.convert.published_version import PublishedVersion
 from emotion_ai_export.registry.model_config import ModelConfig, render
@@ -98,7 +98,7 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
         _served(server, numbers)  # before the long work
     checks: list[Check] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with ExitStack() as stack, Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with ExitStack() as stack, Progress(*columns, console=Console(stderr=True)) as progress:
         step = progress.add_task("")
 
         def check(number: int, name: str, run: Callable[[], list[Comparison] | None]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import rich.console
+import rich.progress
 from rich.segment import Segment
 from rich.text import Text
 
@@ -77,6 +78,15 @@ class Console(rich.console.Console):
         """Renders into segments without control characters, except Rich's own."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escaped(segment.text), segment.style)
+
+
+class Progress(rich.progress.Progress):
+    """Rich's progress, which goes away at the end, and leaves alone what is printed into a file or a pipe meanwhile."""
+
+    def __init__(self, *columns: str | rich.progress.ProgressColumn, console: Console, disable: bool = False) -> None:
+        super().__init__(
+            *columns, console=console, transient=True, disable=disable, redirect_stdout=sys.stdout.isatty()
+        )
 
 
 def print_error(message: object, console: Console | None = None) -> None:

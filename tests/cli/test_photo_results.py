@@ -1,5 +1,6 @@
 """The table of faces on the terminal."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from emotion_ai.class_set import SEVEN
-from emotion_ai.cli.photo_results import TerminalTable
+from emotion_ai.cli.photo_results import TABLE_ROWS, TerminalTable
 from emotion_ai.contract import MEAN_FACE
 from emotion_ai.inference.results import FaceReading
 from emotion_ai.vision.crops import Box
@@ -29,3 +30,31 @@ def test_a_verdict_is_whole_beside_seven_classes_and_flags(
 ) -> None:
     for face, verdict in ((FACE, "Neutral"), (replace(FACE, uncertain_below=0.9), "uncertain")):
         assert f" {verdict} " in printed(replace(face, cut=True), capsys, monkeypatch)
+
+
+def test_a_long_table_is_printed_as_it_grows_and_its_faces_are_let_go(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    alive: weakref.WeakSet[Held] = weakref.WeakSet()
+    most = 0
+    with TerminalTable() as table:
+        for number in range(2 * TABLE_ROWS + 5):
+            faces = Held([FACE])
+            alive.add(faces)
+            table.add(Path(f"{number}.jpg"), faces)
+            most = max(most, len(alive))
+        del faces
+        before = capsys.readouterr().out
+    after = capsys.readouterr().out
+    assert most <= TABLE_ROWS
+    assert before.count("emotion") == 2, "two tables"
+    assert after.count("emotion") == 1
+    names = [line.split()[0] for line in (before + after).splitlines() if ".jpg" in line]
+    assert names == [f"{number}.jpg" for number in range(2 * TABLE_ROWS + 5)]
+
+
+class Held(list[FaceReading]):
+    """A list that a weak reference can follow."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from emotion_ai import terminal
 from emotion_ai.terminal import Console, print_error, print_json, printable
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.[bold]:smile:"
@@ -70,3 +71,17 @@ def test_json_keeps_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> Non
     assert out.isascii()
     assert out.replace("\n", "").isprintable()
     assert os.fsencode(json.loads(out)["photo"]) == b":smile:[bold]\x1b[31m\x7f\xff.jpg"
+
+
+def test_what_is_printed_below_a_progress_bar_goes_where_stdout_goes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`emotion-ai predict photos/ --json > faces.json` on a terminal writes JSON into the file."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stderr is taken for a terminal
+    with terminal.Progress(console=Console(stderr=True)) as progress:
+        progress.update(progress.add_task("reading", total=2), advance=1)
+        print("{}")
+        Console().print("a table")
+    captured = capsys.readouterr()
+    assert captured.out == "{}\na table\n"
+    assert "reading" in captured.err

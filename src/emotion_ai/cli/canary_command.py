@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +21,7 @@ from emotion_ai.extras import load as load_extra
 from emotion_ai.files import atomic_path, write_json
 from emotion_ai.inference.photo_files import find_photos
 from emotion_ai.published import CONFIG_FILE
-from emotion_ai.terminal import Console, print_json, printable
+from emotion_ai.terminal import Console, Progress, print_json, printable
 from emotion_ai.vision.decoding import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def canary_command(options: CanaryOptions) -> int:
     with (
         FaceClient(options.server, model=options.model, label=options.labels[0]) as stable,
         FaceClient(options.server, model=options.model, label=options.labels[1]) as canary,
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        Progress(*columns, console=Console(stderr=True)) as progress,
     ):
         _check_served(options, (stable, canary), versions)
         classes = ClassSet.of(stable.read_crops([np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)]).classes)

@@ -24,6 +24,10 @@ Result = list[FaceReading] | EmotionAIError
 """The faces of a photo, or why it could not be read."""
 
 
+TABLE_ROWS = 200
+"""Faces in a table on the terminal, before the next begins."""
+
+
 class JsonList:
     """A list printed record by record; whole once the context has ended, even by an interruption."""
 
@@ -43,22 +47,33 @@ class JsonList:
 
 
 class TerminalTable:
-    """A table with a row for each face, printed when the context ends if any photo was read."""
+    """A table with a row for each face, printed when the context ends if any photo was read.
+
+    Of many faces, a table is printed for each `TABLE_ROWS` or so, so that memory does not grow with their number.
+    """
 
     def __init__(self, stderr: bool = False) -> None:
         self._console = Console(stderr=stderr)
         self._read: list[tuple[str, list[FaceReading]]] = []
+        self._rows = 0
 
     def __enter__(self) -> "TerminalTable":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._read:
-            self._console.print(self._table())
+        self._print()
 
     def add(self, path: Path, result: Result) -> None:
         if isinstance(result, list):
             self._read.append((path.name, result))
+            self._rows += len(result)
+            if self._rows >= TABLE_ROWS:
+                self._print()
+
+    def _print(self) -> None:
+        if self._read:
+            self._console.print(self._table())
+        self._read, self._rows = [], 0
 
     def _table(self) -> Table:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from emotion_ai.cli import kaggle, watch
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import NO_ANSWERS, PatientReader
+from emotion_ai.cli.photo_reading import PhotoRead, photos_together, read_files
 from emotion_ai.cli.photo_results import (
     JsonList,
     Result,
@@ -38,7 +39,7 @@ from emotion_ai.errors import (
 from emotion_ai.inference.photo_files import VIDEO_SUFFIXES, PhotoFile, find_photos, picture_name
 from emotion_ai.inference.photo_table import PhotoTable
 from emotion_ai.inference.results import FaceReading, PhotoReader
-from emotion_ai.terminal import Console, print_error, printable
+from emotion_ai.terminal import Console, Progress, print_error, printable
 from emotion_ai.video import FaceTracker
 from emotion_ai.vision.photo import load_photo
 
@@ -204,7 +205,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         self._options, self._table, self._shown, self._progress = options, table, shown, progress
-        self._reader = PatientReader(reader, options.timeout, _note)
+        self._reader, self._together = PatientReader(reader, options.timeout, _note), photos_together(reader)
         self._track = FaceTracker() if options.fps else None
         self.done = 0
 
@@ -212,8 +213,8 @@ class _Run:
         """Returns the exit code: 0, 1 if a photo could not be read, 2 if the server stays away or denies access."""
         task = self._progress.add_task("reading", total=len(photos))
         failed = away = False
-        for i, photo in enumerate(photos):
-            result = self._read(photo, i)
+        for i, read in enumerate(read_files(photos, self._reader, self._together)):
+            photo, result = read.file, self._result(read, i)
             if isinstance(result, NO_ANSWERS) and (away or not isinstance(result, ServerTimeoutError)):
                 self._give_up(photo, result, len(photos) - i)
                 return 2
@@ -223,21 +224,24 @@ class _Run:
             self._progress.advance(task)
         return int(failed)
 
-    def _read(self, photo: PhotoFile, number: int) -> Result:
+    def _result(self, read: PhotoRead, number: int) -> Result:
+        photo, faces = read.photo, read.found
         try:
-            decoded = load_photo(photo.path)
-            faces = self._reader.read(decoded)
+            if isinstance(faces, Exception):
+                raise faces
+            assert photo is not None
             if self._track and self._options.fps:
-                faces = [face.reading for face in self._track(faces, number / self._options.fps, decoded.rgb)]
+                faces = [face.reading for face in self._track(faces, number / self._options.fps, photo.rgb)]
             if self._options.out:
-                write_picture(decoded.rgb, faces, self._options.out / photo.picture)
-            return in_file_pixels(faces, decoded)
+                write_picture(photo.rgb, faces, self._options.out / read.file.picture)
+            return in_file_pixels(faces, photo)
         except (ConfigError, MissingExtraError):
             raise
         except EmotionAIError as error:
             return error
         except Exception as error:  # whatever a strange picture does to a library, the other photos are read
-            return ImageError(f"{photo.path}: cannot be read ({type(error).__name__}: {error}); use another picture")
+            path = read.file.path
+            return ImageError(f"{path}: cannot be read ({type(error).__name__}: {error}); use another picture")
 
     def _keep(self, photo: PhotoFile, result: Result) -> None:
         if isinstance(result, EmotionAIError):
@@ -312,4 +316,4 @@ def _note(text: str) -> None:
 def _progress(count: int) -> Progress:
     console = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=count < 2 or not console.is_terminal)
+    return Progress(*columns, console=console, disable=count < 2 or not console.is_terminal)

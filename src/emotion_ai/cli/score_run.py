@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import NO_ANSWERS, PatientReader
@@ -18,7 +18,7 @@ from emotion_ai.errors import CheckpointError, ConfigError, EmotionAIError
 from emotion_ai.inference.results import PhotoReader, check_threshold
 from emotion_ai.scoring.run import ReaderSource, ScoreOptions, ScoreProgress, score
 from emotion_ai.scoring.sources import open_source
-from emotion_ai.terminal import Console, printable
+from emotion_ai.terminal import Console, Progress, printable
 from emotion_ai.video.saving import model_identity
 
 
@@ -224,4 +224,4 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import PatientReader
@@ -18,7 +18,7 @@ from emotion_ai.client import FaceClient
 from emotion_ai.client.address import without_login
 from emotion_ai.errors import ClientError, ConfigError, VideoError
 from emotion_ai.inference.results import PhotoReader
-from emotion_ai.terminal import Console, printable
+from emotion_ai.terminal import Console, Progress, printable
 from emotion_ai.video.analysis import VideoListener, VideoOptions, VideoProgress, analyze
 from emotion_ai.video.events import Event, EventChanges
 from emotion_ai.video.folder import SUMMARY, VideoOutput
@@ -200,4 +200,4 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.fields[fps]}"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not console.is_terminal)

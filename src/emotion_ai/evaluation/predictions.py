@@ -4,13 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 from torch import Tensor
 
 from emotion_ai.data.batches import image_tensor, resize_to_crops
 from emotion_ai.models import FaceNetwork
 from emotion_ai.models.device import DeviceBatches
-from emotion_ai.terminal import Console
+from emotion_ai.terminal import Console, Progress
 
 BATCH = 256
 
@@ -62,7 +61,7 @@ def _run(
 ) -> tuple[NDArray[np.float32], ...]:
     console = Console(stderr=True)
     batches = DeviceBatches(network.device, batch)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=len(images))
         return batches.run(
             lambda part: function(resize_to_crops(part)), images, image_tensor, lambda n: progress.advance(task, n)

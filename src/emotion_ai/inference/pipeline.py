@@ -110,6 +110,29 @@ def read_together(
     return readings
 
 
+def read_each(
+    photos: Sequence[tuple[NDArray[np.uint8], Sequence[DetectedFace]]],
+    reader: CropReader,
+    gives_up: tuple[type[Exception], ...] = (),
+) -> list[list[FaceReading] | Exception]:
+    """As `read_together`, or one by one where the reader rejects them together; a photo that it rejects alone, too, has
+    the error as its result.
+
+    Args:
+        photos: as for `read_together`.
+        reader: reads the crops.
+        gives_up: errors that are raised.
+    """
+    try:
+        return list(read_together(photos, reader))
+    except gives_up:
+        raise
+    except Exception as error:
+        if len(photos) == 1:
+            return [error]
+        return [found for photo in photos for found in read_each([photo], reader, gives_up)]
+
+
 def face_readings(
     gray: NDArray[np.uint8],
     boxes: Sequence[Box],

@@ -15,7 +15,7 @@ from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import ConfigError, EmotionAIError, MissingExtraError, NoFaceError
 from emotion_ai.extras import optional_imports
 from emotion_ai.files import atomic_path
-from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_together
+from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_each
 from emotion_ai.inference.results import FaceReading, PhotoReader
 from emotion_ai.inference.tables import Row, deviation_row
 from emotion_ai.scoring.journal import MOST_DEATHS, Journal
@@ -153,26 +153,14 @@ class PartReader:
         shown = [read for read in batch if read.gray is not None]
         if shown:
             journal.reading(last - len(batch) + 1, last)
-        try:
-            self._read(shown)
-        except Exception as error:
-            if isinstance(error, self._gives_up):
-                raise
-            for read in shown:
-                try:
-                    self._read([read])
-                except Exception as failure:
-                    if isinstance(failure, self._gives_up):
-                        raise
-                    read.error = _message(read.picture, failure)
-        for read in shown:
+        photos = [(read.gray, read.faces) for read in shown if read.gray is not None]
+        for read, found in zip(shown, read_each(photos, self._reader, self._gives_up), strict=True):
+            if isinstance(found, Exception):
+                read.error = _message(read.picture, found)
+            else:
+                read.readings = found if read.scale == 1 else [face.scaled(read.scale) for face in found]
             read.gray = None
         return batch
-
-    def _read(self, batch: list[_Read]) -> None:
-        photos = [(read.gray, read.faces) for read in batch if read.gray is not None]
-        for read, readings in zip(batch, read_together(photos, self._reader), strict=True):
-            read.readings = readings if read.scale == 1 else [face.scaled(read.scale) for face in readings]
 
 
 def table_schema(classes: tuple[str, ...], extra: Any) -> tuple[Any, dict[str, str]]:
