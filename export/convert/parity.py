@@ -251,7 +251,7 @@ def compare_on_device(
 
 
 def device_tolerance(name: str, rounding: float) -> float:
-    """How far a checkpoint on a GPU may be from float64: `GPU_TOLERANCE`, or more where it rounds much on a CPU, too."""
+    """How far a checkpoint on a GPU may be from float64: `GPU_TOLERANCE`; more if it rounds much on a CPU as well."""
     least = GPU_TOLERANCE.pixels if name in IN_PIXELS else GPU_TOLERANCE.probability
     return max(least, min((1 + ROUNDING_MULTIPLE) * rounding, BOUNDS[name]))
 

@@ -271,7 +271,7 @@ def test_a_checkpoint_on_another_device_has_its_own_tolerance_and_the_record_nam
     networks: dict[Task, FaceNetwork], faces: dict[str, Any]
 ) -> None:
     """A CPU stands in for a GPU, and bfloat16 for a GPU that computes too coarsely."""
-    cases = pixel_cases(networks, few(faces), RULE)
+    cases = pixel_cases(networks, few(faces), RULE)[:3]
     rows = compare_on_device(networks, Placement.of("cpu"), cases)
     assert {(row.servable, row.output) for row in rows} == {
         ("keypoints", "keypoints"),
@@ -279,7 +279,7 @@ def test_a_checkpoint_on_another_device_has_its_own_tolerance_and_the_record_nam
         ("emotion", "probabilities"),
         ("emotion", "expressions"),
     }
-    assert {row.batch for row in rows} == set(BATCHES)
+    assert {row.batch for row in rows} == set(BATCHES[:3])
     assert {row.path for row in rows} == {"PyTorch on cpu"}
     report = ParityReport(rows)
     report.require()
