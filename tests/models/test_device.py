@@ -1,6 +1,8 @@
 """Devices are chosen in one place, half precision stays within its tolerance, and batches fit the memory."""
 
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,3 +177,10 @@ def test_tf32_is_off_until_the_last_thread_is_done() -> None:
             assert settings() == (True, True)
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_the_guide_states_these_tolerances() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "predict.md").read_text()
+    for precision, tolerance in TOLERANCES.items():
+        (row,) = re.findall(rf"^\| `{precision}`.*\| ([\d.]+) px \| ([\d.]+) \|$", guide, re.MULTILINE)
+        assert tuple(map(float, row)) == tolerance
