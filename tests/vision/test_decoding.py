@@ -128,7 +128,10 @@ def test_shrinking_to_a_crop_changes_hardly_anything() -> None:
     whole, shrunk = decode(content, "a"), decode(content, "a", shrink_to=384)
     assert (whole.scale, shrunk.scale) == (1, 4)
     assert np.abs(resize_to_crop(whole.gray()) - resize_to_crop(shrunk.gray())).max() <= 2
-    assert decode(saved(Image.fromarray(portrait(1601, 2000)), "JPEG"), "a", shrink_to=384).scale == 1
+    content = saved(Image.fromarray(portrait(1601, 1999)), "JPEG", quality=95)
+    whole, shrunk = decode(content, "a"), decode(content, "a", shrink_to=384)
+    assert (whole.scale, shrunk.scale) == (1, 4)
+    assert np.abs(resize_to_crop(whole.gray()) - resize_to_crop(shrunk.gray())).max() <= 2
 
 
 def test_formats_that_start_other_programs_are_not_opened() -> None:

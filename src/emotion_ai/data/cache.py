@@ -20,7 +20,7 @@ from emotion_ai.files import atomic_path
 
 Arrays = dict[str, NDArray[Any]]
 
-_FORMAT = 3  # part of the key: raise it when parsing changes
+_FORMAT = 4  # part of the key: raise it when parsing changes
 _HEADER_BYTES = 1024  # more than a `.npy` file has before its values
 
 

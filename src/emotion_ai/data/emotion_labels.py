@@ -157,6 +157,6 @@ def in_class_set(
         )
     if votes is not None:
         keep |= votes.sum(1) >= 0.5
-    images = take(arrays["images"], keep, spill_folder())
+    images = arrays["images"] if keep.all() else take(arrays["images"], keep, spill_folder())
     others = {name: values[keep] for name, values in (arrays | {"targets": targets}).items() if name != "images"}
     return {"images": images, **others}

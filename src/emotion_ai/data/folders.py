@@ -34,7 +34,7 @@ _SPLITS = {
 }
 _FER_SIZE = (48, 48)
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini")  # of file managers, like names that begin with a dot
-_SHRINK_TO = 4 * CROP_SIZE  # shrinking a JPEG further while it is decoded would change the crop by more than a level
+_SHRINK_TO = 4 * CROP_SIZE  # the crop then differs by at most 3 levels from that of the whole picture
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import jpeg_factory
 
 from emotion_ai.errors import ImageError
@@ -68,8 +68,8 @@ def decode(source: bytes | Image.Image, name: str, shrink_to: int | None = None,
     Args:
         source: the file's content, or the image.
         name: for messages.
-        shrink_to: JPEG files may be shrunk by a whole factor while they are decoded, as long as both sides keep at
-            least so many pixels.
+        shrink_to: pictures are shrunk by a whole factor as long as both sides keep at least so many pixels, JPEG files
+            while they are decoded.
         min_side: pixels that the shorter side must have.
 
     Raises:
@@ -83,7 +83,12 @@ def decode(source: bytes | Image.Image, name: str, shrink_to: int | None = None,
                     raise Image.DecompressionBombError
                 return _decode(source, name, min_side)
             with _open(source) as image:
-                return _decode(image, name, min_side, _shrink(image, name, shrink_to))
+                size, factor = image.size, _shrink(image, name, shrink_to)
+                if shrink_to is None:
+                    return _decode(image, name, min_side, factor)
+                _fit(image, size, factor)
+                decoded = _decode(image, name, min_side, factor)
+                return replace(decoded, image=_reduced(decoded.image, shrink_to))
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: is not a readable picture; use PNG, JPEG, WebP, TIFF, BMP, GIF or HEIC") from error
     except Image.DecompressionBombError as error:
@@ -117,7 +122,8 @@ def _decode(image: Image.Image, name: str, min_side: int, factor: int = 1) -> De
         raise ImageError(f"{name}: has {size} pixels; it must have at least {min_side}x{min_side}")
     deep = _has_deep_channels(image)
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    upright = ImageOps.exif_transpose(image) if turned else image  # which would copy it
     if deep and _largest_value(upright) <= _MAX_14_BITS >> 8:
         raise ImageError(
             f"{name}: its 16-bit colours use less than a quarter of their range, so they may hold fewer bits; "
@@ -145,14 +151,34 @@ def _shrink(image: Image.Image, name: str, shrink_to: int | None) -> int:
     if width * height > limit:
         raise ImageError(f"{name}: has {width}x{height} pixels, more than {_megapixels(limit)}; use a smaller one")
     factor = 1
-    if draft is not None and shrink_to is not None:  # whole factors only, or the borders would move
-        fits = (f for f in (8, 4, 2) if width % f == height % f == 0 and min(width, height) >= f * shrink_to)
-        factor = next(fits, 1)
+    if draft is not None and shrink_to is not None:
+        factor = next((f for f in (8, 4, 2) if min(width, height) >= f * shrink_to), 1)
     while width * height > MAX_PIXELS * factor**2:
         factor *= 2
     if draft is not None and factor > 1:
         draft(None, (width // factor, height // factor))
     return factor
+
+
+def _fit(image: Image.Image, size: tuple[int, int], factor: int) -> None:
+    """Resamples a picture of some size that was shrunk by a factor, so that its last column and row end where it does.
+
+    Shrinking rounds sizes up, and the last column and row are only partly of the picture.
+    """
+    width, height = size[0] / factor, size[1] / factor
+    if image.size != (width, height):
+        image.load()
+        image.im = image.im.resize(image.size, Image.Resampling.BICUBIC, (0, 0, width, height))
+
+
+def _reduced(image: Image.Image, shrink_to: int) -> Image.Image:
+    """The picture shrunk by the largest whole factor that leaves both sides enough pixels: the means of squares."""
+    factor = min(image.size) // shrink_to
+    if factor < 2:
+        return image
+    small = image.reduce(factor)
+    _fit(small, image.size, factor)
+    return small
 
 
 def _megapixels(pixels: int) -> str:
@@ -174,7 +200,7 @@ def _colours(image: Image.Image, name: str) -> Image.Image:
     if image.has_transparency_data:
         layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return image if image.mode == "L" else image.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 _MAX_8_BITS, _MAX_10_BITS, _MAX_12_BITS, _MAX_14_BITS, _MAX_16_BITS = (2**bits - 1 for bits in (8, 10, 12, 14, 16))
