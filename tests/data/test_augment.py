@@ -170,3 +170,11 @@ def test_the_blur_is_binomial_and_keeps_even_faces() -> None:
     torch.testing.assert_close(blurred(point)[0, 0], expected)
     even = torch.full((2, 1, CROP_SIZE, CROP_SIZE), 200.0)
     torch.testing.assert_close(blurred(even), even)
+
+
+def test_draws_are_those_of_earlier_versions() -> None:
+    """Runs are resumed with them, and records of runs hold for them."""
+    keys = sample_keys(2**31 - 1, 41, torch.tensor([0, 1, 25000]))
+    assert keys.tolist() == [-7442543224698686508, 3231647740906971675, -7790225366993315725]
+    expected = [[12838071, 2598383, 14144164], [649628, 5208252, 1360460], [2091613, 10399713, 11351669]]
+    assert (uniform(keys, 3, stream=2) * 2**24).int().tolist() == expected

@@ -61,7 +61,11 @@ class Copies(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-@pytest.mark.parametrize("overrides", [["task=keypoints"], ["task=emotion", "task.mixup=0.4"]], ids=lambda o: o[0])
+@pytest.mark.parametrize(
+    "overrides",
+    [["task=keypoints"], ["task=emotion"], ["task=emotion", "task.mixup=0.4"]],
+    ids=lambda overrides: overrides[-1],
+)
 def test_a_training_step_needs_no_number_from_the_device(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device tensors have no numbers: whatever would wait for them raises an error."""
     settings = config(*overrides)
@@ -79,6 +83,21 @@ def test_a_training_step_needs_no_number_from_the_device(overrides: list[str], m
         module.training_step((images, targets, np.arange(12)), 0).backward()
     assert copies.waiting == []
     assert all(parameter.grad is not None for parameter in module.network.parameters())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_classes_is_that_of_pytorch(smoothing: float) -> None:
+    settings = config("task=emotion", f"task.label_smoothing={smoothing}", "task.class_weight_power=0.5")
+    faces = synthetic_faces(40, seed=0).faces("emotion")[np.r_[0:40, 3, 8, 8]]
+    module: Any = build_module(settings, DataSplits(faces, faces, faces, ""))
+    targets = torch.from_numpy(faces.targets)
+    logits = torch.randn(len(faces), 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert module.class_weights.std() > 0
+    expected = nn.functional.cross_entropy(logits, targets, module.class_weights, label_smoothing=smoothing)
+    found = module.loss(logits, targets)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    for got, wanted in zip(torch.autograd.grad(found, logits), torch.autograd.grad(expected, logits), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-8)
 
 
 def test_validation_batches_need_no_number_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,7 @@ def count_waits(setting: TrainingSetting, out: Path, batches: int = 12) -> dict[
     """How often a training step waits for the GPU, and where: {"steps", "waits", "places"}."""
     run = build(setting, out, batches, 1)
     counter = WaitCounter()
-    run.trainer.callbacks.append(counter)  # type: ignore[attr-defined]
-    fit(run, EpochClock(run.trainer.strategy.root_device))
+    fit(run, EpochClock(run.trainer.strategy.root_device), before=counter)
     return {"steps": counter.steps, "waits": counter.places.total(), "places": dict(counter.places)}
 
 

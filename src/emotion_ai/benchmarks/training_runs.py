@@ -155,9 +155,9 @@ class EpochClock(pl.Callback):
         self.after(self.seconds[-1])
 
 
-def fit(run: Run, clock: EpochClock, stages: StageClock | None = None) -> None:
-    """Trains the run, under the clocks."""
-    run.trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
+def fit(run: Run, clock: EpochClock, stages: StageClock | None = None, before: pl.Callback | None = None) -> None:
+    """Trains the run, under the clocks; `before` is called before them."""
+    run.trainer.callbacks[:0] = [clock] if before is None else [before, clock]  # type: ignore[attr-defined]
     if stages is not None:
         run.trainer.profiler = stages  # type: ignore[attr-defined]
         augmented = run.module.augmented

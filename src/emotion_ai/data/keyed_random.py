@@ -13,15 +13,15 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # int64 shifts keep the sign
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)  # int64 shifts keep the sign
 
 
 def mix(x: Tensor) -> Tensor:
     """SplitMix64 of each number, int64 to int64, wrapping."""
-    x = x + _GOLDEN
-    x = (x ^ _shift(x, 30)) * _MIX1
-    x = (x ^ _shift(x, 27)) * _MIX2
-    return x ^ _shift(x, 31)
+    x = x + _GOLDEN  # changed in place from here on: for noise, these are the largest arrays of a batch
+    x.bitwise_xor_(_shift(x, 30)).mul_(_MIX1)
+    x.bitwise_xor_(_shift(x, 27)).mul_(_MIX2)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
 def sample_keys(seed: int, epoch: int, samples: Tensor) -> Tensor:
@@ -34,4 +34,4 @@ def uniform(keys: Tensor, count: int, stream: int) -> Tensor:
     """`count` numbers in [0, 1) for each key, float32 (B, count); every use has its own stream number."""
     counters = torch.arange(count, device=keys.device) + (stream << 32)
     bits = mix(keys[:, None] + mix(counters))
-    return _shift(bits, 40).float() / (1 << 24)
+    return _shift(bits, 40).float().div_(1 << 24)

@@ -322,7 +322,13 @@ class EmotionModule(FaceModule):
         return self.network.scores(images)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        if targets.ndim == 2:
+            return F.cross_entropy(outputs, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        # what PyTorch computes for classes, too, but after a search for ignored ones, for which it waits for a GPU
+        logs, weights = outputs.log_softmax(1), self.class_weights
+        named = F.nll_loss(logs, targets, weights)
+        spread = -(logs * weights).sum(1).sum() / weights.gather(0, targets).sum()
+        return (1 - self.label_smoothing) * named + spread * (self.label_smoothing / outputs.shape[1])
 
     def weight(self, targets: Tensor) -> Tensor:
         if targets.ndim == 2:  # distributions: faces alone count
