@@ -19,6 +19,7 @@ from emotion_ai.benchmarks.training import (
     TrainingSpeed,
     compare,
     comparison_table,
+    cpu_seconds_of,
     memory_of,
     stage_table,
 )
@@ -106,15 +107,18 @@ def test_stage_times_leave_out_the_first_epoch(tmp_path: Path) -> None:
 
 
 def test_a_ratio_is_that_of_rounds_that_belong_together() -> None:
-    ours = PipelineSpeed("ours", (20.0, 40.0), 1)
-    customary = PipelineSpeed("customary", (10.0, 20.0), 2 << 20)
+    ours = PipelineSpeed("ours", (20.0, 40.0), 1, (2.0, 2.0))
+    customary = PipelineSpeed("customary", (10.0, 20.0), 2 << 20, (5.0, 5.0))
     comparison = Comparison(SMALL, (ours, customary))
     ratio, interval = comparison.ratio(customary)
     assert ratio == pytest.approx(2)
     assert interval is not None
     assert interval.low == pytest.approx(2)
     assert comparison.ratio(ours)[0] == 1
-    assert comparison_table([comparison]).texts[1] == ["keypoints: customary", "15.0", "2", "2.00", "2.00 to 2.00"]
+    assert comparison_table([comparison]).texts[1] == [
+        *("keypoints: customary", "15.0", "2", "2.00", "2.00 to 2.00"),
+        *("5.00", "2.50"),
+    ]
     single = Comparison(SMALL, (PipelineSpeed("ours", (3.0,), 1), PipelineSpeed("customary", (2.0,), 1)))
     assert single.ratio(single.speeds[1]) == (pytest.approx(1.5), None)
     records = {record["name"]: record for record in TrainingSpeed((comparison,), ()).as_dict()["records"]}
@@ -125,11 +129,13 @@ def test_a_ratio_is_that_of_rounds_that_belong_together() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_counts_what_a_process_has_started() -> None:
     code = "b = bytearray(b'x') * (60 << 20); print(flush=True); input()"
-    before = memory_of(os.getpid())
+    before, busy = memory_of(os.getpid()), cpu_seconds_of(os.getpid())
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     assert memory_of(os.getpid()) - before > 55 << 20
+    assert cpu_seconds_of(process.pid) > 0
+    assert cpu_seconds_of(os.getpid()) >= busy + cpu_seconds_of(process.pid)
     process.communicate(b"\n")
     assert memory_of(process.pid) == 0
 
@@ -142,3 +148,4 @@ def test_pipelines_take_turns() -> None:
         assert len(speed.images_per_second) == 2
         assert all(rate > 0 for rate in speed.images_per_second)
         assert speed.memory > 100 << 20
+        assert all(milliseconds > 0 for milliseconds in speed.cpu_milliseconds)

@@ -12,7 +12,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -68,6 +69,8 @@ class PipelineSpeed:
     pipeline: Pipeline
     images_per_second: tuple[float, ...]
     memory: int
+    cpu_milliseconds: tuple[float, ...] = ()
+    """Of all cores together for an image, workers included: comparable on a busy machine, too."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,18 @@ class Comparison:
 
     def ratio(self, other: PipelineSpeed) -> tuple[float, Interval | None]:
         """How many times as fast ours is, with its 95 % interval over rounds."""
-        pairs = zip(self.speeds[0].images_per_second, other.images_per_second, strict=True)
-        logs = [math.log(ours / theirs) for ours, theirs in pairs]
-        estimate = t_interval(logs) if len(logs) > 1 else None
-        interval = estimate and Interval(math.exp(estimate.low), math.exp(estimate.high))
-        return math.exp(float(np.mean(logs))), interval
+        return _ratio(self.speeds[0].images_per_second, other.images_per_second)
+
+    def cpu_ratio(self, other: PipelineSpeed) -> tuple[float, Interval | None]:
+        """How many times as much CPU time the other one takes."""
+        return _ratio(other.cpu_milliseconds, self.speeds[0].cpu_milliseconds)
+
+
+def _ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float, Interval | None]:
+    logs = [math.log(one / other) for one, other in zip(first, second, strict=True)]
+    estimate = t_interval(logs) if len(logs) > 1 else None
+    interval = estimate and Interval(math.exp(estimate.low), math.exp(estimate.high))
+    return math.exp(float(np.mean(logs))), interval
 
 
 def compare(
@@ -99,6 +109,7 @@ def compare(
     """
     context = get_context("spawn")
     turns: dict[Pipeline, list[Turn]] = {pipeline: [] for pipeline in PIPELINES}
+    busy: dict[Pipeline, list[float]] = {pipeline: [] for pipeline in PIPELINES}
     peaks = dict.fromkeys(PIPELINES, 0)
     with tempfile.TemporaryDirectory() as folder:
         processes, ends = {}, {}
@@ -111,8 +122,11 @@ def compare(
         try:
             for number in range(rounds + 1):
                 for pipeline in PIPELINES[:: 1 if number % 2 else -1]:
+                    pid = processes[pipeline].pid or 0
+                    before = cpu_seconds_of(pid)
                     ends[pipeline].send(None)
-                    turn, peak = _receive(ends[pipeline], processes[pipeline].pid or 0)
+                    turn, peak = _receive(ends[pipeline], pid)
+                    busy[pipeline].append(cpu_seconds_of(pid) - before)
                     peaks[pipeline] = max(peaks[pipeline], turn.memory or peak)
                     turns[pipeline].append(turn)
         finally:
@@ -124,7 +138,12 @@ def compare(
     return Comparison(
         setting,
         tuple(
-            PipelineSpeed(pipeline, tuple(images / turn.seconds for turn in turns[pipeline][1:]), peaks[pipeline])
+            PipelineSpeed(
+                pipeline,
+                tuple(images / turn.seconds for turn in turns[pipeline][1:]),
+                peaks[pipeline],
+                tuple(1000 * seconds / images for seconds in busy[pipeline][1:]),
+            )
             for pipeline in PIPELINES
         ),
     )
@@ -141,13 +160,28 @@ def _receive(connection: Connection, pid: int) -> tuple[Turn, int]:
 def memory_of(pid: int) -> int:
     """Bytes of a process and all that it started; pages that they share count once. 0 where Linux's /proc is not."""
     total = 0
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-        children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except (OSError, StopIteration):  # it has ended
-        return total
-    return total + sum(memory_of(int(child)) for found in children for child in found)
+    for one in _with_children(pid):
+        with suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """CPU time of a process and of all that it started and that still runs. 0 where Linux's /proc is not."""
+    ticks = 0
+    for one in _with_children(pid):
+        with suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _with_children(pid: int) -> Iterator[int]:
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in path.read_text().split():
+                yield from _with_children(int(child))
 
 
 def _serve(
@@ -195,9 +229,14 @@ def comparison_table(found: Sequence[Comparison]) -> ReportTable:
             ratio, interval = comparison.ratio(speed)
             name = f"{comparison.setting.task}: {speed.pipeline}"
             of_ours = (None, None) if speed.pipeline == "ours" else (ratio, interval)
-            rows.append((name, float(np.mean(speed.images_per_second)), speed.memory / 2**20, *of_ours))
+            busy: tuple[float | None, ...] = (None, None)
+            if speed.cpu_milliseconds:
+                own = speed.pipeline == "ours"
+                busy = (float(np.mean(speed.cpu_milliseconds)), None if own else comparison.cpu_ratio(speed)[0])
+            rows.append((name, float(np.mean(speed.images_per_second)), speed.memory / 2**20, *of_ours, *busy))
     columns = ("pipeline", "images/s", "memory (MiB)", "ours is faster by", INTERVAL.name)
-    digits = (".1f", ".1f", ".0f", ".2f", ".2f")
+    columns += ("CPU ms/image", "ratio to ours")
+    digits = (".1f", ".1f", ".0f", ".2f", ".2f", ".2f", ".2f")
     return ReportTable("Training", tuple(map(Column, columns, digits)), tuple(rows))
 
 
