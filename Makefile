@@ -10,7 +10,7 @@ READY := .venv/.ready
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))# each takes about 2 GB
 
 .PHONY: demo test test-all test-install coverage lint docs notebooks ablations weights weights-keypoints weights-emotion cards \
-	bench-export bench-compare load lock clean
+	bench bench-baseline bench-peers bench-export bench-compare load lock clean
 
 demo: $(READY)
 	$(BIN)/emotion-ai demo
@@ -84,6 +84,20 @@ cards: $(READY)
 		card=$(CARDS)/keypoints.md out=runs/cards/keypoints
 	$(EVALUATE) task=emotion data.path="$(call FIND,fer2013.csv*)" data.part=PublicTest \
 		data.vote_file="$(call FIND,fer2013new.csv)" card=$(CARDS)/emotion.md out=runs/cards/emotion
+
+# fails if reading, loading data, training or inference is slower than in the baseline; BENCH=quick does without the last two
+BENCH ?= full
+SUITE = $(BIN)/python -m emotion_ai_export.bench.suite
+bench: $(READY)
+	$(SUITE) $(if $(filter quick,$(BENCH)),--quick) --baseline docs/benchmarks/suite.json --fail
+
+bench-baseline: $(READY) # after a deliberate change of speed
+	$(SUITE)
+	cp runs/bench/suite.json runs/bench/suite.md docs/benchmarks/
+	cp runs/bench/models.png docs/images/models.png
+
+bench-peers: $(READY) # networks of other packages, for the table of models
+	$(PIP) --no-deps --target build/peers $$($(BIN)/python -m emotion_ai_export.bench.peers)
 
 bench-export: $(READY)
 	$(BIN)/python -m emotion_ai_export.bench.speed

@@ -4,7 +4,7 @@ The TensorFlow ones run in a TF1 session, as in TensorFlow Serving.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,26 +22,40 @@ from emotion_ai_export.convert.saved_model import save_servable
 from emotion_ai_export.serving.embedded.loaded_model import LoadedModel
 
 PYTORCH, ONNX_RUNTIME, ONNX_TF, OURS, KERAS = "PyTorch", "ONNX Runtime", "onnx-tf", "SavedModel", "Keras"
+NAMES = (PYTORCH, ONNX_RUNTIME, ONNX_TF, OURS, KERAS)
 FOLDERS = {OURS: "ours", ONNX_TF: "onnx_tf", KERAS: "keras"}
 
 Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Images float32 (N, 96, 96, 1) to the network's output."""
 
 
-def backends(task: Task, network: FaceNetwork, folder: Path, threads: int) -> dict[str, Call]:
-    """All backends by name; the TensorFlow ones are written to `folder`."""
-    model = to_onnx(network)
-    save_servable({task: to_graph(model)}, task, folder / FOLDERS[OURS])
-    to_keras(network).export(folder / FOLDERS[KERAS], "tf_saved_model", verbose=False)
-    load_onnx_tf().prepare(model, logging_level="ERROR").export_graph(str(folder / FOLDERS[ONNX_TF]))
+def backends(
+    task: Task, network: FaceNetwork, folder: Path, threads: int, names: Sequence[str] = NAMES
+) -> dict[str, Call]:
+    """Backends by name, in their order; the TensorFlow ones are written to `folder`."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
-    return {
-        PYTORCH: _torch(network),
-        ONNX_RUNTIME: _onnx_runtime(model, threads),
-        ONNX_TF: _session(folder / FOLDERS[ONNX_TF], OUTPUTS[task][0], channels_first=True),
-        OURS: _session(folder / FOLDERS[OURS], OUTPUTS[task][0]),
-        KERAS: _session(folder / FOLDERS[KERAS]),
+    model = to_onnx(network)
+
+    def ours() -> Call:
+        save_servable({task: to_graph(model)}, task, folder / FOLDERS[OURS])
+        return session_call(folder / FOLDERS[OURS], OUTPUTS[task][0])
+
+    def keras() -> Call:
+        to_keras(network).export(folder / FOLDERS[KERAS], "tf_saved_model", verbose=False)
+        return session_call(folder / FOLDERS[KERAS])
+
+    def onnx_tf() -> Call:
+        load_onnx_tf().prepare(model, logging_level="ERROR").export_graph(str(folder / FOLDERS[ONNX_TF]))
+        return session_call(folder / FOLDERS[ONNX_TF], OUTPUTS[task][0], channels_first=True)
+
+    makers = {
+        PYTORCH: lambda: _torch(network),
+        ONNX_RUNTIME: lambda: _onnx_runtime(model, threads),
+        ONNX_TF: onnx_tf,
+        OURS: ours,
+        KERAS: keras,
     }
+    return {name: makers[name]() for name in names}
 
 
 def count_nodes(folder: Path) -> dict[str, int]:
@@ -73,7 +87,8 @@ def _onnx_runtime(model: onnx.ModelProto, threads: int) -> Call:
     return lambda images: session.run([output], {images_input: images.transpose(0, 3, 1, 2)})[0]
 
 
-def _session(folder: Path, output: str | None = None, channels_first: bool = False) -> Call:
+def session_call(folder: Path, output: str | None = None, channels_first: bool = False) -> Call:
+    """An output of a SavedModel, the first by default."""
     model = LoadedModel(folder)
     (images_input,) = model.dtypes(IMAGES_SIGNATURE)
 

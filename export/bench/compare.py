@@ -10,6 +10,8 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from emotion_ai.provenance import environment
 from emotion_ai.terminal import Console, print_error
 
 MARGIN = 0.1
+
+_RUNTIMES = {"tensorflow": "tensorflow", "onnxruntime": "onnxruntime", "ai-edge-litert": "ai_edge_litert"}
+"""Packages that are not always installed, and their modules."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,14 @@ def machine() -> dict[str, Any]:
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        model = next((value.strip() for key, _, value in lines if key.strip() == "model name"), model)
-    return {**environment(), "processor": model, "cores": os.cpu_count()}
+        pairs = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        found = {key.strip(): value.strip() for key, _, value in pairs}
+        flags = found.get("flags", "").split()
+        vectors = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if name in flags]
+        model = " ".join([found.get("model name", model), *vectors])
+    described = environment()
+    runtimes = {name: version(name) for name in _RUNTIMES if find_spec(_RUNTIMES[name])}
+    return {**described, "packages": described["packages"] | runtimes, "processor": model, "cores": os.cpu_count()}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
