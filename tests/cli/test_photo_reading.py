@@ -59,7 +59,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[PhotoFile]:
     for path, level in zip(paths, (40, 0, 0, 90, 160, 250), strict=True):
         Image.fromarray(np.full((32, 32), level, np.uint8)).save(path)
     paths[2].write_bytes(b"no picture")
-    return [PhotoFile(path, path.name) for path in paths]
+    return [PhotoFile(path, Path(path.name)) for path in paths]
 
 
 @pytest.mark.parametrize(("together", "faces"), [(2, 3), (4, 3), (16, 5)])

@@ -85,8 +85,8 @@ def test_auto_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         moved.extend([] if device is None else [str(device)])
         return zeros(*size, **options)
 
-    def to(network: FaceNetwork, device: torch.device, **options: Any) -> FaceNetwork:
-        moved.append(str(device))
+    def to(network: FaceNetwork, device: torch.device | None = None, **options: Any) -> FaceNetwork:
+        moved.extend([] if device is None else [str(device)])
         return network
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

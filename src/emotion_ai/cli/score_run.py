@@ -107,7 +107,7 @@ class WeightsReader:
 
         Placement.of("cpu", self.precision)  # an error before the workers start
         checkpoints: dict[Task, str] = {"keypoints": self.keypoints, "emotion": self.emotion}
-        sums = {
+        sums: dict[str, Any] = {
             task: _checksum(bundled(task) if checkpoint == "bundled" else Path(checkpoint))
             for task, checkpoint in checkpoints.items()
         }

@@ -93,8 +93,8 @@ class Placement:
     def place(self, network: FaceNetwork) -> FaceNetwork:
         """Moves a network, and has its encoder compute in the precision."""
         network.half_precision = _HALF[self.precision]
-        layout = torch.channels_last if self.device.type == "cuda" else torch.preserve_format
-        return network.to(self.device, memory_format=layout)
+        network = network.to(self.device)
+        return network.to(memory_format=torch.channels_last) if self.device.type == "cuda" else network
 
 
 def find_device(name: str | torch.device = "auto") -> torch.device:
