@@ -52,7 +52,9 @@ def test_every_choice_of_training_composes_and_fits_its_code(
     assert typed.patience is None or typed.patience < typed.epochs or typed.epochs == 1
 
 
-@pytest.mark.parametrize("recipe", ["emotion_votes", "emotion_distilled", "emotion_seven", "keypoints_distilled"])
+@pytest.mark.parametrize(
+    "recipe", ["emotion_votes", "emotion_distilled", "emotion_seven", "emotion_student", "keypoints_distilled"]
+)
 def test_a_distilled_recipe_needs_its_networks(recipe: str) -> None:
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
         cfg = compose("train", [f"experiment={recipe}", "out=run"])

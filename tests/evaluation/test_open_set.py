@@ -128,6 +128,8 @@ def test_tables_and_figures(classes: int) -> None:
     tables = open_set_tables(found)
     assert [len(table.rows) for table in tables] == [3 * len(found.scores), 9, 4 * len(found.scores), 10]
     assert list(summary_of(found)) == [f"AUROC against {name}" for name in found.rest]
+    score = "probability of anything but Neutral" if classes == 7 else "highest probability"
+    assert summary_of(found)["AUROC against Neutral"] == found.aurocs["Neutral", score]
     for figure in (trade_off(found), mixed_risk(found)):
         assert len(figure.axes[0].lines) >= 4
 

@@ -36,7 +36,7 @@ def test_the_mean_of_a_runs_weights(run: Path, tmp_path: Path) -> None:
         if value.is_floating_point():
             torch.testing.assert_close(value, (first[name] + last.state_dict()[name]) / 2)
     out = tmp_path / "mean.safetensors"
-    arguments = (run / "best.ckpt", Path("synthetic"), out, None, 0.9, 0.12)
+    arguments = (run / "best.ckpt", Path("synthetic"), out, None, 0.9, 0.1)
     assert calibrate_anew(*arguments, [other]) != calibrate_anew(*arguments)
     five = tmp_path / "five.safetensors"
     save_network(FaceNetwork("emotion", SMALL), five, record)
@@ -49,10 +49,10 @@ def test_calibrating_anew_gives_what_the_run_gave(run: Path, tmp_path: Path) -> 
     assert network.spec.class_set.names[5:] == ("Fear", "Neutral")
     assert {"emotion_temperature", "neutral_lead", "named/Neutral"} <= record.calibration.keys()
     out, synthetic = tmp_path / "again.safetensors", Path("synthetic")
-    fitted = calibrate_anew(run / "best.ckpt", synthetic, out, None, 0.9, 0.12)
+    fitted = calibrate_anew(run / "best.ckpt", synthetic, out, None, 0.9, 0.1)
     assert fitted == pytest.approx(record.calibration)
     again = load_network(out, "emotion")
     assert again.network.spec.emotion_temperature == pytest.approx(network.spec.emotion_temperature)
     assert again.record.calibration == pytest.approx(record.calibration)
     with pytest.raises(DataError, match="gone: no such file or folder"):
-        calibrate_anew(run / "best.ckpt", tmp_path / "gone", out, None, 0.9, 0.12)
+        calibrate_anew(run / "best.ckpt", tmp_path / "gone", out, None, 0.9, 0.1)

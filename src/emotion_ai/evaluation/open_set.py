@@ -17,6 +17,9 @@ Floats = NDArray[np.floating]
 MIXED = (0.0, 0.3, 0.5, 0.7)
 """Shares of faces outside the five in a stream."""
 
+BUT_NEUTRAL = "probability of anything but Neutral"
+"""The score by the class Neutral alone."""
+
 NAMED = (0.6, 0.7, 0.8, 0.9)
 """Shares of the five's own faces that are named, at which the others' shares are stated."""
 
@@ -80,7 +83,7 @@ class OpenSet:
         if len(known) > self.emotions:
             found = {"total probability of the five": self.expressions[:, : self.emotions].sum(1)}
             if NEUTRAL in known:
-                found["probability of anything but Neutral"] = 1 - self.expressions[:, known.index(NEUTRAL)]
+                found[BUT_NEUTRAL] = 1 - self.expressions[:, known.index(NEUTRAL)]
             return {**found, "confidence of the verdict": self.confidence}
         highest = {"highest probability": self.confidence}
         return highest if self.energy is None else {**highest, "energy": self.energy}
@@ -168,9 +171,10 @@ def open_set_tables(found: OpenSet) -> list[ReportTable]:
 
 
 def summary_of(found: OpenSet) -> dict[str, Estimate]:
-    """AUROC of the five against each kind of rest, by the network's own score."""
+    """AUROC of the five against each kind of rest: Neutral by its own probability, others by the first score."""
     first = next(iter(found.scores))
-    return {f"AUROC against {name}": e for (name, score), e in found.aurocs.items() if score == first}
+    own = {NEUTRAL: BUT_NEUTRAL} if BUT_NEUTRAL in found.scores else {}
+    return {f"AUROC against {name}": found.aurocs[name, own.get(name, first)] for name in found.rest}
 
 
 def _auroc_table(found: OpenSet) -> ReportTable:

@@ -29,7 +29,7 @@ _BATCH_SIZE = 256
 
 
 def calibrate(
-    network: FaceNetwork, val: FaceDataset, confident_accuracy: float = 0.9, neutral_risk: float = 0.12
+    network: FaceNetwork, val: FaceDataset, confident_accuracy: float = 0.9, neutral_risk: float = 0.1
 ) -> dict[str, float]:
     """Folds the temperature, or the factor of the standard deviations, into the network's weights.
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the .safetensors file to write")
     parser.add_argument("--votes", type=Path, help="its FER+ votes")
     parser.add_argument("--accuracy", type=float, default=0.9, help="of named emotions (%(default)s)")
-    parser.add_argument("--risk", type=float, default=0.12, help="share of neutral faces named (%(default)s)")
+    parser.add_argument("--risk", type=float, default=0.1, help="share of neutral faces named (%(default)s)")
     parser.add_argument(
         "--mean", type=Path, nargs="+", default=(), metavar="CHECKPOINT", help="others, to take the mean of the weights"
     )

@@ -55,7 +55,7 @@ class EmotionTask:
     dropout: _BELOW_ONE
     augment: Augmentation
     confident_accuracy: Annotated[float, Range(gt=0, le=1)] = 0.9
-    neutral_risk: Annotated[float, Range(gt=0, le=1)] = 0.12
+    neutral_risk: Annotated[float, Range(gt=0, le=1)] = 0.1
 
 
 @dataclass(frozen=True)
