@@ -12,7 +12,7 @@ from emotion_ai_export.convert.frameworks import convert_variables_to_constants_
 def in_float64(function: Any) -> Callable[..., dict[str, NDArray[Any]]]:
     """A concrete function with every float32 in it replaced by float64.
 
-    It takes one array and returns the outputs by name.
+    It takes arrays by the names of the function's inputs, or one array, and returns the outputs by name.
     """
     frozen = convert_variables_to_constants_v2(function)
     graph_def = frozen.graph.as_graph_def()
@@ -23,16 +23,22 @@ def in_float64(function: Any) -> Callable[..., dict[str, NDArray[Any]]]:
             _widen(node)
         for argument in (*inner.signature.input_arg, *inner.signature.output_arg):
             argument.type = _wide(argument.type)
-    (given,) = [tensor.name for tensor in frozen.inputs]
+    given = [tensor.name for tensor in frozen.inputs]
+    keys = [name.partition(":")[0] for name in given]
     names = sorted(function.structured_outputs)  # the order in which TensorFlow flattens a dict
     pruned = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
     exact = pruned.prune(given, [tensor.name for tensor in frozen.outputs])
 
-    def run(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        found = exact(tf.constant(values.astype(np.float64)))
+    def run(*values: NDArray[Any], **named: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        arrays = values or [named[key] if key in named else named[key.partition("_default_")[2]] for key in keys]
+        found = exact(*(tf.constant(_wider(array)) for array in arrays))
         return {name: value.numpy() for name, value in zip(names, found, strict=True)}
 
     return run
+
+
+def _wider(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
 def _widen(node: Any) -> None:

@@ -1,7 +1,12 @@
 """PyTorch, then TensorFlow. In the other order, their copies of LLVM crash the process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torchvision  # noqa: F401 - loads PyTorch's compiler
 
+from emotion_ai.errors import ExportError
 from emotion_ai_export.registry.quiet_tensorflow import (
     OptimizeGraph,
     RewriterConfig,
@@ -13,4 +18,24 @@ from emotion_ai_export.registry.quiet_tensorflow import (
 
 tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's TF32 is too coarse for a proof
 
-__all__ = ["OptimizeGraph", "RewriterConfig", "convert_variables_to_constants_v2", "held_stderr", "tf", "tf_function"]
+__all__ = [
+    "OptimizeGraph",
+    "RewriterConfig",
+    "convert_variables_to_constants_v2",
+    "errors_in_one_line",
+    "held_stderr",
+    "tf",
+    "tf_function",
+]
+
+
+@contextmanager
+def errors_in_one_line(base: Path) -> Iterator[None]:
+    """Raises TensorFlow's errors, such as that of a full disk, as an ExportError."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        lines = [line for line in str(error.message).splitlines() if line.strip()] or [type(error).__name__]
+        full = "No space left on device" in str(error)
+        reason = "No space left on device; free some space" if full else f"TensorFlow failed: {lines[0]}"
+        raise ExportError(f"{base}: {reason}; nothing was published") from error

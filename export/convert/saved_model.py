@@ -126,12 +126,26 @@ def decode(image_bytes: Any) -> Any:
     Gray as in Pillow's `convert("L")`, then the one resize. Alpha is dropped. A file that cannot be decoded fails the
     whole call with INVALID_ARGUMENT.
     """
-    crop = tf.TensorSpec([CROP_SIZE, CROP_SIZE, 1], tf.float32)
-    files = _limited(tf.ensure_shape(image_bytes, [None]))
-    return tf.map_fn(_decode_one, files, fn_output_signature=crop, parallel_iterations=_DECODED_AT_ONCE)
+    return decode_pictures(_limited(tf.ensure_shape(image_bytes, [None])), CROP_SIZE, CROP_SIZE, 1)
+
+
+def decode_pictures(files: Any, height: int, width: int, channels: int) -> Any:
+    """PNG or JPEG files, string (N,), to gray or RGB pixels, float32 (N, height, width, channels), 0-255."""
+    picture = tf.TensorSpec([height, width, channels], tf.float32)
+
+    def decode_one(file: Any) -> Any:
+        pixels = _decode_one(file)
+        if channels == 1:
+            red, green, blue = (tf.cast(channel, tf.int32) for channel in tf.unstack(pixels, axis=-1))
+            # ITU-R 601, as Pillow rounds
+            pixels = tf.bitwise.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16)[..., tf.newaxis]
+        return tf.image.resize(pixels, (height, width), method="bilinear", antialias=True)
+
+    return tf.map_fn(decode_one, files, fn_output_signature=picture, parallel_iterations=_DECODED_AT_ONCE)
 
 
 def _decode_one(file: Any) -> Any:
+    """One file as RGB, uint8 (H, W, 3)."""
     long_enough = tf.strings.length(file) >= _PNG_HEADER
     is_png = tf.equal(tf.strings.substr(file, 0, len(_PNG)), _PNG) & long_enough
     is_jpeg = tf.equal(tf.strings.substr(file, 0, len(_JPEG)), _JPEG)
@@ -149,10 +163,7 @@ def _decode_one(file: Any) -> Any:
     quick = _require(scans <= MAX_SCANS, f"image_bytes holds a JPEG file of more than {MAX_SCANS} scans; it has", scans)
     with tf.control_dependencies([small, quick]):
         # decodes PNG as well, but only this operation offers the accurate DCT that Pillow uses
-        rgb = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
-    red, green, blue = (tf.cast(channel, tf.int32) for channel in tf.unstack(rgb, axis=-1))
-    gray = tf.bitwise.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16)  # ITU-R 601, as Pillow rounds
-    return tf.image.resize(gray[..., tf.newaxis], (CROP_SIZE, CROP_SIZE), method="bilinear", antialias=True)
+        return tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _png_size(file: Any) -> Any:

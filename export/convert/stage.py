@@ -1,7 +1,5 @@
 """`emotion-ai export`: checkpoints to one published version of the three servables."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from rich.text import Text
 from emotion_ai.client.address import split_address
 from emotion_ai.contract import SERVABLES, Task
 from emotion_ai.data.loaders import load
-from emotion_ai.errors import ConfigError, ExportError, ParityError
+from emotion_ai.errors import ConfigError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models.device import Placement
@@ -24,7 +22,7 @@ from emotion_ai.published import REFERENCE_FILE
 from emotion_ai.terminal import Console, Progress
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
-from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
 from emotion_ai_export.convert.graph import to_graph, to_onnx
 from emotion_ai_export.convert.parity import (
     IN_PIXELS,
@@ -79,7 +77,7 @@ def export(cfg: DictConfig) -> Export:
     pixels, files = pixel_cases(networks, faces, rule), file_cases(networks, rule)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     shown = Progress(*columns, console=Console(stderr=True))
-    with publisher(base) as staging, _errors_in_one_line(base), shown as progress:
+    with publisher(base) as staging, errors_in_one_line(base), shown as progress:
         step = progress.add_task("")
         report = ParityReport()
         graphs = {}
@@ -166,18 +164,6 @@ def _devices(placement: Placement) -> dict[str, list[str]]:
         "ONNX Runtime": ["cpu"],
         "SavedModel": ["gpu" if "gpu" in served else "cpu"],
     }
-
-
-@contextmanager
-def _errors_in_one_line(base: Path) -> Iterator[None]:
-    """Raises TensorFlow's errors, such as that of a full disk, as an ExportError."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        lines = [line for line in str(error.message).splitlines() if line.strip()] or [type(error).__name__]
-        full = "No space left on device" in str(error)
-        reason = "No space left on device; free some space" if full else f"TensorFlow failed: {lines[0]}"
-        raise ExportError(f"{base}: {reason}; nothing was published") from error
 
 
 def _real_faces(data: str | None) -> NDArray[np.uint8]:

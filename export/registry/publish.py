@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from emotion_ai.published import (
     LAST_FILE,
     MAX_VERSION,
     list_versions,
-    whole_versions,
 )
 from emotion_ai_export.registry.model_config import ModelConfig, read_own_config, relocated, replace_config
 from emotion_ai_export.registry.server_record import left_out
@@ -36,8 +35,10 @@ TARGETS = ("host", "container")
 
 
 @contextmanager
-def publisher(base: Path) -> Iterator[Path]:
+def publisher(base: Path, models: Sequence[str] = SERVABLES) -> Iterator[Path]:
     """Holds the lock of a published folder and yields a staging folder on the same file system.
+
+    `models` are those to publish: the three of faces, or one of another network.
 
     Raises:
         ExportError: another process holds the lock, the folder is not writable, or something in it is in the way.
@@ -48,21 +49,21 @@ def publisher(base: Path) -> Iterator[Path]:
         raise ExportError(f"{base}: not writable ({error.strerror}); choose another folder with out=") from error
     with locked(base):
         read_own_config(base)
-        for model in SERVABLES:
+        for model in models:
             if os.path.lexists(base / model) and not (base / model).is_dir():
                 raise ExportError(f"{base / model}: not a folder; move it away, or choose another folder with out=")
         with staging_folder(base) as staging:
             yield staging
 
 
-def next_version(base: Path) -> int:
+def next_version(base: Path, models: Sequence[str] = SERVABLES) -> int:
     """The number after the highest ever used; no number is used twice, even if its version was removed.
 
     Raises:
         ExportError: the file that keeps that number holds something else, or no number is left.
     """
-    number = max([_last_version(base), *(n for model in SERVABLES for n in list_versions(base / model))]) + 1
-    while any(os.path.lexists(base / model / str(number)) for model in SERVABLES):
+    number = max([_last_version(base), *(n for model in models for n in list_versions(base / model))]) + 1
+    while any(os.path.lexists(base / model / str(number)) for model in models):
         number += 1
     if number > MAX_VERSION:
         raise ExportError(f"{base}: no version number is left after {MAX_VERSION}; publish to another folder")
@@ -77,24 +78,25 @@ def write_checksums(version: Path) -> None:
     target.write_text("".join(lines))
 
 
-def put_in_place(staging: Path, base: Path, version: int) -> list[Path]:
-    """Renames `staging/<model>` to `base/<model>/<version>`, `face` last.
+def put_in_place(staging: Path, base: Path, version: int, models: Sequence[str] = SERVABLES) -> list[Path]:
+    """Renames `staging/<model>` to `base/<model>/<version>`, `face` last; one model alone with a single rename.
 
     If that fails, leaving the `publisher` takes back what was renamed; after a kill the next command does.
 
     Raises:
         ExportError: that version exists.
     """
-    for name in SERVABLES:
+    for name in models:
         for path in [staging / name, *(staging / name).rglob("*")]:
             sync_path(path)
-    targets = {name: base / name / str(version) for name in SERVABLES}
+    targets = {name: base / name / str(version) for name in models}
     for target in targets.values():
         if os.path.lexists(target):
             raise ExportError(f"{target}: already exists; versions are never overwritten")
         target.parent.mkdir(exist_ok=True)
     write_text(base / LAST_FILE, f"{max(version, _last_version(base))}\n", sync=True)
-    staging = with_number(staging, version)
+    if len(models) > 1:
+        staging = with_number(staging, version)
     for name, target in targets.items():
         os.rename(staging / name, target)
         sync_path(target.parent)
@@ -102,7 +104,7 @@ def put_in_place(staging: Path, base: Path, version: int) -> list[Path]:
 
 
 @contextmanager
-def withdrawn_on_error(base: Path, version: int) -> Iterator[None]:
+def withdrawn_on_error(base: Path, version: int, models: Sequence[str] = SERVABLES) -> Iterator[None]:
     """Takes a new version away again, and puts `models.config` back, if the block raises. Inside `publisher`."""
     config = base / CONFIG_FILE
     existed, copy = config.exists(), None
@@ -118,17 +120,18 @@ def withdrawn_on_error(base: Path, version: int) -> Iterator[None]:
             copy.replace(config)
         elif not existed:
             config.unlink(missing_ok=True)
-        remove_version(base, version)
+        remove_version(base, version, models)
         raise
 
 
-def write_config(base: Path, target: str, keep_listed: bool = False) -> Path:
+def write_config(base: Path, target: str, keep_listed: bool = False, models: Sequence[str] = SERVABLES) -> Path:
     """Rewrites `models.config`: labelled versions and the newest; labels and other models' entries are kept.
 
     Args:
         base: the published folder.
         target: "host" for absolute paths, "container" for paths below /models.
         keep_listed: keeps the versions listed so far, until a server has loaded the newest.
+        models: whose entries are written.
 
     Raises:
         ExportError: unknown target, or an existing file that cannot be read or replaced without loss.
@@ -139,10 +142,11 @@ def write_config(base: Path, target: str, keep_listed: bool = False) -> Path:
         notice(f"{base / CONFIG_FILE}: named {other}, from which this folder was copied; it names this one now")
     listed = {config.name: config for config in configs}
     root = CONTAINER_BASE if target == "container" else str(base.resolve())
-    whole, broken = whole_versions(base), left_out(base)
+    whole = sorted(set.intersection(*(set(list_versions(base / model)) for model in models)))
+    broken = left_out(base) if models == SERVABLES else {}
     newest = [number for number in whole if number not in broken][-1:]
     lost = set()
-    for name in SERVABLES:
+    for name in models:
         config = listed.get(name) or ModelConfig(name, "", ())
         kept = {label: number for label, number in config.labels.items() if number in whole}
         lost |= config.labels.items() - kept.items()

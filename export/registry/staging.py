@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,8 +84,8 @@ def with_number(staging: Path, version: int) -> Path:
     return staging.rename(staging.with_name(f"{STAGING_PREFIX}{version}-{staging.name.removeprefix(STAGING_PREFIX)}"))
 
 
-def remove_version(base: Path, version: int) -> None:
-    """Deletes a version of all models: first out of the server's sight, `face` first, then from the disk.
+def remove_version(base: Path, version: int, models: Sequence[str] = SERVABLES) -> None:
+    """Deletes a version of some models: first out of the server's sight, `face` first, then from the disk.
 
     Needs no space on the disk. If a part cannot be moved, all stay.
 
@@ -94,7 +94,7 @@ def remove_version(base: Path, version: int) -> None:
     """
     moved: list[tuple[Path, Path]] = []
     try:
-        for part in _parts(base, version):
+        for part in _parts(base, version, models):
             hidden = _hidden(part)
             os.rename(part, hidden)
             moved.append((part, hidden))
@@ -163,9 +163,9 @@ def _unfinished_versions(base: Path) -> set[int]:
     return {int(number[1]) for number in found if number}
 
 
-def _parts(base: Path, version: int) -> list[Path]:
+def _parts(base: Path, version: int, models: Sequence[str] = SERVABLES) -> list[Path]:
     """The folders of a version, in the order of their removal."""
-    parts = [base / model / str(version) for model in reversed(SERVABLES)]
+    parts = [base / model / str(version) for model in reversed(models)]
     return [part for part in parts if os.path.lexists(part)]
 
 

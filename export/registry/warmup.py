@@ -1,6 +1,6 @@
 """Warm-up requests, which TensorFlow Serving replays while it loads a version."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,37 @@ BATCHES = (1, 8, 32, 64)  # the allowed_batch_sizes of the batching parameters
 
 
 def write_warmup(version: Path, servable: Servable, images: NDArray[np.uint8]) -> None:
-    """Writes requests for every signature and batch size, as a TFRecord of PredictionLog.
+    """Writes requests for every signature and batch size.
 
     Args:
         version: the version's folder.
         servable: the name of the served model.
         images: crops, uint8 (N, 96, 96), repeated as needed.
     """
+    records = []
+    for batch in BATCHES:
+        faces = images[np.arange(batch) % len(images)]
+        values: dict[str, Any] = {
+            IMAGES_INPUT: faces[..., np.newaxis].astype(np.float32),
+            BYTES_INPUT: [encode_png(face) for face in faces],
+            REQUEST_INPUT: np.zeros(batch, np.int32),
+        }
+        records += [(name, {key: values[key]}) for name, key in INPUTS.items() if outputs(servable, name)]
+    write_requests(version, servable, records)
+
+
+def write_requests(version: Path, model: str, records: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Writes warm-up requests, each a signature and its inputs by name, as a TFRecord of PredictionLog."""
     path = version / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for batch in BATCHES:
-            faces = images[np.arange(batch) % len(images)]
-            values: dict[str, Any] = {
-                IMAGES_INPUT: faces[..., np.newaxis].astype(np.float32),
-                BYTES_INPUT: [encode_png(face) for face in faces],
-                REQUEST_INPUT: np.zeros(batch, np.int32),
-            }
-            for signature, key in INPUTS.items():
-                if not outputs(servable, signature):
-                    continue
-                record = protos.PredictionLog()
-                request = record.predict_log.request
-                request.model_spec.name, request.model_spec.signature_name = servable, signature
-                request.inputs[key].CopyFrom(protos.tensor(values[key]))
-                writer.write(record.SerializeToString())
+        for signature, inputs in records:
+            record = protos.PredictionLog()
+            request = record.predict_log.request
+            request.model_spec.name, request.model_spec.signature_name = model, signature
+            for key, value in inputs.items():
+                request.inputs[key].CopyFrom(protos.tensor(value))
+            writer.write(record.SerializeToString())
 
 
 def requests(path: Path) -> Iterator[tuple[str, dict[str, NDArray[np.generic]]]]:

@@ -67,6 +67,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "src/emotion_ai/assets/weights").glob("*.md")),
 ]
+PAGES.remove(ROOT / "docs/guides/pytorch-serving.md")  # followed by test_serving_guide
 GENERATED = "configuration"  # the page generated from conf
 FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 REST = "http://127.0.0.1:8501"

@@ -8,6 +8,7 @@ from emotion_ai import __version__
 from emotion_ai.cli import (
     ablations,
     canary,
+    convert,
     data,
     demo,
     drift,
@@ -38,6 +39,7 @@ app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.sweep)
 app.command()(ablations.ablations)
 app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.evaluate)
 app.command(context_settings=hydra.HYDRA_SETTINGS)(hydra.export)
+app.command()(convert.convert)
 app.command()(data.data)
 app.command()(serve.serve)
 app.command()(with_server_access(versions.versions))

@@ -1,0 +1,220 @@
+"""Converts 40 networks of timm and torchvision, untrained and with perturbed statistics: each a proof or a refusal.
+
+    python -m emotion_ai_export.bench.networks networks.jsonl
+
+Each runs in a process of its own; those that the file has already are skipped.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from emotion_ai.terminal import Console
+
+PLAIN = [
+    "torchvision/resnet18@96",
+    "torchvision/resnet50@96",
+    "torchvision/wide_resnet50_2@96",
+    "torchvision/resnext50_32x4d@96",
+    "torchvision/mobilenet_v2@96",
+    "torchvision/mobilenet_v3_small@96",
+    "torchvision/vgg11_bn@224",
+    "torchvision/squeezenet1_1@96",
+    "torchvision/densenet121@96",
+    "torchvision/mnasnet0_5@96",
+    "torchvision/googlenet@96",
+    "timm/resnet26d@96",
+    "timm/seresnet18@96",
+    "timm/resnetv2_50@96",
+    "timm/regnetx_002@96",
+    "timm/regnety_002@96",
+    "timm/efficientnet_b0@96",
+    "timm/tf_efficientnet_lite0@96",
+    "timm/mobilenetv3_small_100@96",
+    "timm/mobilenetv4_conv_small@96",
+    "timm/inception_v3@299",
+    "timm/repvgg_a0@96",
+    "timm/ghostnet_100@96",
+    "timm/dla34@96",
+    "timm/hrnet_w18_small@96",
+    "timm/res2net50_26w_4s@96",
+    "timm/convnext_atto@96",
+    "timm/skresnet18@96",
+    "timm/cspresnet50@96",
+    "timm/darknet53@96",
+]
+"""Convolutional networks that need no transpose."""
+
+OTHERS = [
+    "torchvision/shufflenet_v2_x1_0@96",
+    "timm/ecaresnet26t@96",
+    "timm/vit_tiny_patch16_224@224",
+    "timm/deit_tiny_patch16_224@224",
+    "timm/swin_tiny_patch4_window7_224@224",
+    "timm/mobilevit_xxs@256",
+    "timm/poolformer_s12@224",
+    "timm/levit_128s@224",
+    "timm/mixer_s16_224@224",
+    "timm/edgenext_xx_small@256",
+]
+
+SECONDS = 1200
+"""That one network may take."""
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """Of one network.
+
+    Attributes:
+        refusal: why it was not converted, starting with the layer's name; empty if it was.
+        difference, tolerance: of the worst comparison of the proof.
+        transposes: in the whole graph.
+        seconds: for the conversion and its proof.
+    """
+
+    network: str
+    refusal: str = ""
+    path: str = ""
+    difference: float = 0.0
+    tolerance: float = 0.0
+    agreement: float = 1.0
+    transposes: int = 0
+    operations: int = 0
+    seconds: float = 0.0
+
+
+def convert_network(network: str) -> NetworkResult:
+    """Converts and proves one network without publishing it."""
+    import torch
+
+    from emotion_ai.errors import ExportError
+    from emotion_ai_export.convert.frameworks import tf
+    from emotion_ai_export.convert.interface import ImageInput, Interface
+    from emotion_ai_export.convert.module_model import save_module
+    from emotion_ai_export.convert.module_parity import ModuleProof, require
+    from emotion_ai_export.convert.onnx_export import export_onnx
+    from emotion_ai_export.convert.onnx_graph.translator import Translator
+    from emotion_ai_export.convert.parity import ParityReport
+
+    torch.manual_seed(0)
+    module, size = build_network(network)
+    images, started = torch.rand(2, 3, size, size), time.perf_counter()
+    interface = Interface("network", (ImageInput("images", 3, size, size),), ("output",))
+    try:
+        proof = ModuleProof(module, interface, [images])
+        model = export_onnx(module, [images], ["images"], ["output"])
+        with tempfile.TemporaryDirectory(prefix="emotion-ai-networks-") as folder:
+            translator = Translator(model)
+            save_module(translator, interface, Path(folder) / "1")
+            loaded = tf.saved_model.load(str(Path(folder) / "1"))
+            report = ParityReport([*proof.compare_onnx(model), *proof.compare_saved_model(loaded)])
+            problem = require(report)
+            if problem:
+                problem = f"{translator.first_difference() or 'no single layer differs much'}: {problem}"
+            graph = loaded.signatures["serving_default"].graph.as_graph_def()
+    except ExportError as error:
+        return NetworkResult(network, str(error), seconds=time.perf_counter() - started)
+    nodes = [node.op for part in (graph.node, *(f.node_def for f in graph.library.function)) for node in part]
+    worst = report.worst
+    return NetworkResult(
+        network,
+        problem,
+        worst.path,
+        worst.difference,
+        worst.tolerance,
+        min(row.agreement for row in report.rows if row.agreement is not None),
+        nodes.count("Transpose"),
+        len([op for op in nodes if op not in ("Const", "Identity", "NoOp", "Placeholder")]),
+        time.perf_counter() - started,
+    )
+
+
+def build_network(network: str) -> tuple[Any, int]:
+    """An untrained network with perturbed statistics, and the side of its images.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+    """
+    import torch
+    import torchvision
+
+    from emotion_ai.extras import load
+
+    library, _, rest = network.partition("/")
+    name, _, side = rest.partition("@")
+    if library == "torchvision":
+        more = {"init_weights": True, "aux_logits": False} if name == "googlenet" else {}
+        module = torchvision.models.get_model(name, weights=None, **more)
+    else:
+        module = load("timm").create_model(name, pretrained=False)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+                part.running_mean.normal_(0, 0.2, generator=generator)
+                part.running_var.uniform_(0.5, 1.5, generator=generator)  # type: ignore[union-attr]
+                part.weight.uniform_(0.5, 1.0, generator=generator)
+                part.bias.normal_(0, 0.2, generator=generator)
+    return module.eval(), int(side)
+
+
+def run(file: Path, networks: list[str]) -> list[NetworkResult]:
+    """Converts those that the file lacks, one process each, and adds a line for each."""
+    found = read(file)
+    for network in networks:
+        if network in found:
+            continue
+        command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--one", network]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+            lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            result = NetworkResult(**json.loads(lines[-1])) if lines else NetworkResult(network, f"failed: {reason}")
+        except subprocess.TimeoutExpired:
+            result = NetworkResult(network, f"failed: took more than {SECONDS} s")
+        with file.open("a") as lines_:
+            lines_.write(json.dumps(asdict(result)) + "\n")
+        found[network] = result
+    return [found[network] for network in networks if network in found]
+
+
+def read(file: Path) -> dict[str, NetworkResult]:
+    """The results of earlier runs, by network."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return {result.network: result for result in (NetworkResult(**json.loads(line)) for line in lines)}
+
+
+def table(results: list[NetworkResult]) -> Table:
+    made = Table(title=f"{sum(not result.refusal for result in results)} of {len(results)} networks converted")
+    for name in ("network", "difference", "tolerance", "same decisions", "transposes", "operations", "refused"):
+        made.add_column(name, justify="left" if name in ("network", "refused") else "right")
+    for result in results:
+        figures = [f"{result.difference:.1e}", f"{result.tolerance:.1e}", f"{result.agreement:.2%}"]
+        counts = [str(result.transposes), str(result.operations)]
+        made.add_row(result.network, *([""] * 5 if result.refusal else [*figures, *counts]), result.refusal)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("file", nargs="?", type=Path, default=Path("networks.jsonl"), help="results, added to")
+    parser.add_argument("--only", nargs="+", default=[*PLAIN, *OTHERS], help="some of the networks")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.one:
+        print(json.dumps(asdict(convert_network(given.one))))
+    else:
+        Console().print(table(run(given.file, given.only)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Any PyTorch module with image inputs to a published version of its own."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from emotion_ai import __version__
+from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_SIGNATURE
+from emotion_ai.errors import ConfigError, ParityError
+from emotion_ai.provenance import environment
+from emotion_ai.published import CONTRACT_FILE, EXTRA, PARITY_FILE
+from emotion_ai.vision.photo import encode_png
+from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
+from emotion_ai_export.convert.interface import ImageFiles, ImageType, Interface, Layout, image_inputs
+from emotion_ai_export.convert.module_model import save_module
+from emotion_ai_export.convert.module_parity import ModuleProof, proof_record, require
+from emotion_ai_export.convert.onnx_export import export_onnx
+from emotion_ai_export.convert.onnx_graph.translator import Translator
+from emotion_ai_export.convert.parity import ParityReport
+from emotion_ai_export.registry.publish import (
+    check_target,
+    next_version,
+    publisher,
+    put_in_place,
+    withdrawn_on_error,
+    write_checksums,
+    write_config,
+)
+from emotion_ai_export.registry.warmup import replay_warmup, write_requests
+
+ONNX_FILE = f"{EXTRA}/model.onnx"
+WEIGHTS_FILE = f"{EXTRA}/weights.safetensors"
+WARMUP_BATCHES = (1, 8)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How a module is served.
+
+    Attributes:
+        model: the name under which it is served.
+        outputs: names, in the order in which the module returns them.
+        layout: of images at the border: "NHWC" or "NCHW".
+        dtype: of the images: "float32", or "uint8", which the module gets as float32, 0-255.
+        files: adds the signature `serving_bytes` with this normalisation.
+        target: "host" for absolute paths in models.config, "container" for paths below /models.
+    """
+
+    model: str = "model"
+    outputs: tuple[str, ...] = ("output",)
+    layout: Layout = "NHWC"
+    dtype: ImageType = "float32"
+    files: ImageFiles | None = None
+    target: str = "host"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A published version: its number, its folder and its proof."""
+
+    version: int
+    path: Path
+    report: ParityReport = field(repr=False)
+
+
+def convert(
+    module: nn.Module,
+    example_inputs: Tensor | NDArray[Any] | Sequence[Tensor | NDArray[Any]],
+    names: Sequence[str],
+    out: str | Path,
+    options: ConvertOptions | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Converted:
+    """Publishes a module as a version `<out>/<model>/<number>` for TensorFlow Serving, or nothing.
+
+    The module is converted in evaluation mode: to ONNX, then to a TensorFlow graph in NHWC with a dynamic batch. ONNX
+    Runtime, the SavedModel, and its graph in float64 are compared with the module in float64, on noise, black, white
+    and the example inputs.
+
+    Args:
+        module: takes images float32 (N, C, H, W), and returns a tensor or a tuple of tensors with the batch first.
+        example_inputs: a batch of each input, float32 (N, C, H, W), with values as in use.
+        names: of the inputs.
+        out: the folder of all models; the version appears in it with one rename.
+        options: names of the model and its outputs, layout, types, image files.
+        progress: is called with the name of each step.
+
+    Raises:
+        ConfigError: names, shapes or options that do not fit the module.
+        ExportError: names the layer that cannot be converted, and the reason; or publishing failed.
+        ParityError: the conversion differs from the module; names the first layer that does.
+    """
+    options, base = options or ConvertOptions(), Path(out)
+    check_target(options.target)
+    examples = _examples(example_inputs, options.dtype)
+    interface = Interface(
+        options.model,
+        image_inputs(names, [example.shape for example in examples]),
+        options.outputs,
+        options.layout,
+        options.dtype,
+        options.files,
+    )
+    module = copy.deepcopy(module).cpu().float().eval()
+    progress("PyTorch in float64")
+    proof = ModuleProof(module, interface, examples)
+    progress("PyTorch to ONNX")
+    traced = [example.repeat(2, 1, 1, 1)[:2] for example in examples]  # a trace at batch 1 would bake the batch in
+    model = export_onnx(module, traced, names, interface.outputs)
+    translator = Translator(model)
+    models = (interface.model,)
+    with publisher(base, models) as staging, errors_in_one_line(base):
+        folder = staging / interface.model
+        progress("ONNX to TensorFlow")
+        save_module(translator, interface, folder)
+        progress("warm-up")
+        write_requests(folder, interface.model, _warmup(interface, proof))
+        loaded = tf.saved_model.load(str(folder))
+        replay_warmup(folder, loaded)
+        progress("comparing with PyTorch")
+        report = ParityReport([*proof.compare_onnx(model), *proof.compare_saved_model(loaded)])
+        if problem := require(report):
+            where = translator.first_difference() or "no single layer differs much"
+            raise ParityError(f"{problem}; {where}; nothing was published")
+        progress("publishing")
+        version = next_version(base, models)
+        _write_files(folder, module, interface, model.SerializeToString())
+        record = {"version": version, "environment": environment(), **proof_record(report)}
+        (folder / PARITY_FILE).write_text(json.dumps(record, indent=1))
+        write_checksums(folder)
+        (path,) = put_in_place(staging, base, version, models)
+        with withdrawn_on_error(base, version, models):
+            write_config(base, options.target, models=models)
+    return Converted(version, path, report)
+
+
+def _examples(given: Any, dtype: ImageType) -> list[Tensor]:
+    many = given if isinstance(given, list | tuple) else [given]
+    examples = [torch.as_tensor(each).detach().cpu().float() for each in many]
+    if len({len(each) if each.ndim else 0 for each in examples}) != 1 or not len(examples[0]):
+        raise ConfigError("the example inputs must be batches of the same size, of one image or more")
+    if dtype == "uint8" and any((each != each.clamp(0, 255).round()).any() for each in examples):
+        raise ConfigError("the example inputs of a network of uint8 images must be whole numbers from 0 to 255")
+    return examples
+
+
+def _warmup(interface: Interface, proof: ModuleProof) -> Iterator[tuple[str, dict[str, Any]]]:
+    noise = proof.cases[0].images
+    for batch in WARMUP_BATCHES:
+        images = {name: np.repeat(proof.at_border(values[:1]), batch, 0) for name, values in noise.items()}
+        yield IMAGES_SIGNATURE, images
+        if interface.files is not None:
+            (given,) = interface.inputs
+            grey = np.full((given.height, given.width, 3), 128, np.uint8)
+            yield BYTES_SIGNATURE, {BYTES_INPUT: [encode_png(grey)] * batch}
+
+
+def _write_files(folder: Path, module: nn.Module, interface: Interface, model: bytes) -> None:
+    (folder / ONNX_FILE).write_bytes(model)
+    weights = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    contract = {"emotion_ai": __version__, **interface.as_dict()}
+    (folder / CONTRACT_FILE).write_text(json.dumps(contract, indent=2))

@@ -1,0 +1,71 @@
+"""A module's ONNX model as a SavedModel with its signatures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_SIGNATURE
+from emotion_ai_export.convert.frameworks import tf, tf_function
+from emotion_ai_export.convert.interface import ImageFiles, Interface
+from emotion_ai_export.convert.onnx_graph.translator import Translator
+from emotion_ai_export.convert.onnx_graph.values import CHANNELS_LAST, plain
+from emotion_ai_export.convert.saved_model import decode_pictures
+
+
+def save_module(translator: Translator, interface: Interface, folder: Path) -> None:
+    """Writes a SavedModel to a folder that must not exist.
+
+    Raises:
+        ExportError: names the first layer that cannot be translated.
+    """
+    specs = {
+        given.name: tf.TensorSpec(given.shape(interface.layout), interface.dtype, given.name)
+        for given in interface.inputs
+    }
+
+    # one inner function, so all signatures share one copy of the weights
+    @tf.function(autograph=False)
+    def network(images: Any) -> dict[str, Any]:
+        # servers do not check shapes, and a convolution on another rank crashes the whole process
+        checked = {name: tf.ensure_shape(tensor, specs[name].shape) for name, tensor in images.items()}
+        return translated(
+            translator, interface, {name: tf.cast(tensor, tf.float32) for name, tensor in checked.items()}
+        )
+
+    @tf.function(autograph=False)
+    def from_images(**images: Any) -> dict[str, Any]:
+        return network(images)
+
+    signatures = {IMAGES_SIGNATURE: from_images.get_concrete_function(**specs)}
+    if interface.files is not None:
+        files, (given,) = interface.files, interface.inputs
+
+        @tf_function(tf.TensorSpec([None], tf.string, BYTES_INPUT))
+        def from_files(image_bytes: Any) -> dict[str, Any]:
+            pictures = decode_pictures(image_bytes, given.height, given.width, given.channels)
+            images = normalised(pictures, files)
+            images = tf.transpose(images, [0, 3, 1, 2]) if interface.layout == "NCHW" else images
+            return network({given.name: images})
+
+        signatures[BYTES_SIGNATURE] = from_files.get_concrete_function()
+    module = tf.Module(name=interface.model)
+    module.network, module.functions = network, signatures
+    tf.saved_model.save(module, str(folder), signatures)
+
+
+def normalised(pixels: Any, files: ImageFiles) -> Any:
+    """Pixels 0-255, channels last, as the network takes them."""
+    mean, std = (np.array(values, np.float32) for values in (files.mean, files.std))
+    return (pixels / np.float32(255) - mean) / std
+
+
+def translated(translator: Translator, interface: Interface, images: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs by name, images among them in the interface's layout."""
+
+    def order(rank: int) -> tuple[int, ...]:
+        return CHANNELS_LAST if rank == 4 and interface.layout == "NHWC" else plain(rank)
+
+    values = translator(images, {name: order(4) for name in images})
+    return translator.outputs_in(values, {name: order(len(translator.shape(name))) for name in interface.outputs})

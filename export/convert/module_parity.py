@@ -1,0 +1,236 @@
+"""The proof of a converted module: PyTorch in float64 = ONNX Runtime = SavedModel, for all inputs and batches."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_SIGNATURE
+from emotion_ai.errors import ExportError
+from emotion_ai.vision.photo import encode_png
+from emotion_ai_export.convert.float64 import in_float64
+from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.interface import Interface
+from emotion_ai_export.convert.module_model import normalised
+from emotion_ai_export.convert.parity import FLOAT64_MULTIPLE, ROUNDING_MULTIPLE, Comparison, ParityReport
+
+BATCHES = (1, 2, 7)
+
+LEAST_ROUNDING = 1e-6
+"""That any network may have, as a share of an output's largest value."""
+
+LEAST_TOLERANCE = 5e-5
+"""Of what is computed in float32, as a share of an output's largest value: kernels differ by as much on flat images.
+
+The graph computed in float64 has no such allowance.
+"""
+
+LARGEST_DIFFERENCE = 1e-3
+"""That no export may have, however much the network rounds, as a share of an output's largest value."""
+
+Arrays = dict[str, NDArray[Any]]
+Predict = Callable[[Arrays], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class ModuleCase:
+    """One batch.
+
+    Attributes:
+        kind: of images.
+        images: float32 (N, C, H, W) by input.
+        expected: the module's outputs in float64.
+    """
+
+    kind: str
+    images: Arrays
+    expected: Arrays
+
+
+class ModuleProof:
+    """The cases of a module, with its own rounding.
+
+    Raises:
+        ExportError: the module does not run in float64, returns other than its outputs, or no finite numbers.
+    """
+
+    def __init__(self, module: nn.Module, interface: Interface, examples: Sequence[Tensor], seed: int = 0) -> None:
+        self.interface = interface
+        self.rounding = dict.fromkeys(interface.outputs, 0.0)
+        self.scale = dict.fromkeys(interface.outputs, 0.0)
+        exact = copy.deepcopy(module).double()
+        self.cases = []
+        for kind, images in self._kinds(examples, seed).items():
+            answers = _run(exact, interface, [torch.from_numpy(each).double() for each in images.values()])
+            rounded = _run(module, interface, [torch.from_numpy(each) for each in images.values()])
+            for name, values in answers.items():
+                if not np.isfinite(values).all():
+                    raise ExportError(f"the output {name} is not finite for {kind} images; give other example inputs")
+                self.scale[name] = max(self.scale[name], float(np.abs(values).max()))
+                self.rounding[name] = max(self.rounding[name], float(np.abs(values - rounded[name]).max()))
+            for batch in BATCHES:
+                rows = np.arange(batch) % len(next(iter(images.values())))
+                case = ({name: values[rows] for name, values in part.items()} for part in (images, answers))
+                self.cases.append(ModuleCase(kind, *case))
+        for name, scale in self.scale.items():
+            self.rounding[name] = max(self.rounding[name], LEAST_ROUNDING * scale, float(np.finfo(np.float32).tiny))
+
+    def _kinds(self, examples: Sequence[Tensor], seed: int) -> dict[str, Arrays]:
+        """Noise, black, white and the examples."""
+        highest, noise = 255 if self.interface.dtype == "uint8" else 1, np.random.default_rng(seed)
+        kinds: dict[str, Arrays] = {kind: {} for kind in ("noise", "black", "white", "example")}
+        for given, example in zip(self.interface.inputs, examples, strict=True):
+            shape = given.channels, given.height, given.width
+            pixels = noise.integers(0, 256, (max(BATCHES), *shape)).astype(np.float32)
+            kinds["noise"][given.name] = pixels if highest == 255 else pixels / np.float32(255)
+            kinds["black"][given.name] = np.zeros((1, *shape), np.float32)
+            kinds["white"][given.name] = np.full((1, *shape), highest, np.float32)
+            kinds["example"][given.name] = example.numpy().astype(np.float32)
+        return kinds
+
+    def compare_onnx(self, model: onnx.ModelProto) -> list[Comparison]:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        names = list(self.interface.outputs)
+        return self._compare("ONNX Runtime", lambda images: dict(zip(names, session.run(names, images), strict=True)))
+
+    def compare_saved_model(self, model: Any) -> list[Comparison]:
+        """A loaded SavedModel, also computed in float64, and given files."""
+        signature = model.signatures[IMAGES_SIGNATURE]
+        exact = in_float64(signature)
+
+        def served(images: Arrays) -> Arrays:
+            found = signature(**{name: tf.constant(self.at_border(values)) for name, values in images.items()})
+            return self._inside(found)
+
+        rows = self._compare("SavedModel", served)
+        few = [case for case in self.cases if len(next(iter(case.images.values()))) == 2]
+        rows += self._compare(
+            "SavedModel in float64",
+            lambda images: self._inside(exact(**{name: self.at_border(values) for name, values in images.items()})),
+            few,
+            FLOAT64_MULTIPLE,
+        )
+        return rows + (self._compare_files(model) if self.interface.files is not None else [])
+
+    def _compare_files(self, model: Any) -> list[Comparison]:
+        """Files of the input's own size against the same pixels as images: decoding and normalisation."""
+        (given,), files = self.interface.inputs, self.interface.files
+        assert files is not None
+        rows = []
+        for case in self.cases[: len(BATCHES)]:
+            pixels = np.rint(case.images[given.name] * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+            pictures = [encode_png(picture.squeeze(-1) if given.channels == 1 else picture) for picture in pixels]
+            found = model.signatures[BYTES_SIGNATURE](**{BYTES_INPUT: tf.constant(pictures)})
+            images = normalised(pixels.astype(np.float32), files)
+            images = images if self.interface.layout == "NHWC" else images.transpose(0, 3, 1, 2)
+            same = model.signatures[IMAGES_SIGNATURE](**{given.name: tf.constant(np.ascontiguousarray(images))})
+            expected = {name: values.astype(np.float64) for name, values in self._inside(same).items()}
+            rows += self._rows(
+                ("SavedModel given files", BYTES_SIGNATURE, 1 + ROUNDING_MULTIPLE),
+                ModuleCase(case.kind, case.images, expected),
+                self._inside(found),
+            )
+        return rows
+
+    def _compare(
+        self,
+        path: str,
+        predict: Predict,
+        cases: list[ModuleCase] | None = None,
+        multiple: float = 1 + ROUNDING_MULTIPLE,
+    ) -> list[Comparison]:
+        place = path, IMAGES_SIGNATURE, multiple
+        return [row for case in cases or self.cases for row in self._rows(place, case, predict(case.images))]
+
+    def _rows(self, place: tuple[str, str, float], case: ModuleCase, found: Mapping[str, Any]) -> list[Comparison]:
+        path, signature, multiple = place
+        rows = []
+        for name, expected in case.expected.items():
+            got = np.asarray(found[name])
+            same = got.shape == expected.shape
+            difference = float(np.abs(got - expected).max()) if same else float("inf")
+            least = 0.0 if multiple == FLOAT64_MULTIPLE else LEAST_TOLERANCE
+            tolerance = max(multiple * self.rounding[name], least * self.scale[name])
+            tolerance = min(tolerance, LARGEST_DIFFERENCE * self.scale[name])
+            agreement = _agreement(got, expected) if same else 0.0
+            batch = len(expected)
+            rows.append(
+                Comparison(
+                    path,
+                    self.interface.model,
+                    signature,
+                    name,
+                    case.kind,
+                    batch,
+                    difference,
+                    max(tolerance, float(np.finfo(np.float32).tiny)),
+                    self.rounding[name],
+                    agreement,
+                )
+            )
+        return rows
+
+    def at_border(self, values: NDArray[Any]) -> NDArray[Any]:
+        values = values.transpose(0, 2, 3, 1) if self.interface.layout == "NHWC" else values
+        return np.ascontiguousarray(values.astype(self.interface.dtype))
+
+    def _inside(self, found: Mapping[str, Any]) -> Arrays:
+        """Outputs with images in NCHW, as the module returns them."""
+        arrays = {name: np.asarray(values) for name, values in found.items()}
+        if self.interface.layout == "NHWC":
+            return {name: a.transpose(0, 3, 1, 2) if a.ndim == 4 else a for name, a in arrays.items()}
+        return arrays
+
+
+def require(report: ParityReport) -> str:
+    """Why a report fails; empty if it passes."""
+    worst = report.worst
+    if report.passes:
+        return ""
+    return (
+        f"{worst.path} differs from the module by {worst.difference:.3g} (tolerance {worst.tolerance:.3g}): "
+        f"{worst.signature}, {worst.output}, {worst.kind} images, batch {worst.batch}"
+    )
+
+
+def proof_record(report: ParityReport) -> dict[str, Any]:
+    """For the version's parity.json."""
+    rule = {
+        "reference": "the module in float64",
+        "multiple of its float32 rounding that an export may add": ROUNDING_MULTIPLE,
+        "multiple of it in float64": FLOAT64_MULTIPLE,
+        "least tolerance in float32, as a share of an output's largest value": LEAST_TOLERANCE,
+        "bound, as a share of an output's largest value": LARGEST_DIFFERENCE,
+    }
+    return report.as_dict() | {"rule": rule, "batches": list(BATCHES)}
+
+
+def _run(module: nn.Module, interface: Interface, images: list[Tensor]) -> Arrays:
+    try:
+        with torch.inference_mode():
+            found = module(*images)
+    except Exception as error:  # a module may raise any kind
+        kind = str(images[0].dtype).removeprefix("torch.")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"the module does not run in {kind}, batch {len(images[0])}: {reason}") from error
+    values = [found] if isinstance(found, Tensor) else list(found) if isinstance(found, tuple | list) else []
+    if len(values) != len(interface.outputs) or not all(isinstance(value, Tensor) for value in values):
+        raise ExportError(
+            f"the module returns {type(found).__name__} of {len(values)}, not the {len(interface.outputs)} tensors "
+            f"{', '.join(interface.outputs)}; name each output, and return a tensor or a tuple of tensors"
+        )
+    return {name: value.numpy() for name, value in zip(interface.outputs, values, strict=True)}
+
+
+def _agreement(got: NDArray[Any], expected: NDArray[Any]) -> float | None:
+    """The share of equal decisions: which of the second axis is largest."""
+    if got.ndim < 2 or got.shape[1] < 2:
+        return None
+    return float((got.argmax(1) == expected.argmax(1)).mean())

@@ -1,0 +1,1 @@
+"""ONNX models to TensorFlow graphs in NHWC, which transpose only where they must."""
