@@ -165,11 +165,12 @@ def run(options: argparse.Namespace) -> int:
     if comparisons:
         console.print(training.comparison_table(comparisons).as_rich())
     rows: list[ModelRow] = []
+    absent: list[str] = []
     if "models" in parts:
         with models_table.loaded_models(options.peers, options.data) as loaded:
             suite.add_stages(loaded.stages)
-            rows = models_table.measure(loaded.runtimes, options.rounds)
-        console.print(models_table.models_table(rows, loaded.absent))
+            rows, absent = models_table.measure(loaded.runtimes, options.rounds), loaded.absent
+        console.print(models_table.models_table(rows, absent))
         models_table.draw(rows).savefig(options.out / "models.png", dpi=120)
         console.wrote(options.out / "models.png")
     if options.baseline and not suite.changes:
@@ -179,6 +180,7 @@ def run(options: argparse.Namespace) -> int:
         "stages": [asdict(row) for row in suite.rows],
         "training": training.records(comparisons, []),
         "models": [asdict(row) for row in rows],
+        "packages_left_out": absent,
         "figures": compare.figures_record(suite.figures),
     }
     console.print(stage_table(suite.rows))

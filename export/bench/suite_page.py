@@ -16,7 +16,9 @@ def page(record: dict[str, Any]) -> str:
         f"Measured on {environment['processor']}, {environment['cores']} cores ({environment['machine']}), with Python "
         f"{environment['python']}, {versions}, at revision {environment['revision']}."
     )
-    parts = [_models(record["models"]), _training(record["training"]), _stages(record["stages"]), machine]
+    absent = record["packages_left_out"]
+    left_out = f"Not installed, left out: {', '.join(absent)}." if absent else ""
+    parts = [_models(record["models"]), left_out, _training(record["training"]), _stages(record["stages"]), machine]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -149,12 +149,14 @@ def test_the_page_has_a_table_for_each_part(factors: dict[str, float]) -> None:
         "stages": [asdict(each) for each in found.rows],
         "training": speeds,
         "models": [asdict(row("emotion", "SavedModel", 0.833))],
+        "packages_left_out": ["fer==25.10.3"],
     }
     text = page(record)
     assert "| **emotion: SavedModel** | 3.00 | 1.00 (0.90–1.10) | 400 | 83.3% | 1,000 | 0.0 |\n\n![Time" in text
     assert "| emotion: customary | 80 | 2048 | 2.50 (2.40–2.60) |" in text
     assert "| reading photos | 4.0 photos | 1.6" in text
     assert "numpy" in text.splitlines()[-1]
+    assert "left out: fer==25.10.3." in text
     assert "models.png" not in page({**record, "models": []})
 
 
