@@ -28,6 +28,12 @@ def test_more_than_linear_time_is_a_fault() -> None:
     assert fault.startswith("report: time grows with the power 1.")
 
 
+def test_few_scattered_runs_do_not_hide_quadratic_time() -> None:
+    scattered = [Run("epoch", n, s, 1.0) for n, s in ((1000, 1.0), (2000, 2.2), (4000, 12.0))]
+    assert growth.growths(scattered)["epoch"].low < 1
+    assert len(faults(scattered)) == 1
+
+
 def test_more_memory_than_the_budget_is_a_fault() -> None:
     found = faults(runs(1.0, BUDGET["report"] + 1.0))
     assert len(found) == len(SIZES)

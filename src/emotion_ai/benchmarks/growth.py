@@ -45,8 +45,8 @@ BUDGET: dict[Stage, int] = {"ingest": 1200, "epoch": 2500, "score": 3500, "repor
 """MiB that the processes of a stage may take at its largest size. Pages of mapped files count as well, although the
 system takes them back when others need memory."""
 
-MAX_EXPONENT = 1.1
-"""Above which a stage is not linear, if the whole interval is."""
+MAX_EXPONENT, FAR_EXPONENT = 1.1, 1.3
+"""A stage is not linear if its whole interval is above the first, or its exponent above the second."""
 
 _NETWORK = ("model=small", "model.encoder.widths=[8,16,32]")
 _POOL = 500
@@ -80,7 +80,7 @@ class Growth:
     @property
     def linear(self) -> bool:
         """Whether the runs are compatible with time in proportion to the size."""
-        return self.low <= MAX_EXPONENT
+        return self.low <= MAX_EXPONENT and self.exponent <= FAR_EXPONENT
 
 
 def write_csv(path: Path, count: int, part: str = "", pool: int | None = None, seed: int = 0) -> None:

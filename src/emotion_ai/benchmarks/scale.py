@@ -47,7 +47,7 @@ class Figures:
         return cls(**{name: float(entry["value"]) for name, entry in json.loads(path.read_text()).items()})
 
 
-def faces_a_day(figures: Figures, faces: float = 1e9) -> list[tuple[str, str, str]]:
+def faces_a_day(figures: Figures, faces: float = 1e9) -> list[tuple[str, ...]]:
     """What it takes to read so many faces a day: name, for pictures with one face each, for crops."""
     rate = faces / DAY
     cores = [math.ceil(rate / each) for each in (figures.pictures, figures.crops)]
@@ -64,7 +64,7 @@ def faces_a_day(figures: Figures, faces: float = 1e9) -> list[tuple[str, str, st
     ]
 
 
-def training(figures: Figures, faces: float = 1e7, epochs: int = 20) -> list[tuple[str, str, str]]:
+def training(figures: Figures, faces: float = 1e7, epochs: int = 20) -> list[tuple[str, ...]]:
     """What it takes to train on so many faces: name, for images of 48x48 pixels, for 96x96."""
     seconds = faces * epochs / figures.trained_gpu
     cores = faces * epochs / figures.trained_core / 64 / DAY
