@@ -69,7 +69,7 @@ def test_mapped_faces_make_batches(tmp_path: Path, own_cache: Path, monkeypatch:
         batches = Batches(faces, 8, torch.device("cpu"), lambda: 0, shuffle_seed=1)
         found = [(crops, rows) for crops, _, rows in batches]
     for crops, rows in found:
-        assert torch.equal(crops, resize_to_crops(torch.from_numpy(expected[rows.numpy()])))
+        assert torch.equal(crops, resize_to_crops(torch.from_numpy(expected[rows])))
     assert len(found) == len(faces) // 8
 
 

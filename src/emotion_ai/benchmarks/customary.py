@@ -81,7 +81,7 @@ class CustomaryTraining:
     def __init__(self, run: Run, workers: int, half: torch.dtype | None, channels_last: bool) -> None:
         self.device = run.trainer.strategy.root_device
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.module, self.half, self.layout = run.module.to(self.device, memory_format=layout), half, layout
+        self.module, self.half, self.layout = run.module.to(self.device).to(memory_format=layout), half, layout
         self.module.train()
         settings = {key: value for key, value in run.config.optimizer.items() if key != "_target_"}
         self.optimizer = torch.optim.AdamW(self.module.network.parameters(), **settings)

@@ -159,7 +159,7 @@ def inference_speed(
     network: FaceNetwork, device: torch.device, batch_size: int, precision: str, seconds: float = 0.4
 ) -> dict[str, Any]:
     """Faces per second of a network on the device, for images that are there already; the median of five rounds."""
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
     images = torch.randint(0, 256, (batch_size, 1, CROP_SIZE, CROP_SIZE), dtype=torch.uint8, device=device)
     run = in_precision(network, device, precision)
     for _ in range(3):
@@ -196,7 +196,7 @@ def half_precision_errors(
     network: FaceNetwork, device: torch.device, precision: str, count: int
 ) -> list[dict[str, Any]]:
     """Whether all features and answers are finite in a precision, and by how much the answers differ from 32 bits."""
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
     exact, other = in_precision(network, device, "fp32"), in_precision(network, device, precision)
     features = in_precision(network.features, device, precision)
     return [
