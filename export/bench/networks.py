@@ -144,10 +144,12 @@ def build_network(network: str) -> tuple[Any, int]:
     Raises:
         MissingExtraError: timm is not installed.
     """
+    import importlib
+
     import torch
     import torchvision
 
-    from emotion_ai.extras import load
+    from emotion_ai.errors import MissingExtraError
 
     library, _, rest = network.partition("/")
     name, _, side = rest.partition("@")
@@ -155,7 +157,10 @@ def build_network(network: str) -> tuple[Any, int]:
         more = {"init_weights": True, "aux_logits": False} if name == "googlenet" else {}
         module = torchvision.models.get_model(name, weights=None, **more)
     else:
-        module = load("timm").create_model(name, pretrained=False)
+        try:
+            module = importlib.import_module("timm").create_model(name, pretrained=False)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(f"{network} needs {error.name}: pip install timm") from error
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for part in module.modules():

@@ -309,7 +309,7 @@ def pad(node: Node) -> Value:
     if mode != "constant":
         for axis, pair in enumerate(pads):
             if any(pair):
-                places = np.pad(np.arange(x.shape[axis][0]), pair, mode=mode)  # type: ignore[call-overload]
+                places = np.pad(np.arange(x.shape[axis][0]), pair, mode=mode)
                 y = tf.gather(y, places.astype(np.int32), axis=x.axis(axis))
         return Value(y, x.order, node.shape)
     value = float(np.reshape(node.constant(2), -1)[0]) if node.has(2) and node.given(2).tensor.size else 0.0

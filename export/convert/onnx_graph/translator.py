@@ -75,7 +75,7 @@ class Translator:
             self._users.setdefault(name, []).append(("output", 0))
 
     def _check(self) -> None:
-        missing = {}
+        missing: dict[str, str] = {}
         computed = self._computed
         for node in self.nodes:
             if computed.intersection(node.output) and node.op_type not in HANDLERS:

@@ -1,0 +1,38 @@
+"""The list of 40 networks, and what the command keeps of each."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emotion_ai_export.bench import networks
+from emotion_ai_export.bench.networks import OTHERS, PLAIN, NetworkResult, read, run
+
+
+def test_the_list_names_40_networks() -> None:
+    listed = [*PLAIN, *OTHERS]
+    assert len(listed) == len(set(listed)) == 40
+    assert {name.partition("/")[0] for name in listed} == {"timm", "torchvision"}
+
+
+def test_a_run_goes_on_where_it_was_killed_and_keeps_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def one(command: list[str], **_: Any) -> Any:
+        asked.append(command[-1])
+        if command[-1] == "b":
+            raise subprocess.TimeoutExpired(command, 1)
+        answer = {"network": command[-1], "transposes": 3}
+        text = f"notice\n{json.dumps(answer)}\n" if command[-1] == "a" else ""
+        return subprocess.CompletedProcess(command, 0, text, "no timm")
+
+    monkeypatch.setattr(networks.subprocess, "run", one)
+    file = tmp_path / "networks.jsonl"
+    assert run(file, ["a"]) == [NetworkResult("a", transposes=3)]
+    found = run(file, ["a", "b", "c"])
+    assert asked == ["a", "b", "c"]
+    assert [result.refusal for result in found] == ["", "failed: took more than 1200 s", "failed: no timm"]
+    assert list(read(file).values()) == found
+    assert networks.table(found).title == "1 of 3 networks converted"
