@@ -26,7 +26,7 @@ def save_module(translator: Translator, interface: Interface, folder: Path) -> N
     }
 
     # one inner function, so all signatures share one copy of the weights
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def network(images: Any) -> dict[str, Any]:
         # servers do not check shapes, and a convolution on another rank crashes the whole process
         checked = {name: tf.ensure_shape(tensor, specs[name].shape) for name, tensor in images.items()}
@@ -34,7 +34,7 @@ def save_module(translator: Translator, interface: Interface, folder: Path) -> N
             translator, interface, {name: tf.cast(tensor, tf.float32) for name, tensor in checked.items()}
         )
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def from_images(**images: Any) -> dict[str, Any]:
         return network(images)
 

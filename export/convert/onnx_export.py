@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,14 +110,17 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _own_symbolics(opset: int) -> Iterator[None]:
     """Operators that torch exports in a way that costs transposes, or not at all."""
-    own = {"aten::group_norm": _group_norm, "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d}
+    own: dict[str, Callable[..., Any]] = {
+        "aten::group_norm": _group_norm,
+        "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    }
     for name, symbolic in own.items():
-        torch.onnx.register_custom_op_symbolic(name, symbolic, opset)
+        torch.onnx.register_custom_op_symbolic(name, symbolic, opset)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         for name in own:
-            torch.onnx.unregister_custom_op_symbolic(name, opset)
+            torch.onnx.unregister_custom_op_symbolic(name, opset)  # type: ignore[attr-defined]
 
 
 def _group_norm(g: Any, x: Any, groups: Any, weight: Any, bias: Any, eps: Any, cudnn: Any) -> Any:

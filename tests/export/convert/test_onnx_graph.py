@@ -170,7 +170,7 @@ def test_images_stay_in_nhwc(name: str) -> None:
         export_onnx(Apply(LAYERS[name]()).eval(), [torch.rand(2, 3, 12, 12)], ["images"], ["output"])
     )
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 12, 12, 3])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 12, 12, 3])])  # type: ignore[untyped-decorator]
     def graph(images: Any) -> Any:
         found = translator({"images": images}, {"images": CHANNELS_LAST})["output"]
         return found.tensor

@@ -143,7 +143,7 @@ def test_resnet_50_passes_by_its_own_rounding_and_one_weight_more_does_not(tmp_p
         network.deviations.linear.weight.mul_(0.05)  # 2048 features: 10^5 px otherwise
     model = to_onnx(network)
     save_servable({"keypoints": to_graph(model)}, "keypoints", tmp_path / "right")
-    right = {"keypoints": tf.saved_model.load(str(tmp_path / "right"))}
+    right: dict[Servable, Any] = {"keypoints": tf.saved_model.load(str(tmp_path / "right"))}
     images = {"synthetic": synthetic_faces(2, 0).images}
 
     def report(network: FaceNetwork) -> ParityReport:
