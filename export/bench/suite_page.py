@@ -1,5 +1,6 @@
 """The results of `make bench` as Markdown, for docs/performance.md."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from emotion_ai_export.bench.backends import OURS
@@ -68,7 +69,7 @@ def _stages(rows: list[dict[str, Any]]) -> str:
     return _table(("stage", "per second", "relative time (95 %)", "margin"), cells)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     lines = [header, ("---", *("---:" for _ in header[1:])), *rows]
