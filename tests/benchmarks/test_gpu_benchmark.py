@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Measurement:
     """A measurement whose trainings are invented."""
-    speeds = tuple(PipelineSpeed(name, (2.0, 2.1), 2**20) for name in ("ours", "customary"))  # type: ignore[arg-type]
+    speeds = tuple(PipelineSpeed(name, (2.0, 2.1), 2**20) for name in ("ours", "customary"))
     monkeypatch.setattr(gpu, "compare", lambda setting, *_: Comparison(setting, speeds))
     monkeypatch.setattr(
         gpu, "measure_stages", lambda setting, *_: StageTimes(setting, dict.fromkeys(STAGES, 1.0), 9.0, None, 1.0)
@@ -53,13 +53,13 @@ def test_no_part_begins_after_the_deadline(quick: Measurement) -> None:
 
 def test_half_precision_is_finite_on_extreme_images() -> None:
     for task in ("keypoints", "emotion"):
-        rows = gpu_parts.half_precision_errors(gpu_parts.bundled_network(task), CPU, "bf16", 1)  # type: ignore[arg-type]
+        rows = gpu_parts.half_precision_errors(gpu_parts.bundled_network(task), CPU, "bf16", 1)
         assert [row["images"] for row in rows] == ["black", "white", "noise", "stripes"]
         assert all(row["finite"] for row in rows)
         assert all(row["largest_difference"] < (0.1 if task == "emotion" else 2) for row in rows)
     network = gpu_parts.bundled_network("emotion")
     with torch.no_grad():
-        network.encoder.stem[0].weight.fill_(torch.inf)  # type: ignore[index, union-attr, operator]
+        network.encoder.stem[0].weight.fill_(torch.inf)  # type: ignore[index, union-attr]
     assert not any(row["finite"] for row in gpu_parts.half_precision_errors(network, CPU, "bf16", 1))
 
 

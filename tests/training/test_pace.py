@@ -44,12 +44,12 @@ class Copies(TorchDispatchMode):
     """Notes tensors of several numbers that are copied to the meta device in the way that waits on a GPU."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waiting: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        source = args[1] if func is torch.ops.aten.copy_.default else args[0] if args else None
+        source: Any = args[1] if func is torch.ops.aten.copy_.default else args[0] if args else None
         target = args[0].device if func is torch.ops.aten.copy_.default else kwargs.get("device")
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             moved = isinstance(source, Tensor) and source.device.type == "cpu" and torch.device(target or "cpu") == META
@@ -128,7 +128,7 @@ def test_averages_of_the_weights_are_those_of_lightning(accumulated: int) -> Non
             trainer.global_step += 1
             with torch.no_grad():
                 for tensor in (*module.parameters(), module.net[1].running_mean):
-                    tensor.normal_()
+                    tensor.normal_()  # type: ignore[operator]
             expected.update_parameters(module)
         ema.on_train_batch_end(trainer, module, None, None, batch)  # type: ignore[arg-type]
     average = ema._average_model
@@ -136,7 +136,7 @@ def test_averages_of_the_weights_are_those_of_lightning(accumulated: int) -> Non
     assert average.n_averaged == expected.n_averaged == 6 // accumulated
     for got, wanted in zip(average.module.parameters(), expected.module.parameters(), strict=True):
         assert torch.equal(got, wanted)
-    assert torch.equal(average.module.net[1].running_mean, expected.module.net[1].running_mean)  # type: ignore[union-attr, index, arg-type]
+    assert torch.equal(average.module.net[1].running_mean, expected.module.net[1].running_mean)  # type: ignore[union-attr, index]
 
 
 class Placed(nn.Module):

@@ -41,7 +41,7 @@ class WaitCounter(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         if index == 2:
             self._recorder = warnings.catch_warnings(record=True)
-            self._found = self._recorder.__enter__()  # type: ignore[assignment]
+            self._found = self._recorder.__enter__()
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
         self.steps = index - 1

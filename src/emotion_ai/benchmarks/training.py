@@ -91,9 +91,11 @@ class Comparison:
 
 def _ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float, Interval | None]:
     logs = [math.log(one / other) for one, other in zip(first, second, strict=True)]
-    estimate = t_interval(logs) if len(logs) > 1 else None
-    interval = estimate and Interval(math.exp(estimate.low), math.exp(estimate.high))
-    return math.exp(float(np.mean(logs))), interval
+    ratio = math.exp(float(np.mean(logs)))
+    if len(logs) < 2:
+        return ratio, None
+    estimate = t_interval(logs)
+    return ratio, Interval(math.exp(estimate.low), math.exp(estimate.high))
 
 
 def compare(
@@ -234,8 +236,8 @@ def comparison_table(found: Sequence[Comparison]) -> ReportTable:
                 own = speed.pipeline == "ours"
                 busy = (float(np.mean(speed.cpu_milliseconds)), None if own else comparison.cpu_ratio(speed)[0])
             rows.append((name, float(np.mean(speed.images_per_second)), speed.memory / 2**20, *of_ours, *busy))
-    columns = ("pipeline", "images/s", "memory (MiB)", "ours is faster by", INTERVAL.name)
-    columns += ("CPU ms/image", "ratio to ours")
+    columns = ["pipeline", "images/s", "memory (MiB)", "ours is faster by", INTERVAL.name]
+    columns += ["CPU ms/image", "ratio to ours"]
     digits = (".1f", ".1f", ".0f", ".2f", ".2f", ".2f", ".2f")
     return ReportTable("Training", tuple(map(Column, columns, digits)), tuple(rows))
 

@@ -166,7 +166,7 @@ def fit(run: Run, clock: EpochClock, stages: StageClock | None = None, before: p
             with stages.profile(".augmented"):
                 return augmented(*arguments)
 
-        run.module.augmented = timed  # type: ignore[method-assign]
+        run.module.augmented = timed  # type: ignore[method-assign, assignment]
     with training_noise(), device_settings(run.trainer.strategy.root_device):
         run.trainer.fit(run.module, run.train_batches())
 
@@ -224,6 +224,11 @@ def measure_stages(setting: TrainingSetting, out: Path, batches: int = 20, epoch
     staged = build(setting, out / "stages", batches, epochs + 1)
     stages = StageClock(device)
     parts: list[dict[str, float]] = []
-    fit(staged, EpochClock(device, after=lambda _: (parts.append(stages.seconds), stages.reset())), stages)
+
+    def keep(_: float) -> None:
+        parts.append(stages.seconds)
+        stages.reset()
+
+    fit(staged, EpochClock(device, after=keep), stages)
     milliseconds = {name: 1000 * float(np.median([part[name] for part in parts[1:]])) / batches for name in STAGES}
     return StageTimes(setting, milliseconds, rate, memory, clock.seconds[0])

@@ -87,7 +87,7 @@ class FaceModule(pl.LightningModule):
 
     def compile_step(self) -> None:
         """Compiles what a training step computes on the device, for batches of one size. Validation stays as it is."""
-        self.augment = torch.compile(self.augment.__call__, dynamic=False)
+        self.augment = torch.compile(self.augment.__call__, dynamic=False)  # type: ignore[operator]
         self.outputs_and_loss = torch.compile(self.outputs_and_loss, dynamic=False)  # type: ignore[method-assign]
 
     def weight(self, targets: Tensor) -> Tensor:
