@@ -183,9 +183,7 @@ def measure(found: list[Runtime], rounds: int, seed: int = 0) -> list[ModelRow]:
     rows: list[ModelRow] = []
     for task in dict.fromkeys(runtime.task for runtime in found):
         of_task = [runtime for runtime in found if runtime.task == task]
-        times = {
-            n: _in_turns({runtime.name: runtime.calls[n] for runtime in of_task}, rounds, rng) for n in (_ONE, _MANY)
-        }
+        times = {n: _in_turns(of_task, n, rounds, rng) for n in (_ONE, _MANY)}
         for each in of_task:
             one, many = (np.array(times[n][each.name]) for n in (_ONE, _MANY))
             ratios = one / times[_ONE][OURS]

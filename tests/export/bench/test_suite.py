@@ -160,6 +160,21 @@ def test_the_page_has_a_table_for_each_part(factors: dict[str, float]) -> None:
     assert "models.png" not in page({**record, "models": []})
 
 
+def test_runtimes_are_timed_in_turns_by_their_own_clock() -> None:
+    now = [0.0]
+
+    def runtime(name: str, one: float) -> models_table.Runtime:
+        def call(seconds: float) -> None:
+            now[0] += seconds
+
+        calls: dict[int, Callable[[], object]] = {1: lambda: call(one), 32: lambda: call(16 * one)}
+        return models_table.Runtime("emotion", name, calls, 0.8, 10, 1.0, clock=lambda: now[0])
+
+    ours, other = models_table.measure([runtime("SavedModel", 0.004), runtime("other", 0.006)], 2)
+    assert (ours.milliseconds, other.milliseconds) == (pytest.approx(4), pytest.approx(6))
+    assert (ours.per_second, other.to_ours[0]) == (pytest.approx(500), pytest.approx(1.5))
+
+
 def test_an_empty_folder_has_no_peers(tmp_path: Path) -> None:
     from emotion_ai_export.bench.peers import PACKAGES, load_peers
 
