@@ -198,11 +198,11 @@ def test_robustness_keeps_the_points_under_the_pixels() -> None:
 
 def test_covers_and_jpeg_change_only_their_pixels() -> None:
     crops = resize_to_crops(torch.from_numpy(synthetic_faces(2, 0).images))
-    eyes = _APPEARANCE["eyes covered"](crops)
+    eyes = _APPEARANCE["eyes covered"](crops, torch.Generator())
     assert (eyes[..., 24:48, :] == 128).all()
     assert torch.equal(eyes[..., :24, :], crops[..., :24, :])
     assert torch.equal(eyes[..., 48:, :], crops[..., 48:, :])
-    jpeg = _APPEARANCE["JPEG, quality 20"](crops)
+    jpeg = _APPEARANCE["JPEG, quality 20"](crops, torch.Generator())
     assert jpeg.shape == crops.shape
     assert 1 < (jpeg - crops).abs().mean() < 8
 

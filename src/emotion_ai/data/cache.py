@@ -148,7 +148,7 @@ def _write_images(path: Path, images: Images) -> NDArray[np.uint32]:
 def _checksum(images: Images) -> int:
     value = 0
     for _, block in blocks(images):
-        value = zlib.crc32(block, value)
+        value = zlib.crc32(block.data, value)
     return value
 
 

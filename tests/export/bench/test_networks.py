@@ -28,7 +28,7 @@ def test_a_run_goes_on_where_it_was_killed_and_keeps_failures(tmp_path: Path, mo
         text = f"notice\n{json.dumps(answer)}\n" if command[-1] == "a" else ""
         return subprocess.CompletedProcess(command, 0, text, "no timm")
 
-    monkeypatch.setattr(networks.subprocess, "run", one)
+    monkeypatch.setattr("subprocess.run", one)
     file = tmp_path / "networks.jsonl"
     assert run(file, ["a"]) == [NetworkResult("a", transposes=3)]
     found = run(file, ["a", "b", "c"])
