@@ -27,10 +27,6 @@ test-install: $(READY) # the wheel in empty environments; downloads packages
 coverage: $(READY) # fails below the floor in pyproject.toml; build/coverage/index.html shows the lines
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=html
 
-# training on a processor: glibc keeps freed memory, whose pages would otherwise be fetched again in every step
-ablations weights-keypoints weights-emotion: export MALLOC_MMAP_THRESHOLD_ ?= 33554432
-ablations weights-keypoints weights-emotion: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
-
 # BUDGET=quick tries the pipeline in minutes, BUDGET=cpu takes hours; DATA is the folder of the datasets;
 # ABLATIONS="trainer=gpu" is passed to every run
 BUDGET ?= full

@@ -87,7 +87,7 @@ class Suite:
     def add_training(self) -> list[Comparison]:
         """Training of both networks on a processor, all its cores, against the customary pipeline."""
         threads, comparisons = available_cpus(), []
-        for setting in training.default_settings("cpu", _TRAINING_BATCH):
+        for setting in training.default_settings(training.cpu_trainer(), _TRAINING_BATCH):
             taken: list[Comparison] = []
 
             def more(count: int, setting: Any = setting, taken: list[Comparison] = taken) -> list[float]:
@@ -95,7 +95,7 @@ class Suite:
                 ours, customary = (each.images_per_second for each in taken[-1].speeds[:2])
                 return [theirs / own for own, theirs in zip(ours, customary, strict=True)]
 
-            name = f"training of {setting.task} against the customary pipeline"
+            name = f"training of {setting.task} with {setting.trainer} against the customary pipeline"
             figure = self._figure(name, more, _TRAINING_MARGIN, *_TRAINING_ROUNDS)
             self._add_row(figure, "images", float(np.median(taken[-1].speeds[0].images_per_second)), _TRAINING_MARGIN)
             comparisons.append(taken[-1])

@@ -20,6 +20,7 @@ from emotion_ai.benchmarks.training import (
     compare,
     comparison_table,
     cpu_seconds_of,
+    cpu_trainer,
     memory_of,
     stage_table,
 )
@@ -40,6 +41,12 @@ from emotion_ai.data.batches import resize_to_crops
 from emotion_ai.data.synthetic import synthetic_faces
 
 SMALL = TrainingSetting("keypoints", "keypoints", 4, "cpu", overrides=("model=small",))
+
+
+@pytest.mark.parametrize("unit", ["avx512_bf16", "amx_bf16", "avx2"])
+def test_bfloat16_is_for_processors_that_have_units_for_it(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, unit: True}, raising=False)
+    assert cpu_trainer() == ("cpu" if unit == "avx2" else "cpu_bf16")
 
 
 def test_a_customary_sample_is_ours_without_changes() -> None:
