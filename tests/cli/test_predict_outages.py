@@ -307,7 +307,7 @@ def test_a_folder_without_photos_says_what_was_passed_over(tmp_path: Path, capsy
 def test_what_a_library_raises_costs_one_photo(
     tmp_path: Path, portrait: bytes, stub_server: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emotion_ai.cli import photos as command
+    from emotion_ai.cli import photo_reading as command
 
     load: Callable[[Path], object] = vars(command)["load_photo"]
 
