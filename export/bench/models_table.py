@@ -1,5 +1,6 @@
 """Inference: our networks in every runtime, and served, beside networks of other packages: one table and one plot."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -52,7 +53,7 @@ class Runtime:
         score: accuracy of the five emotions on PublicTest, or the keypoints' RMSE in pixels on the validation file;
             None without the data.
         megabytes: of the weights as they are published.
-        clock: seconds: processor time on one thread, but until the response where another process does the work.
+        clock: seconds.
     """
 
     task: Task
@@ -61,7 +62,7 @@ class Runtime:
     score: float | None
     parameters: int
     megabytes: float
-    clock: Callable[[], float] = time.process_time
+    clock: Callable[[], float] = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def loaded_models(peer_folder: Path, data: Path | None) -> Iterator[LoadedModels
     with ExitStack() as stack:
         stack.enter_context(one_thread())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # read by TensorFlow's first session, which may be a peer's
         peers, absent = load_peers(peer_folder, scratch)
         known = {task: load_network("bundled", task).network for task in TASKS}
         in_process = {task: backends(task, known[task], scratch / task, 1, _RUNTIMES) for task in TASKS}
@@ -120,7 +122,7 @@ def loaded_models(peer_folder: Path, data: Path | None) -> Iterator[LoadedModels
             score = score_of(task, partial(_answers, network), data)
             size = (score, weights, 4 * weights / 1e6)
             found += [Runtime(task, name, calls[name], *size) for name in _RUNTIMES]
-            found.append(Runtime(task, SERVED, calls[SERVED], *size, clock=time.perf_counter))
+            found.append(Runtime(task, SERVED, calls[SERVED], *size))
             found += [_of_peer(peer, faces, data) for peer in peers if peer.task == task]
         yield LoadedModels(
             found, absent, [_stage(task, scratch / "models" / task / "1", in_process[task]) for task in TASKS]
@@ -137,7 +139,7 @@ def _stage(task: Task, folder: Path, calls: dict[str, Call]) -> Stage:
             call(face)
 
     name = f"the SavedModel of {task} against {ONNX_RUNTIME}"
-    return Stage(name, partial(repeated, session), partial(repeated, calls[ONNX_RUNTIME]), _REPEATS, "faces", 0.5, True)
+    return Stage(name, partial(repeated, session), partial(repeated, calls[ONNX_RUNTIME]), _REPEATS, "faces", 0.5)
 
 
 def _of_peer(peer: Peer, faces: Images, data: Path | None) -> Runtime:
@@ -218,7 +220,7 @@ def _seconds(runtime: Runtime, faces: int, repeats: int) -> float:
 def models_table(rows: list[ModelRow], absent: list[str]) -> Table:
     missing = f"not installed, left out: {', '.join(absent)}; see `make bench-peers`" if absent else None
     table = Table(
-        title="Inference: processor time on one thread; of the server, time until the response",
+        title="Inference on one thread",
         caption=missing,
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
