@@ -311,7 +311,7 @@ def benchmark(
 
 def cpu_trainer() -> str:
     """The faster of the two for this processor: "cpu_bf16" if it has bfloat16 units, otherwise "cpu"."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "cpu_bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "cpu"
 
 
