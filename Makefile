@@ -34,8 +34,8 @@ DATA ?= $(EMOTION_AI_DATA)
 ablations: $(READY)
 	$(BIN)/emotion-ai ablations --budget $(BUDGET) $(if $(DATA),--data "$(DATA)") $(ABLATIONS)
 
-# the recipe of the bundled weights: days on two cores, about an hour with TRAINER=gpu; started again, it resumes; -j2 trains
-# both tasks side by side
+# the recipe of the bundled weights: days on two cores, an hour or two with TRAINER=gpu, by the times of its stages;
+# started again, it resumes; -j2 trains both tasks side by side
 TRAINER ?= cpu_bf16
 OUT := runs/weights
 weights-keypoints weights-emotion: export EMOTION_AI_DATA := $(DATA)
