@@ -34,6 +34,7 @@ _EXTRAS = {
     "optuna": "sweep",
     "starlette": "serve",
     "tensorflow": "serve",
+    "timm": "timm",
     "uvicorn": "serve",
 }
 

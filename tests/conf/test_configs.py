@@ -39,6 +39,8 @@ CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in ch
 def test_every_choice_of_training_composes_and_fits_its_code(
     group: str, choice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if choice == "timm":
+        pytest.importorskip("timm")
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
         cfg = compose("train", [f"{group}={choice}", "out=run"])
     for key in missing_settings(cfg):

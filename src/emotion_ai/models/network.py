@@ -7,35 +7,22 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
 
 from emotion_ai.contract import CROP_SIZE, FLIP, KEYPOINTS, MEAN_FACE, Task
 from emotion_ai.errors import ConfigError
 from emotion_ai.models.encoder import ResidualBlock, ResidualEncoder
 from emotion_ai.models.facemesh import FaceMeshEncoder
+from emotion_ai.models.library import TimmEncoder, TorchvisionEncoder
 from emotion_ai.models.spec import ModelSpec
 
 _HALF = CROP_SIZE / 2
 _REACH = 1.25
 
-
-class TorchvisionEncoder(nn.Module):
-    """torchvision's ResNet-18 or ResNet-50 without its classifier; the first convolution takes one channel."""
-
-    def __init__(self, name: Literal["resnet18", "resnet50"]) -> None:
-        super().__init__()
-        net = {"resnet18": resnet18, "resnet50": resnet50}[name](weights=None)
-        net.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-        self.num_features = net.fc.in_features
-        self.map_size = CROP_SIZE // 32
-        self.layers = nn.Sequential(*list(net.children())[:-2])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+Encoder = ResidualEncoder | TorchvisionEncoder | TimmEncoder | FaceMeshEncoder
 
 
 class RegressionHead(nn.Module):
@@ -147,11 +134,10 @@ class FaceNetwork(nn.Module):
         self.spec = ModelSpec(task, dict(encoder), head, dropout, mean, std, names, **others)
         self.encoder = build_encoder(**encoder)
         features = self.encoder.num_features
-        for module in self.encoder.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, ResidualBlock):
-                module.zero_init_last()
+        if isinstance(self.encoder, TimmEncoder):  # a later timm may have another size as a model's own
+            self.spec = replace(self.spec, encoder=self.spec.encoder | {"size": self.encoder.size})
+        else:
+            initialize(self.encoder)
         self.head: RegressionHead | HeatmapHead | EmotionHead
         if task == "keypoints":
             self.head = build_head(**self.spec.head, features=features, map_size=self.encoder.map_size)
@@ -247,13 +233,21 @@ def build_head(name: str, features: int, map_size: int, **unknown: Any) -> Regre
     return RegressionHead(features, map_size) if name == "regression" else HeatmapHead(features, map_size)
 
 
-def build_encoder(name: str, **settings: Any) -> ResidualEncoder | TorchvisionEncoder | FaceMeshEncoder:
+def build_encoder(name: str, library: str | None = None, **settings: Any) -> Encoder:
     """The encoder of that name; every encoder has `num_features` channels and a square map of `map_size`.
+
+    Args:
+        library: "timm" for a model of timm; None for the others.
 
     Raises:
         ConfigError: an unknown name, or settings that do not fit together.
+        MissingExtraError: the library is not installed.
     """
+    if library not in (None, "timm"):
+        raise ConfigError(f"model.encoder.library must be timm or null, got {library!r}")
     try:
+        if library == "timm":
+            return TimmEncoder(name, **settings)
         if name == "residual":
             return ResidualEncoder(**settings)
         if name in ("resnet18", "resnet50"):
@@ -262,4 +256,15 @@ def build_encoder(name: str, **settings: Any) -> ResidualEncoder | TorchvisionEn
             return FaceMeshEncoder(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.encoder {name}: {error}") from error
-    raise ConfigError(f"unknown encoder {name!r}; choose residual, resnet18, resnet50 or facemesh")
+    raise ConfigError(
+        f"unknown encoder {name!r}; choose residual, resnet18, resnet50 or facemesh, or model=timm for those of timm"
+    )
+
+
+def initialize(encoder: nn.Module) -> None:
+    """Draws the kernels anew (He et al. 2015, arXiv:1502.01852), and starts residual blocks as their shortcuts."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, ResidualBlock):
+            module.zero_init_last()

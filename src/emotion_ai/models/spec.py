@@ -15,8 +15,8 @@ class ModelSpec:
 
     Attributes:
         task: "keypoints" or "emotion".
-        encoder: {"name": "residual", "widths": …, "depths": …, "stem_stride": …}, {"name": "resnet18"} or
-            {"name": "resnet50"}.
+        encoder: {"name": "residual", "widths": …, "depths": …, "stem_stride": …}, {"name": "resnet18"},
+            {"name": "resnet50"} or {"library": "timm", "name": …, "size": …}.
         head: {"name": "regression"} or {"name": "heatmap"}; for keypoints.
         dropout: before the emotion head's linear layer; for emotion.
         mean, std: of the training pixels, 0-255.

@@ -103,10 +103,19 @@ Scheduler = OneCycle | Cosine | Plateau | Constant
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: arguments of `build_encoder` and, for keypoints, `build_head`."""
+    """The network: arguments of `build_encoder` and, for keypoints, `build_head`.
+
+    Attributes:
+        weights: a `.safetensors` file that the encoder starts from; in the config, `encoder.weights`.
+    """
 
     encoder: dict[str, Any]
     head: dict[str, Any] | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and not isinstance(self.weights, str):
+            raise ConfigError(f"model.encoder.weights must be text or null, got {self.weights}")
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,8 @@ class TrainConfig:
             )
         if self.teacher_shift_px and not self.teachers:
             raise ConfigError(f"teacher_shift_px={self.teacher_shift_px} has no effect without teachers; leave it out")
+        if self.model.weights and self.init_from:
+            raise ConfigError("model.encoder.weights and init_from both give weights to start from; give one of them")
         if self.task.name == "emotion" and self.model.head is not None:
             raise ConfigError("model.head is for task=keypoints; choose another model, such as model=emotion")
         if "_target_" not in self.optimizer:
@@ -207,6 +218,8 @@ class TrainConfig:
         if isinstance(data.get("val"), str) and data.get("test") is None:  # of an older version
             data |= {"val": VAL_SHARE, "test": data["val"]}
         data |= {key: find_data(data[key]) for key in _FILES if isinstance(data.get(key), str)}
+        # no argument of the encoder: a checkpoint is rebuilt without the file
+        values["model"]["weights"] = values["model"]["encoder"].pop("weights", None)
         return bind(cls, values)
 
 
@@ -256,6 +269,8 @@ def recorded_settings(cfg: DictConfig) -> dict[str, Any]:
     config = TrainConfig.of(cfg)
     settings["data"] = data_settings(config)
     settings["init_from"] = config.init_from and _tail(config.init_from)
+    if config.model.weights:
+        settings["model"]["encoder"]["weights"] = _tail(config.model.weights)
     settings["teachers"] = [_tail(teacher) for teacher in config.teachers]
     return {key: value for key, value in settings.items() if key not in ("resume", "out", "logger", "callbacks")}
 

@@ -10,6 +10,7 @@ from emotion_ai.data.splits import DataSplits
 from emotion_ai.errors import ConfigError
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.models.facemesh import FaceMeshEncoder
+from emotion_ai.models.pretrained import load_encoder_weights
 from emotion_ai.provenance import RunRecord
 from emotion_ai.training.config import KeypointTask, TrainConfig, data_settings
 from emotion_ai.training.modules import EmotionModule, FaceModule, KeypointModule, Teachers
@@ -19,7 +20,7 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
     """The task's LightningModule; its network is normalised by the training faces.
 
     Raises:
-        CheckpointError: `init_from` or a teacher cannot be loaded.
+        CheckpointError: `init_from`, a teacher or the encoder's weights cannot be loaded.
         ConfigError: one of them is another network, or has seen faces of the val or test split.
     """
     task = config.task
@@ -40,6 +41,8 @@ def build_module(config: TrainConfig, splits: DataSplits) -> FaceModule:
         arguments |= {"classes": known.names, "aliases": aliases, "colors": config.classes.colors or {}}
     if config.init_from is None:
         network = FaceNetwork(**arguments)
+        if config.model.weights is not None:
+            load_encoder_weights(network.encoder, config.model.weights)
     elif config.init_from.endswith(".tflite"):
         network = init_from_facemesh(config.init_from, arguments)
     else:

@@ -75,6 +75,8 @@ def _train(config: TrainConfig, settings: dict[str, Any], previous: PreviousRun)
     if config.task.name == "emotion" and len(splits.val) < FOLDS:  # calibration would fail after training
         raise ConfigError(f"the validation split has {len(splits.val)} faces and needs {FOLDS}; give more data")
     check_same_data(previous.records, splits.record())
+    if previous.last:  # has all weights, so the file may be gone
+        config = replace(config, model=replace(config.model, weights=None))
     run = build_run(config, splits)
     module, trainer, callbacks = run.module, run.trainer, run.callbacks
     module.record = RunRecord(settings, splits.record(), **environment())
