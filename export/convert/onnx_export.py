@@ -129,22 +129,25 @@ def _group_norm(g: Any, x: Any, groups: Any, weight: Any, bias: Any, eps: Any, c
 
     count, epsilon = symbolic_helper._get_const(groups, "i", "groups"), symbolic_helper._get_const(eps, "f", "eps")
     sizes = symbolic_helper._get_tensor_sizes(x)
-    if sizes is None or any(size is None for size in sizes[1:]):
+    rank = symbolic_helper._get_tensor_rank(x)
+    known = sizes is not None and None not in sizes[1:]
+    if rank is None or not (known or count == 1):
         raise ValueError("group norm of an image whose size is not known")
-    shape = [-1, count, sizes[1] // count, *sizes[2:]]
-    axes = list(range(2, len(shape)))
 
     def constant(value: Any) -> Any:
         return g.op("Constant", value_t=torch.as_tensor(value))
 
-    parts = g.op("Reshape", x, constant(shape))
+    shape = [] if count == 1 else [-1, count, sizes[1] // count, *sizes[2:]]
+    parts = g.op("Reshape", x, constant(shape)) if shape else x
+    axes = list(range(2, len(shape))) if shape else list(range(1, rank))
     centred = g.op("Sub", parts, g.op("ReduceMean", parts, axes_i=axes))
     centred = g.op("Sub", centred, g.op("ReduceMean", centred, axes_i=axes))  # the first mean is rounded
     variance = g.op("ReduceMean", g.op("Mul", centred, centred), axes_i=axes)
     like = torch.float64 if x.type().scalarType() == "Double" else torch.float32
     scale = g.op("Sqrt", g.op("Add", variance, constant(torch.tensor(epsilon, dtype=like))))
-    whole = g.op("Reshape", g.op("Div", centred, scale), constant([-1, *sizes[1:]]))
-    each = constant([-1, *[1] * (len(sizes) - 2)])
+    whole = g.op("Div", centred, scale)
+    whole = g.op("Reshape", whole, constant([-1, *sizes[1:]])) if shape else whole
+    each = constant([-1, *[1] * (rank - 2)])
     for value, operator in ((weight, "Mul"), (bias, "Add")):
         if not symbolic_helper._is_none(value):
             whole = g.op(operator, whole, g.op("Reshape", value, each))

@@ -116,7 +116,7 @@ def activation(node: Node) -> Value:
     x, get = node.x.tensor, node.attributes.get
     match node.op:
         case "LeakyRelu":
-            y = tf.nn.leaky_relu(x, get("alpha", 0.01))
+            y = _leaky_relu(x, get("alpha", 0.01))
         case "Elu":
             alpha = get("alpha", 1.0)
             y = tf.nn.elu(x) if alpha == 1 else tf.where(x > 0, x, alpha * tf.math.expm1(tf.minimum(x, 0)))
@@ -137,6 +137,13 @@ def activation(node: Node) -> Value:
         case _:
             y = tf.nn.gelu(x, approximate=get("approximate", "none") == "tanh")
     return node.like(y)
+
+
+def _leaky_relu(x: Any, alpha: float) -> Any:
+    """Without TensorFlow's own operation after a sum: fused with a convolution and a sum, 2.21 takes 0.2 for alpha."""
+    if tf.executing_eagerly() or x.op.type == "BiasAdd":
+        return tf.nn.leaky_relu(x, alpha)
+    return tf.maximum(x, alpha * x) if alpha <= 1 else tf.where(x > 0, x, alpha * x)
 
 
 @handles(*_REDUCTIONS)

@@ -64,16 +64,10 @@ def convolution(
 ) -> Any:
     """A convolution in NHWC with a kernel (height, width, in / groups, out)."""
     (strides, dilations, pads), (groups, channels) = places, parts
-    size, out = list(kernel.shape[:2]), kernel.shape[3]
-    if groups == channels > 1 and dilations == [1, 1] and strides[0] == strides[1]:
-        kernel = kernel[:, :, 0].reshape(*size, channels, out // channels)
-        how = padding(pads, size, strides, dilations)
-        if not isinstance(how, str):  # TensorFlow 2.21 crashes on explicit pads here once it has fused an activation
-            x, how = tf.pad(x, how), "VALID"
-        return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, strides=[1, *strides, 1], padding=how)
-    if groups == 1:
+    size = list(kernel.shape[:2])
+    if groups == 1 or dilations == [1, 1]:  # groups follow from the kernel's channels
         return tf.nn.conv2d(x, kernel, strides, padding(pads, size, strides, dilations), dilations=dilations)
-    if groups == channels:  # TensorFlow's depthwise convolution has no dilation, and one stride
+    if groups == channels:  # TensorFlow has no dilation with groups
         return _dense(x, kernel, places, groups)
     many = [
         tf.nn.conv2d(part, weights, strides, padding(pads, size, strides, dilations), dilations=dilations)

@@ -70,6 +70,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "depthwise, stride 2": lambda: nn.Conv2d(8, 8, 5, 2, 2, groups=8),
     "depthwise, dilated": lambda: nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8),
     "dilated": lambda: nn.Conv2d(8, 4, 3, padding=3, dilation=3),
+    "grouped, dilated": lambda: nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4),
+    "depthwise, uneven strides": lambda: nn.Conv2d(8, 8, 3, (1, 2), 1, groups=8),
     "uneven kernel": lambda: nn.Conv2d(8, 4, (1, 5), (2, 1), (0, 2)),
     "reflect": lambda: nn.Conv2d(8, 4, 3, padding=1, padding_mode="reflect"),
     "replicate": lambda: nn.Conv2d(8, 4, 3, padding=1, padding_mode="replicate"),
@@ -92,6 +94,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "adaptive max": lambda: nn.AdaptiveMaxPool2d(4),
     "layer norm": lambda: nn.LayerNorm([8, 12, 12]),
     "group norm": lambda: nn.GroupNorm(4, 8),
+    "group norm, one group": lambda: nn.GroupNorm(1, 8),
+    "group norm, size not known": lambda: nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.GroupNorm(1, 8)),
     "instance norm": lambda: nn.InstanceNorm2d(8, affine=True),
     "batch norm first": lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)),
     "PReLU": lambda: nn.PReLU(8, 0.3),
@@ -177,6 +181,35 @@ def test_images_stay_in_nhwc(name: str) -> None:
 
     operations = {operation.type for operation in graph.get_concrete_function().graph.get_operations()}
     assert "Transpose" not in operations
+
+
+class Residual(nn.Module):
+    """A convolution, a sum and an activation, which TensorFlow fuses in a graph."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+        self.activation = nn.LeakyReLU(slope)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.activation(self.first(images))
+        return self.activation(self.second(x) + x)
+
+
+@pytest.mark.parametrize("slope", [0.01, 1.5])
+def test_a_leaky_relu_after_a_sum_keeps_its_slope_in_a_graph(slope: float) -> None:
+    torch.manual_seed(0)
+    module, images = Residual(slope).eval(), torch.randn(2, 3, 12, 12)
+    translator = Translator(export_onnx(module, [images], ["images"], ["output"]))
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 12, 12, 3])])  # type: ignore[untyped-decorator]
+    def graph(images: Any) -> Any:
+        found = translator({"images": images}, {"images": CHANNELS_LAST})
+        return translator.outputs_in(found, {"output": plain(4)})["output"]
+
+    with torch.inference_mode():
+        expected = module(images).numpy()
+    np.testing.assert_allclose(graph(images.permute(0, 2, 3, 1).numpy()).numpy(), expected, atol=1e-5)
 
 
 class Named(nn.Module):
