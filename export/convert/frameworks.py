@@ -8,10 +8,7 @@ import torchvision  # noqa: F401 - loads PyTorch's compiler
 
 from emotion_ai.errors import ExportError
 from emotion_ai_export.registry.quiet_tensorflow import (
-    OptimizeGraph,
-    RewriterConfig,
     convert_variables_to_constants_v2,
-    held_stderr,
     tf,
     tf_function,
 )
@@ -19,11 +16,8 @@ from emotion_ai_export.registry.quiet_tensorflow import (
 tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's TF32 is too coarse for a proof
 
 __all__ = [
-    "OptimizeGraph",
-    "RewriterConfig",
     "convert_variables_to_constants_v2",
     "errors_in_one_line",
-    "held_stderr",
     "tf",
     "tf_function",
 ]

@@ -23,7 +23,7 @@ from emotion_ai.terminal import Console, Progress
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
-from emotion_ai_export.convert.graph import to_graph, to_onnx
+from emotion_ai_export.convert.graph import NetworkGraph, to_graph, to_onnx
 from emotion_ai_export.convert.parity import (
     IN_PIXELS,
     ParityReport,
@@ -80,7 +80,7 @@ def export(cfg: DictConfig) -> Export:
     with publisher(base) as staging, errors_in_one_line(base), shown as progress:
         step = progress.add_task("")
         report = ParityReport()
-        graphs = {}
+        graphs: dict[Task, NetworkGraph] = {}
         for task, network in networks.items():
             progress.update(step, description=f"{task}: PyTorch to ONNX")
             model = to_onnx(network)
@@ -103,7 +103,7 @@ def export(cfg: DictConfig) -> Export:
         try:
             report.require()
         except ParityError as error:
-            raise ParityError(f"{error}; nothing was published") from error
+            raise ParityError(f"{error}; {_first_difference(graphs)}nothing was published") from error
         progress.update(step, description="publishing")
         version = next_version(base)
         computed = {"computed_on": _devices(placement)}
@@ -122,6 +122,11 @@ def export(cfg: DictConfig) -> Export:
     for path in [*paths, config, deployment[0].parent]:
         console.wrote(path, verb="published")
     return Export(version, paths, report)
+
+
+def _first_difference(graphs: dict[Task, NetworkGraph]) -> str:
+    found = {task: graph.translator.first_difference() for task, graph in graphs.items()}
+    return "".join(f"{task}: {difference}; " for task, difference in found.items() if difference)
 
 
 def parity_table(report: ParityReport) -> Table:

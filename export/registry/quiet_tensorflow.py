@@ -34,9 +34,7 @@ def held_stderr() -> Iterator[None]:
 
 with held_stderr():
     import tensorflow as tf
-    from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-    from tensorflow.python.grappler.tf_optimizer import OptimizeGraph
 
     tf.config.list_physical_devices()  # detecting devices prints the rest of the notices
 
@@ -50,4 +48,4 @@ def tf_function(*input_signature: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorator
 
 
-__all__ = ["OptimizeGraph", "RewriterConfig", "convert_variables_to_constants_v2", "held_stderr", "tf", "tf_function"]
+__all__ = ["convert_variables_to_constants_v2", "held_stderr", "tf", "tf_function"]

@@ -35,13 +35,11 @@ class Trace:
         return dict(zip(self.names, self._session.run(self.names, dict(inputs)), strict=True)) | dict(inputs)
 
 
-def example_inputs(model: onnx.ModelProto, batch: int) -> dict[str, NDArray[Any]]:
-    """Noise from 0 to 1 for each input, as many as `batch`."""
+def example_inputs(model: onnx.ModelProto, batch: int, highest: float = 1.0) -> dict[str, NDArray[Any]]:
+    """Noise from 0 to `highest` for each input, as many as `batch`."""
     noise = np.random.default_rng(batch)
-    return {
-        given.name: noise.random((batch, *(dim.dim_value for dim in given.type.tensor_type.shape.dim[1:])), np.float32)
-        for given in model.graph.input
-    }
+    sizes = {given.name: [dim.dim_value for dim in given.type.tensor_type.shape.dim[1:]] for given in model.graph.input}
+    return {name: noise.random((batch, *size), np.float32) * np.float32(highest) for name, size in sizes.items()}
 
 
 def dims(small: Sequence[int], large: Sequence[int]) -> tuple[Dim, ...]:

@@ -46,22 +46,27 @@ class Difference:
 def layer_name(node: Any) -> str:
     """The path of the module that a node comes from: "/layer1/layer1.0/conv1/Conv" is "layer1.0.conv1"."""
     path = ""
-    parts = [part for part in node.name.split("/") if part][:-1]
-    for part in parts:
-        path = part if path and part.startswith(f"{path}.") else f"{path}.{part}" if path else part
-        path = path if "." not in part else part if part.startswith(path.rpartition(".")[0]) else path
+    for part in [part for part in node.name.split("/") if part][:-1]:
+        parent, _, last = part.rpartition(".")  # a part of a Sequential repeats the Sequential's name
+        repeated = parent and f".{path}".endswith(f".{parent}")
+        path = f"{path}.{last if repeated else part}" if path else part
     return path or "the network itself"
 
 
 class Translator:
     """A model, read and checked; `__call__` builds its graph in TensorFlow.
 
+    Args:
+        model: of which each input has the batch as its first axis.
+        highest: value of the noise with which the model is run.
+
     Raises:
         ExportError: names the first layer with an operator that cannot be translated.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, highest: float = 1.0) -> None:
         self.model = model
+        self.highest = highest
         self.nodes = list(model.graph.node)
         self.inputs = [given.name for given in model.graph.input]
         self.outputs = [made.name for made in model.graph.output]
@@ -97,7 +102,7 @@ class Translator:
     def _traces(self) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         trace = Trace(self.model)
         try:
-            small, large = (trace(example_inputs(self.model, batch)) for batch in BATCHES)
+            small, large = (trace(example_inputs(self.model, batch, self.highest)) for batch in BATCHES)
         except Exception as error:  # ONNX Runtime raises many kinds
             name = str(error).partition("Name:'")[2].partition("'")[0]
             layer = next((layer_name(node) for node in self.nodes if name and node.name == name), "the network itself")
@@ -184,7 +189,7 @@ class Translator:
 
     def first_difference(self, share: float = 1e-4) -> Difference | None:
         """The first layer that differs from ONNX Runtime by more than a share of its largest value; None if none."""
-        inputs = example_inputs(self.model, BATCHES[0])
+        inputs = example_inputs(self.model, BATCHES[0], self.highest)
         expected = self._traces[0]
         try:
             values = self(

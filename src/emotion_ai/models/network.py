@@ -200,10 +200,7 @@ class FaceNetwork(nn.Module):
         expressions = scores.softmax(1)
         if count == len(self.spec.class_set):
             return expressions, expressions
-        emotions, _ = scores.split(
-            [count, len(self.spec.class_set) - count], 1
-        )  # onnx-tf's slices need more operations
-        return (emotions / self.spec.emotion_temperature).softmax(1), expressions
+        return (scores[:, :count] / self.spec.emotion_temperature).softmax(1), expressions
 
     def calibrate_emotions(self, temperature: float) -> None:
         """Sets the temperature of the five emotions' own probabilities."""
