@@ -7,6 +7,7 @@ Each runs in a process of its own; those that the file has already are skipped.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -182,14 +183,21 @@ def run(file: Path, networks: list[str]) -> list[NetworkResult]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
             lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            result = NetworkResult(**json.loads(lines[-1])) if lines else NetworkResult(network, f"failed: {reason}")
+            result = NetworkResult(**json.loads(lines[-1])) if lines else NetworkResult(network, failure(done))
         except subprocess.TimeoutExpired:
             result = NetworkResult(network, f"failed: took more than {SECONDS} s")
         with file.open("a") as lines_:
             lines_.write(json.dumps(asdict(result)) + "\n")
         found[network] = result
     return [found[network] for network in networks if network in found]
+
+
+def failure(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a process gave no result."""
+    if done.returncode < 0:
+        killed = " (out of memory?)" if done.returncode == -signal.SIGKILL else ""
+        return f"failed: ended by {signal.Signals(-done.returncode).name}{killed}"
+    return f"failed: {(done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]}"
 
 
 def read(file: Path) -> dict[str, NetworkResult]:
