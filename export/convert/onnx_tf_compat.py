@@ -2,7 +2,7 @@
 
 It needs `onnx.mapping`, removed in onnx 1.19 (onnx/onnx-tensorflow pull request 1083). It also imports
 tensorflow-addons and tensorflow-probability, which do not import with Keras 3, for recurrent layers, Hardmax and
-Bernoulli, which our networks do not have. The tables are rebuilt from `onnx.helper`; the two packages are replaced by
+Bernoulli. The tables are rebuilt from `onnx.helper`; the two packages are replaced by
 stubs during the import.
 """
 
@@ -12,6 +12,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from emotion_ai.errors import ExportError, MissingExtraError
+
+INSTALL = "pip install --no-deps onnx-tf==1.10.0"
 
 _ABSENT = ("tensorflow_addons", "tensorflow_probability")
 
@@ -37,8 +39,8 @@ def load_onnx_tf() -> Any:
         import onnx_tf.backend
     except ModuleNotFoundError as error:
         if error.name == "onnx_tf":  # its metadata asks for tensorflow-addons, which has no wheel for Python 3.12
-            raise MissingExtraError("export needs onnx_tf: pip install --no-deps onnx-tf==1.10.0") from error
-        raise MissingExtraError(f"export needs {error.name}: pip install 'emotion-ai[export]'") from error
+            raise MissingExtraError(f"this needs onnx-tf: {INSTALL}") from error
+        raise MissingExtraError(f"onnx-tf needs {error.name}: pip install 'emotion-ai[export]'") from error
     except Exception as error:
         raise ExportError(
             f"onnx-tf does not import with the installed packages ({error}); install with constraints.txt"

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from emotion_ai.errors import ExportError
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.onnx_graph import arithmetic, layers, structure  # noqa: F401 - register their handlers
+from emotion_ai_export.convert.onnx_graph.delegated import delegated, refusal
 from emotion_ai_export.convert.onnx_graph.node import HANDLERS, Node, Unsupported
 from emotion_ai_export.convert.onnx_graph.structure import per_batch
 from emotion_ai_export.convert.onnx_graph.trace import BATCHES, Trace, dims, example_inputs
@@ -67,6 +68,7 @@ class Translator:
     def __init__(self, model: onnx.ModelProto, highest: float = 1.0) -> None:
         self.model = model
         self.highest = highest
+        self.opset = next(each.version for each in model.opset_import if not each.domain)
         self.nodes = list(model.graph.node)
         self.inputs = [given.name for given in model.graph.input]
         self.outputs = [made.name for made in model.graph.output]
@@ -85,9 +87,9 @@ class Translator:
         for node in self.nodes:
             if computed.intersection(node.output) and node.op_type not in HANDLERS:
                 missing.setdefault(node.op_type, layer_name(node))
-        if missing:
-            listed = "; ".join(f"{layer}: the operator {op} is not supported" for op, layer in missing.items())
-            raise ExportError(f"{listed}; replace it in the module")
+        reasons = [(layer, refusal(op, self.opset)) for op, layer in missing.items()]
+        if listed := "; ".join(f"{layer}: {reason}" for layer, reason in reasons if reason):
+            raise ExportError(listed)
 
     @cached_property
     def _computed(self) -> set[str]:
@@ -151,9 +153,10 @@ class Translator:
                     values[name] if name in values else self._constant(name, constants, batch) for name in node.input
                 ]
                 shapes = [self.shape(name) for name in node.output if name and name in self._traces[0]]
-                made = HANDLERS[node.op_type](
-                    Node(node.op_type, _attributes(node), inputs, shapes, self._users.get(node.output[0], []), batch)
-                )
+                users = self._users.get(node.output[0], [])
+                seen = Node(node.op_type, _attributes(node), inputs, shapes, users, batch)
+                handler = HANDLERS.get(node.op_type)
+                made = delegated(seen, node, self.opset) if handler is None else handler(seen)
                 made = [made] if isinstance(made, Value) else made
                 for name, value in zip(node.output, made, strict=False):
                     _check_shape(value)
