@@ -14,6 +14,7 @@ from emotion_ai.evaluation.statistics import t_interval
 from emotion_ai.evaluation.summary import summary_metrics
 from emotion_ai.files import locked_folder, write_json
 from emotion_ai.models import load_network
+from emotion_ai.models.device import Placement
 from emotion_ai.studies.runs import run
 from emotion_ai.terminal import Console
 from emotion_ai.training.config import TrainConfig, recorded_settings
@@ -46,6 +47,7 @@ def cross_validate(cfg: DictConfig) -> dict[str, float]:
 def _cross_validate(cfg: DictConfig, config: TrainConfig, count: int) -> dict[str, float]:
     task, out = config.task.name, Path(config.out)
     console = Console()
+    placement = Placement.of("cpu" if config.trainer.get("accelerator") == "cpu" else "auto")
     predictions, targets, folds = [], [], []
     for fold in range(count):
         console.rule(f"fold {fold + 1} of {count}")
@@ -54,7 +56,7 @@ def _cross_validate(cfg: DictConfig, config: TrainConfig, count: int) -> dict[st
         run(one)
         held_out = load_splits(TrainConfig.of(one)).test
         network, _ = load_network(folder / "network.safetensors", task)
-        predictions.append(predict(network, held_out.images))
+        predictions.append(predict(placement.place(network), held_out.images))
         targets.append(held_out.targets)
         folds.append(summary_metrics(network.spec, predictions[-1], targets[-1], config.seed))
     pooled = summary_metrics(network.spec, np.concatenate(predictions), np.concatenate(targets), config.seed)  # type: ignore[arg-type]
