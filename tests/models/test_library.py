@@ -52,15 +52,15 @@ def test_timms_own_initialisation_is_kept() -> None:
     network = FaceNetwork("emotion", timm_encoder("resnet18"))
     torch.manual_seed(0)
     own = timm.create_model("resnet18", in_chans=1).state_dict()
-    found = network.encoder.library_tensors()  # type: ignore[union-attr]
+    encoder: Any = network.encoder
+    found = encoder.library_tensors()
     assert all(torch.equal(found[name], own[name]) for name in found)
 
 
 def test_crops_are_enlarged_to_the_models_own_size_which_the_checkpoint_names() -> None:
-    timm = pytest.importorskip("timm")
+    pytest.importorskip("timm")
     network = FaceNetwork("emotion", timm_encoder("vit_tiny_patch16_224", None)).eval()
     assert network.spec.encoder["size"] == 224
-    assert timm.__name__ == "timm"
     encoder: Any = network.encoder
     large = F.interpolate(IMAGES, (224, 224), mode="bilinear", align_corners=False)
     tokens = encoder.net.forward_features(large)[:, 1:]
@@ -113,7 +113,8 @@ def test_position_embeddings_of_another_size_are_resampled(tmp_path: Path) -> No
     save_file(other.state_dict(), tmp_path / "model.safetensors")
     network = FaceNetwork("emotion", timm_encoder("vit_tiny_patch16_224"))
     load_encoder_weights(network.encoder, tmp_path / "model.safetensors")
-    assert torch.equal(network.encoder.net.norm.weight, other.norm.weight)  # type: ignore[union-attr]
+    encoder: Any = network.encoder
+    assert torch.equal(encoder.net.norm.weight, other.norm.weight)
 
 
 def test_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_metadata(wheel: Path) -> None:
         metadata = email.message_from_bytes(archive.read(name))
     assert metadata["Version"] == PROJECT["version"]
     assert set(metadata.get_all("Provides-Extra", [])) == {
-        "train", "grpc", "serve", "export", "record", "sweep", "score", "video", "web", "all", "docs", "dev",
+        "train", "grpc", "serve", "export", "record", "sweep", "score", "timm", "video", "web", "all", "docs", "dev",
     }  # fmt: skip
     requirements = metadata.get_all("Requires-Dist", [])
     assert not [line for line in requirements if "tensorflow-addons" in line or "onnx-tf" in line]

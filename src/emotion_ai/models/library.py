@@ -66,6 +66,8 @@ class TimmEncoder(nn.Module):
         MissingExtraError: timm is not installed.
     """
 
+    enlarge: Tensor
+
     def __init__(self, name: str, size: int | None = CROP_SIZE) -> None:
         super().__init__()
         timm = load("timm")
