@@ -69,3 +69,16 @@ def test_stages_are_measured_without_their_start(monkeypatch: pytest.MonkeyPatch
     assert [(run.faces, run.seconds) for run in found] == [(10_000, 10), (30_000, 30), (100_000, 100)]
     draw({"ingest": found}, {"ingest": {"exponent": 1.0}}, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_each_training_run_gets_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, folder = growth._Place(tmp_path), tmp_path / "run"
+
+    def train(self: growth._Place, *command: str) -> tuple[float, float]:
+        assert f"out={folder}" in command
+        folder.mkdir()  # fails where a run lies already
+        return 1.0, 1.0
+
+    monkeypatch.setattr(growth._Place, "run", train)
+    for _ in range(2):
+        place.train(tmp_path / "faces.csv")

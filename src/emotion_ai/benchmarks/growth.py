@@ -8,6 +8,7 @@ budget. Time is the CPU's, without that of the start of the command, which a run
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -137,6 +138,7 @@ class _Place:
 
     def train(self, path: Path, *settings: str) -> tuple[float, float]:
         """Trains a small network for an epoch."""
+        shutil.rmtree(self.folder / "run", ignore_errors=True)
         given = ["task=emotion", f"data.train={path}", *_NETWORK, "epochs=1", "test=false", *settings]
         return self.run("-m", "emotion_ai.cli", "train", *given, f"out={self.folder / 'run'}")
 
