@@ -1,6 +1,7 @@
 """Training that starts from a file of encoder weights."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -28,7 +29,8 @@ def test_the_file_is_needed_at_the_start_only(tmp_path: Path) -> None:
     run(given, f"out={out}", "epochs=1", "optimizer.lr=0", "optimizer.weight_decay=0")
     network = load_network(out / "network.safetensors", "emotion").network
     assert network.spec.encoder == {"name": "resnet18"}
-    tensors = network.encoder.library_tensors()  # type: ignore[union-attr]
+    encoder: Any = network.encoder
+    tensors = encoder.library_tensors()
     assert (tensors["layer4.1.conv2.weight"] - own["layer4.1.conv2.weight"]).abs().max() < 1e-6
     weights.unlink()
     run(given, f"out={out}", "epochs=2", "optimizer.lr=0", "optimizer.weight_decay=0", "resume=true")
