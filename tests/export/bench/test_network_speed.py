@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_the_page_marks_what_was_not_timed(tmp_path: Path) -> None:
 
 def test_backends_take_turns_and_each_is_timed_in_each_round() -> None:
     asked: list[str] = []
-    calls = {name: lambda name=name: asked.append(name) for name in ("a", "b")}
+    calls: dict[str, Any] = {name: partial(asked.append, name) for name in ("a", "b")}
     times, elapsed = network_speed.measure(calls, 3)
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
     assert all(value > 0 for values in elapsed.values() for value in values)
