@@ -32,6 +32,7 @@ PLAIN = [
     "torchvision/densenet121@96",
     "torchvision/mnasnet0_5@96",
     "torchvision/googlenet@96",
+    "torchvision/shufflenet_v2_x1_0@96",
     "timm/resnet26d@96",
     "timm/seresnet18@96",
     "timm/resnetv2_50@96",
@@ -55,7 +56,6 @@ PLAIN = [
 """Convolutional networks that need no transpose."""
 
 OTHERS = [
-    "torchvision/shufflenet_v2_x1_0@96",
     "timm/ecaresnet26t@96",
     "timm/vit_tiny_patch16_224@224",
     "timm/deit_tiny_patch16_224@224",

@@ -53,4 +53,6 @@ def _widen(node: Any) -> None:
 
 
 def _wide(kind: int) -> int:
-    return tf.float64.as_datatype_enum if kind == tf.float32.as_datatype_enum else kind
+    wider = {tf.float32.as_datatype_enum: tf.float64.as_datatype_enum}
+    wider[tf.complex64.as_datatype_enum] = tf.complex128.as_datatype_enum
+    return wider.get(kind, kind)

@@ -1,7 +1,7 @@
 """Tensors whose axes lie in another order in memory than ONNX numbers them.
 
 Images stay in NHWC while ONNX speaks of NCHW. A transpose only renumbers the axes, and a reshape moves data only if the
-axes that it merges do not lie beside each other.
+axes that it merges do not lie beside each other in their order.
 """
 
 from collections.abc import Sequence
@@ -104,14 +104,15 @@ def raised(value: Value, rank: int) -> Value:
 
 
 def reshape(value: Value, shape: Sequence[Dim], batch: Any) -> Value:
-    """ONNX's reshape. Axes that are merged must lie beside each other in memory; otherwise the tensor is transposed."""
+    """ONNX's reshape. Axes that it merges must lie beside each other in memory; otherwise data moves."""
     shape = tuple(shape)
     if shape == value.shape:
         return value
     groups = _groups(value.shape, shape)
     source = value
-    if not all(_beside(source, axes) for axes, _ in groups):
-        source = reorder(value, plain(value.rank), batch)
+    for axes, _ in groups:
+        if not _beside(source, axes):
+            source = _in_order(source, axes, batch)
     starts = {axes[0]: made for axes, made in groups if axes}
     order = [axis for place in source.order for axis in starts.get(place, ())]
     missing = [axis for axis in range(len(shape)) if axis not in order]  # of length 1
@@ -127,6 +128,34 @@ def _beside(value: Value, axes: Sequence[int]) -> bool:
     places = [value.order.index(axis) for axis in axes]
     within = value.order[min(places) : max(places) + 1]
     return [axis for axis in within if value.shape[axis] != (1, 1)] == list(axes)
+
+
+def _in_order(value: Value, axes: Sequence[int], batch: Any) -> Value:
+    """With axes in their order: by a choice along all of them as one if they were one, as in a shuffle of channels."""
+    places = [value.order.index(axis) for axis in axes]
+    first, end = min(places), max(places) + 1
+    within = [axis for axis in value.order[first:end] if value.shape[axis] != (1, 1)]
+    outside = [[value.shape[axis] for axis in part] for part in (value.order[:first], value.order[end:])]
+    sizes = [value.shape[axis][0] for axis in within]
+    alone = sorted(within) == sorted(axes) and _size(value.shape, axes) == (prod(sizes), prod(sizes))
+    flattened = all(small != large or small == 1 for small, large in (*outside[0], *outside[1]))
+    if value.is_constant or not alone or flattened:  # for a whole image, a transpose is faster
+        return reorder(value, plain(value.rank), batch)
+    indices = np.arange(prod(sizes)).reshape(sizes).transpose([within.index(axis) for axis in axes]).reshape(-1)
+    whole = [*outside[0], (indices.size, indices.size), *outside[1]]
+    y = chosen(tf.reshape(value.tensor, lengths(whole, plain(len(whole)), batch)), indices, first)
+    ones = [axis for axis in value.order[first:end] if axis not in axes]
+    order = (*value.order[:first], *axes, *ones, *value.order[end:])
+    return Value(tf.reshape(y, lengths(value.shape, order, batch)), order, value.shape)
+
+
+def chosen(x: Any, indices: NDArray[Any], place: int) -> Any:
+    """Some of a tensor along one of its axes."""
+    half = len(indices) // 2
+    if place == len(x.shape) - 1 and np.array_equal(indices, np.arange(2 * half).reshape(2, half).T.reshape(-1)):
+        pairs = tf.complex(x[..., :half], x[..., half:])  # four times as fast as a gather, which copies single numbers
+        return tf.reshape(tf.bitcast(pairs, x.dtype), tf.shape(x))
+    return tf.gather(x, indices.astype(np.int32), axis=place)
 
 
 def _with_ones(order: list[int], ones: list[int]) -> list[int]:

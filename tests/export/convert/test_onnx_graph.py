@@ -48,9 +48,10 @@ class Attention(nn.Module):
         return (x + self.out(found.transpose(1, 2).reshape(x.shape)))[:, 0]
 
 
-def shuffled(x: Tensor) -> Tensor:
+def shuffled(x: Tensor, groups: int) -> Tensor:
     count, channels, height, width = x.shape
-    return x.view(count, 2, channels // 2, height, width).transpose(1, 2).reshape(count, channels, height, width)
+    parts = x.view(count, groups, channels // groups, height, width)
+    return parts.transpose(1, 2).reshape(count, channels, height, width)
 
 
 def windows(x: Tensor) -> Tensor:
@@ -119,7 +120,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax of columns": functional("softmax", dim=3),
     "log softmax": functional("log_softmax", dim=1),
     "GELU, tanh": functional("gelu", approximate="tanh"),
-    "shuffled channels": shuffled,
+    "shuffled channels": lambda x: shuffled(x, 2),
+    "shuffled channels of 4 groups": lambda x: shuffled(x, 4),
+    "shuffled at random": lambda x: x.view(-1, 2, 2, 2, 12, 12).permute(0, 3, 1, 2, 4, 5).reshape(x.shape),
     "windows": windows,
     "slices": lambda x: torch.cat([x[:, ::2, 1:-1], x[:, 1::2, 2:]], 1),
     "flipped": lambda x: x.flip(3),
@@ -168,11 +171,14 @@ def test_an_operator_is_translated_as_pytorch_computes_it(name: str) -> None:
     assert translator.first_difference() is None
 
 
-@pytest.mark.parametrize("name", ["grouped", "flattened", "max pool", "group norm", "adaptive, uneven", "PReLU"])
+@pytest.mark.parametrize(
+    "name",
+    ["grouped", "flattened", "max pool", "group norm", "adaptive, uneven", "PReLU", "shuffled channels",
+     "shuffled channels of 4 groups", "shuffled at random"],
+)  # fmt: skip
 def test_images_stay_in_nhwc(name: str) -> None:
-    translator = Translator(
-        export_onnx(Apply(LAYERS[name]()).eval(), [torch.rand(2, 3, 12, 12)], ["images"], ["output"])
-    )
+    module = Apply(LAYERS[name]() if name in LAYERS else FUNCTIONS[name]).eval()
+    translator = Translator(export_onnx(module, [torch.rand(2, 3, 12, 12)], ["images"], ["output"]))
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 12, 12, 3])])  # type: ignore[untyped-decorator]
     def graph(images: Any) -> Any:
