@@ -37,6 +37,7 @@ PEERS_OPSET = 13
 
 _SECONDS = 1800  # that one network may take
 _CONVERSION = 600  # seconds that onnx2tf may take
+_WRITTEN_LAST = "fingerprint.pb"  # of a SavedModel
 _TURN = 0.1  # seconds of timed calls, at least one
 
 Call = Callable[[], Any]
@@ -75,7 +76,7 @@ def time_network(network: str, rounds: int, onnx2tf: str, folder: Path) -> Netwo
             if name == ONNX2TF and not onnx2tf:
                 continue
             try:
-                if not (folder / name / "saved_model.pb").is_file():
+                if not (folder / name / _WRITTEN_LAST).is_file():
                     convert(file, folder / name)
                 calls[name] = session_call(folder / name, 1, 1)
                 difference = _difference(calls, name, size)
@@ -99,14 +100,18 @@ def _onnx_tf(file: Path, folder: Path) -> None:
 
 
 def _onnx2tf(program: str, file: Path, folder: Path) -> None:
-    command = [program, "-i", str(file), "-o", str(folder), "-osd", "-n"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_CONVERSION)
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"it took more than {_CONVERSION} s") from error
-    if not (folder / "saved_model.pb").is_file():
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
-        raise ValueError(lines[-1].strip() if lines else f"exit code {done.returncode}")
+    """Only until its SavedModel is whole: the LiteRT files that it writes next take minutes."""
+    command, deadline = [program, "-i", str(file), "-o", str(folder), "-osd", "-n"], time.monotonic() + _CONVERSION
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        while process.poll() is None and time.monotonic() < deadline and not (folder / _WRITTEN_LAST).is_file():
+            time.sleep(0.2)
+        ended = process.poll()
+        process.kill()
+        log.seek(0)
+        lines = [line for line in log.read().splitlines() if "error" in line.lower()]
+    if not (folder / _WRITTEN_LAST).is_file():
+        reason = f"it took more than {_CONVERSION} s" if ended is None else f"exit code {ended}"
+        raise ValueError(lines[-1].strip() if lines else reason)
     for other in folder.glob("*.tflite"):
         other.unlink()
 

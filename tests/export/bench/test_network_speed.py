@@ -83,6 +83,19 @@ def test_onnx2tf_that_writes_nothing_is_named_by_its_error(tmp_path: Path) -> No
         network_speed._onnx2tf(str(program), tmp_path / "model.onnx", tmp_path / "out")
 
 
+def test_onnx2tf_is_ended_when_its_saved_model_is_whole(tmp_path: Path) -> None:
+    program, out = tmp_path / "onnx2tf", tmp_path / "out"
+    ended = tmp_path / "ended"
+    program.write_text(
+        f"#!{sys.executable}\nimport time\nfrom pathlib import Path\n"
+        f"Path({str(out)!r}).mkdir()\nPath({str(out / 'fingerprint.pb')!r}).touch()\n"
+        f"time.sleep(3600)\nPath({str(ended)!r}).touch()\n"
+    )
+    program.chmod(0o755)
+    network_speed._onnx2tf(str(program), tmp_path / "model.onnx", out)
+    assert not ended.exists()
+
+
 def test_a_process_that_ended_is_described_by_its_last_line() -> None:
     assert failure(subprocess.CompletedProcess([], 1, "", "x\nno timm\n")) == "failed: no timm"
     assert failure(subprocess.CompletedProcess([], 3, "", "")) == "failed: exit code 3"
