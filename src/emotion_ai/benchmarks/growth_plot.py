@@ -27,7 +27,7 @@ class Point(Protocol):
 def draw(runs: Mapping[Any, Sequence[Point]], growth: Mapping[Any, Mapping[str, float]], path: Path) -> None:
     """Writes a PNG file: time and memory against the number of faces, both axes logarithmic."""
     with sns.axes_style("whitegrid"):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        figure = Figure(figsize=(10, 4.6), layout="constrained")
         time, memory = figure.subplots(1, 2)
     for (stage, points), colour in zip(runs.items(), sns.color_palette("deep"), strict=False):
         faces = np.array([point.faces for point in points])
@@ -36,10 +36,9 @@ def draw(runs: Mapping[Any, Sequence[Point]], growth: Mapping[Any, Mapping[str, 
         time.loglog(faces, seconds, "o", color=colour, label=name)
         middle = np.exp(np.log(seconds / faces).mean())
         time.loglog(faces, middle * faces, "--", color=colour, linewidth=1, alpha=0.6)
-        memory.loglog(faces, [point.memory for point in points], "o-", color=colour, label=_NAMES.get(stage, stage))
+        memory.loglog(faces, [point.memory for point in points], "o-", color=colour)
     time.set(title="CPU time; dashed: in proportion", xlabel="faces", ylabel="seconds")
     memory.set(title="Most memory", xlabel="faces", ylabel="MiB")
-    time.legend(frameon=True)
-    memory.legend(frameon=True)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
