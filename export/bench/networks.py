@@ -93,8 +93,8 @@ class NetworkResult:
     seconds: float = 0.0
 
 
-def convert_network(network: str) -> NetworkResult:
-    """Converts and proves one network without publishing it."""
+def convert_network(network: str, folder: Path) -> NetworkResult:
+    """Converts and proves one network without publishing it; its SavedModel is left in the folder."""
     import torch
 
     from emotion_ai.errors import ExportError
@@ -113,15 +113,14 @@ def convert_network(network: str) -> NetworkResult:
     try:
         proof = ModuleProof(module, interface, [images])
         model = export_onnx(module, [images], ["images"], ["output"])
-        with tempfile.TemporaryDirectory(prefix="emotion-ai-networks-") as folder:
-            translator = Translator(model)
-            save_module(translator, interface, Path(folder) / "1")
-            loaded = tf.saved_model.load(str(Path(folder) / "1"))
-            report = ParityReport([*proof.compare_onnx(model), *proof.compare_saved_model(loaded)])
-            problem = require(report)
-            if problem:
-                problem = f"{translator.first_difference() or 'no single layer differs much'}: {problem}"
-            graph = loaded.signatures["serving_default"].graph.as_graph_def()
+        translator = Translator(model)
+        save_module(translator, interface, folder / "1")
+        loaded = tf.saved_model.load(str(folder / "1"))
+        report = ParityReport([*proof.compare_onnx(model), *proof.compare_saved_model(loaded)])
+        problem = require(report)
+        if problem:
+            problem = f"{translator.first_difference() or 'no single layer differs much'}: {problem}"
+        graph = loaded.signatures["serving_default"].graph.as_graph_def()
     except ExportError as error:
         return NetworkResult(network, str(error), seconds=time.perf_counter() - started)
     nodes = [node.op for part in (graph.node, *(f.node_def for f in graph.library.function)) for node in part]
@@ -180,8 +179,10 @@ def run(file: Path, networks: list[str]) -> list[NetworkResult]:
         if network in found:
             continue
         command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--one", network]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        try:  # the process may be killed, so its folder is made and removed here
+            with tempfile.TemporaryDirectory(prefix="emotion-ai-networks-") as folder:
+                whole = [*command, "--folder", folder]
+                done = subprocess.run(whole, capture_output=True, text=True, timeout=SECONDS)
             lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
             result = NetworkResult(**json.loads(lines[-1])) if lines else NetworkResult(network, failure(done))
         except subprocess.TimeoutExpired:
@@ -222,9 +223,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("file", nargs="?", type=Path, default=Path("networks.jsonl"), help="results, added to")
     parser.add_argument("--only", nargs="+", default=[*PLAIN, *OTHERS], help="some of the networks")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.one:
-        print(json.dumps(asdict(convert_network(given.one))))
+        print(json.dumps(asdict(convert_network(given.one, given.folder))))
     else:
         Console().print(table(run(given.file, given.only)))
 

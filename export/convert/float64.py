@@ -1,6 +1,7 @@
 """Runs a graph in float64: what is left of a difference then is an error of its weights or operations."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,12 @@ def in_float64(function: Any) -> Callable[..., dict[str, NDArray[Any]]]:
 
     It takes arrays by the names of the function's inputs, or one array, and returns the outputs by name.
     """
-    frozen = convert_variables_to_constants_v2(function)
-    graph_def = frozen.graph.as_graph_def()
-    for node in graph_def.node:
-        _widen(node)
-    for inner in graph_def.library.function:
-        for node in inner.node_def:
-            _widen(node)
-        for argument in (*inner.signature.input_arg, *inner.signature.output_arg):
-            argument.type = _wide(argument.type)
-    given = [tensor.name for tensor in frozen.inputs]
+    graph_def, given, outputs = _widened(function)
     keys = [name.partition(":")[0] for name in given]
     names = sorted(function.structured_outputs)  # the order in which TensorFlow flattens a dict
-    pruned = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
-    exact = pruned.prune(given, [tensor.name for tensor in frozen.outputs])
+    imported = tf.compat.v1.wrap_function(partial(tf.graph_util.import_graph_def, graph_def, name=""), [])
+    exact = imported.prune(given, outputs)
+    del graph_def, imported
 
     def run(*values: NDArray[Any], **named: NDArray[Any]) -> dict[str, NDArray[Any]]:
         arrays = values or [named[key] if key in named else named[key.partition("_default_")[2]] for key in keys]
@@ -35,6 +28,31 @@ def in_float64(function: Any) -> Callable[..., dict[str, NDArray[Any]]]:
         return {name: value.numpy() for name, value in zip(names, found, strict=True)}
 
     return run
+
+
+def _widened(function: Any) -> tuple[Any, list[str], list[str]]:
+    """The graph in float64, and the names of its inputs and outputs."""
+    frozen = convert_variables_to_constants_v2(function)
+    graph_def = frozen.graph.as_graph_def()
+    for node in list(graph_def.node):
+        if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
+            _cast(node, graph_def.node.add())
+        else:
+            _widen(node)
+    for inner in graph_def.library.function:
+        for node in inner.node_def:
+            _widen(node)
+        for argument in (*inner.signature.input_arg, *inner.signature.output_arg):
+            argument.type = _wide(argument.type)
+    return graph_def, *([tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs))
+
+
+def _cast(constant: Any, cast: Any) -> None:
+    """A constant stays float32, which takes half the memory; a cast takes its name."""
+    cast.name, cast.op, cast.device = constant.name, "Cast", constant.device
+    constant.name = f"{constant.name}/float32"
+    cast.input.append(constant.name)
+    cast.attr["SrcT"].type, cast.attr["DstT"].type = tf.float32.as_datatype_enum, tf.float64.as_datatype_enum
 
 
 def _wider(array: NDArray[Any]) -> NDArray[Any]:

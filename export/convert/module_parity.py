@@ -26,12 +26,6 @@ BATCHES = (1, 2, 7)
 LEAST_ROUNDING = 1e-6
 """That any network may have, as a share of an output's largest value."""
 
-LEAST_TOLERANCE = 5e-5
-"""Of what is computed in float32, as a share of an output's largest value: kernels differ by as much on flat images.
-
-The graph computed in float64 has no such allowance.
-"""
-
 LARGEST_DIFFERENCE = 1e-3
 """That no export may have, however much the network rounds, as a share of an output's largest value."""
 
@@ -156,9 +150,7 @@ class ModuleProof:
             got = np.asarray(found[name])
             same = got.shape == expected.shape
             difference = float(np.abs(got - expected).max()) if same else float("inf")
-            least = 0.0 if multiple == FLOAT64_MULTIPLE else LEAST_TOLERANCE
-            tolerance = max(multiple * self.rounding[name], least * self.scale[name])
-            tolerance = min(tolerance, LARGEST_DIFFERENCE * self.scale[name])
+            tolerance = min(multiple * self.rounding[name], LARGEST_DIFFERENCE * self.scale[name])
             agreement = _agreement(got, expected) if same else 0.0
             batch = len(expected)
             rows.append(
@@ -206,7 +198,7 @@ def proof_record(report: ParityReport) -> dict[str, Any]:
         "reference": "the module in float64",
         "multiple of its float32 rounding that an export may add": ROUNDING_MULTIPLE,
         "multiple of it in float64": FLOAT64_MULTIPLE,
-        "least tolerance in float32, as a share of an output's largest value": LEAST_TOLERANCE,
+        "least rounding, as a share of an output's largest value": LEAST_ROUNDING,
         "bound, as a share of an output's largest value": LARGEST_DIFFERENCE,
     }
     return report.as_dict() | {"rule": rule, "batches": list(BATCHES)}

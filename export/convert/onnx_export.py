@@ -46,7 +46,7 @@ def _export(
     module: nn.Module, examples: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     file: Any = io.BytesIO()  # accepted by this exporter, but not in its annotation
-    with _quiet(), _own_symbolics(opset), torch.no_grad():
+    with _quiet(), _own_symbolics(opset), _in_simple_operators(), torch.no_grad():
         torch.onnx.export(
             module,
             examples,
@@ -108,11 +108,39 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _in_simple_operators() -> Iterator[None]:
+    """Attention calls its parts, not one operator that the exporter lacks, and no layer branches on its shape."""
+    enabled, local_response_norm = torch.backends.mha.get_fastpath_enabled(), nn.functional.local_response_norm
+    torch.backends.mha.set_fastpath_enabled(False)
+    nn.functional.local_response_norm = _local_response_norm
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+        nn.functional.local_response_norm = local_response_norm
+
+
+def _local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Sums of neighbouring channels; torch's own squeezes an axis of unknown length."""
+    around, channels = [0, 0] * (input.ndim - 2) + [size // 2, (size - 1) // 2], input.shape[1]
+    squares = nn.functional.pad(input.square(), around)
+    total = sum((squares[:, first : first + channels] for first in range(1, size)), squares[:, :channels])
+    return input / (k + alpha / size * total) ** beta
+
+
+@contextlib.contextmanager
 def _own_symbolics(opset: int) -> Iterator[None]:
-    """Operators that torch exports in a way that costs transposes, or not at all."""
+    """Operators that torch exports in a way that costs transposes or precision, or not at all."""
     own: dict[str, Callable[..., Any]] = {
         "aten::group_norm": _group_norm,
-        "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d,
+        "aten::instance_norm": _instance_norm,
+        "aten::adaptive_avg_pool1d": _adaptive_avg_pool,
+        "aten::adaptive_avg_pool2d": _adaptive_avg_pool,
+        "aten::adaptive_max_pool1d": _adaptive_max_pool,
+        "aten::adaptive_max_pool2d": _adaptive_max_pool,
+        "aten::_upsample_nearest_exact1d": _nearest_exact,
+        "aten::_upsample_nearest_exact2d": _nearest_exact,
+        "aten::pixel_unshuffle": _pixel_unshuffle,
     }
     for name, symbolic in own.items():
         torch.onnx.register_custom_op_symbolic(name, symbolic, opset)  # type: ignore[attr-defined]
@@ -127,58 +155,147 @@ def _group_norm(g: Any, x: Any, groups: Any, weight: Any, bias: Any, eps: Any, c
     """Means over (C / groups, H, W), whose axes may lie in any order; torch itself flattens them."""
     from torch.onnx import symbolic_helper
 
-    count, epsilon = symbolic_helper._get_const(groups, "i", "groups"), symbolic_helper._get_const(eps, "f", "eps")
-    sizes = symbolic_helper._get_tensor_sizes(x)
-    rank = symbolic_helper._get_tensor_rank(x)
+    count = symbolic_helper._get_const(groups, "i", "groups")
+    sizes, rank = symbolic_helper._get_tensor_sizes(x), symbolic_helper._get_tensor_rank(x)
     known = sizes is not None and None not in sizes[1:]
     if rank is None or not (known or count == 1):
         raise ValueError("group norm of an image whose size is not known")
-
-    def constant(value: Any) -> Any:
-        return g.op("Constant", value_t=torch.as_tensor(value))
-
     shape = [] if count == 1 else [-1, count, sizes[1] // count, *sizes[2:]]
-    parts = g.op("Reshape", x, constant(shape)) if shape else x
-    axes = list(range(2, len(shape))) if shape else list(range(1, rank))
-    centred = g.op("Sub", parts, g.op("ReduceMean", parts, axes_i=axes))
+    parts = g.op("Reshape", x, _constant(g, shape)) if shape else x
+    whole = _standardised(g, parts, list(range(2, len(shape)) if shape else range(1, rank)), eps)
+    whole = g.op("Reshape", whole, _constant(g, [-1, *sizes[1:]])) if shape else whole
+    return _per_channel(g, whole, rank, weight, bias)
+
+
+def _instance_norm(
+    g: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    variance: Any,
+    of_images: Any,
+    momentum: Any,
+    eps: Any,
+    cudnn: Any,
+) -> Any:
+    from torch.onnx import symbolic_helper, symbolic_opset9
+
+    rank = symbolic_helper._get_tensor_rank(x)
+    if rank is None:
+        raise ValueError("instance norm of an image whose rank is not known")
+    if symbolic_helper._get_const(of_images, "b", "use_input_stats"):
+        return _per_channel(g, _standardised(g, x, list(range(2, rank)), eps), rank, weight, bias)
+    return symbolic_opset9.batch_norm(g, x, weight, bias, mean, variance, False, momentum, eps, cudnn)
+
+
+def _standardised(g: Any, x: Any, axes: list[int], eps: Any) -> Any:
+    """With mean 0 and variance 1 over some axes, exact for flat images as well."""
+    from torch.onnx import symbolic_helper
+
+    centred = g.op("Sub", x, g.op("ReduceMean", x, axes_i=axes))
     centred = g.op("Sub", centred, g.op("ReduceMean", centred, axes_i=axes))  # the first mean is rounded
     variance = g.op("ReduceMean", g.op("Mul", centred, centred), axes_i=axes)
     like = torch.float64 if x.type().scalarType() == "Double" else torch.float32
-    scale = g.op("Sqrt", g.op("Add", variance, constant(torch.tensor(epsilon, dtype=like))))
-    whole = g.op("Div", centred, scale)
-    whole = g.op("Reshape", whole, constant([-1, *sizes[1:]])) if shape else whole
-    each = constant([-1, *[1] * (rank - 2)])
+    epsilon = torch.tensor(symbolic_helper._get_const(eps, "f", "eps"), dtype=like)
+    return g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, _constant(g, epsilon))))
+
+
+def _per_channel(g: Any, x: Any, rank: int, weight: Any, bias: Any) -> Any:
+    from torch.onnx import symbolic_helper
+
+    each = _constant(g, [-1, *[1] * (rank - 2)])
     for value, operator in ((weight, "Mul"), (bias, "Add")):
         if not symbolic_helper._is_none(value):
-            whole = g.op(operator, whole, g.op("Reshape", value, each))
-    return whole
+            x = g.op(operator, x, g.op("Reshape", value, each))
+    return x
 
 
-def _adaptive_avg_pool2d(g: Any, x: Any, size: Any) -> Any:
+def _constant(g: Any, value: Any) -> Any:
+    return g.op("Constant", value_t=torch.as_tensor(value))
+
+
+def _pooled_sizes(x: Any, size: Any) -> tuple[list[int], list[int]]:
+    """Lengths of the axes before and after an adaptive pooling."""
+    from torch.onnx import symbolic_helper
+
+    wanted, sizes = symbolic_helper._get_const(size, "is", "output_size"), symbolic_helper._get_tensor_sizes(x)
+    if sizes is None or None in sizes[2:]:
+        raise ValueError("adaptive pooling of an image whose size is not known")
+    return sizes[2:], [old if new is None else new for old, new in zip(sizes[2:], wanted, strict=True)]
+
+
+def _adaptive_avg_pool(g: Any, x: Any, size: Any) -> Any:
     """One average, windows of one size, or a matrix for each axis."""
     from torch.onnx import symbolic_helper
 
-    wanted = symbolic_helper._get_const(size, "is", "output_size")
-    sizes = symbolic_helper._get_tensor_sizes(x)
-    if list(wanted) == [1, 1]:
+    if set(symbolic_helper._get_const(size, "is", "output_size")) == {1}:
         return g.op("GlobalAveragePool", x)
-    if sizes is None or None in sizes[2:]:
-        raise ValueError("adaptive pooling of an image whose size is not known")
-    wanted = [old if new is None else new for old, new in zip(sizes[2:], wanted, strict=True)]
-    if wanted == sizes[2:]:
+    sizes, wanted = _pooled_sizes(x, size)
+    if wanted == sizes:
         return g.op("Identity", x)
-    if all(old % new == 0 for old, new in zip(sizes[2:], wanted, strict=True)):
-        window = [old // new for old, new in zip(sizes[2:], wanted, strict=True)]
+    if all(old % new == 0 for old, new in zip(sizes, wanted, strict=True)):
+        window = [old // new for old, new in zip(sizes, wanted, strict=True)]
         return g.op("AveragePool", x, kernel_shape_i=window, strides_i=window)
-    rows, columns = (_averages(*each) for each in zip(sizes[2:], wanted, strict=True))
-    across = g.op("MatMul", x, g.op("Constant", value_t=torch.from_numpy(columns.T.copy())))
-    return g.op("MatMul", g.op("Constant", value_t=torch.from_numpy(rows)), across)
+    *rows, columns = (torch.from_numpy(_averages(*each)) for each in zip(sizes, wanted, strict=True))
+    x = g.op("MatMul", x, _constant(g, columns.T.contiguous()))
+    return g.op("MatMul", _constant(g, rows[0]), x) if rows else x
+
+
+def _adaptive_max_pool(g: Any, x: Any, size: Any) -> Any:
+    """One maximum, windows of one size, or a maximum of a slice for each place of each axis; without indices."""
+    sizes, wanted = _pooled_sizes(x, size)
+    if all(old % new == 0 for old, new in zip(sizes, wanted, strict=True)):
+        window = [old // new for old, new in zip(sizes, wanted, strict=True)]
+        return g.op("MaxPool", x, kernel_shape_i=window, strides_i=window), None
+    for axis, (old, new) in enumerate(zip(sizes, wanted, strict=True), 2):
+        parts = [g.op("Slice", x, *(_constant(g, [end]) for end in (*ends, axis))) for ends in _windows(old, new)]
+        x = g.op("Concat", *(g.op("ReduceMax", part, axes_i=[axis]) for part in parts), axis_i=axis)
+    return x, None
+
+
+def _nearest_exact(g: Any, x: Any, size: Any, *scales: Any) -> Any:
+    """The source at a pixel's centre."""
+    from torch.onnx import symbolic_helper
+
+    sizes = symbolic_helper._get_tensor_sizes(x)
+    how = {
+        "mode_s": "nearest",
+        "coordinate_transformation_mode_s": "half_pixel",
+        "nearest_mode_s": "round_prefer_ceil",
+    }
+    if sizes is None or None in sizes[1:]:
+        raise ValueError("a resize of an image whose size is not known")
+    none = g.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+    factors = [] if not scales or symbolic_helper._is_none(scales[0]) else scales
+    if symbolic_helper._is_none(size):
+        given = symbolic_helper._get_const(factors[0], "fs", "scale_factors")
+        return g.op("Resize", x, none, _constant(g, torch.tensor([1.0, 1.0, *given])), **how)
+    wanted = symbolic_helper._get_const(size, "is", "output_size")
+    batch = g.op("Slice", g.op("Shape", x), _constant(g, [0]), _constant(g, [1]))
+    whole = g.op("Concat", batch, _constant(g, [sizes[1], *wanted]), axis_i=0)
+    return g.op("Resize", x, none, none, whole, **how)
+
+
+def _pixel_unshuffle(g: Any, x: Any, factor: Any) -> Any:
+    """Space to depth, which numbers channels by place first, then a choice of channels."""
+    from torch.onnx import symbolic_helper
+
+    block, sizes = symbolic_helper._get_const(factor, "i", "factor"), symbolic_helper._get_tensor_sizes(x)
+    if sizes is None or sizes[1] is None:
+        raise ValueError("pixel unshuffle of an image whose channels are not known")
+    places = torch.arange(sizes[1] * block**2).reshape(block**2, sizes[1]).T.reshape(-1)
+    return g.op("Gather", g.op("SpaceToDepth", x, blocksize_i=block), _constant(g, places), axis_i=1)
+
+
+def _windows(old: int, new: int) -> list[tuple[int, int]]:
+    """The windows of an adaptive pooling: start and end."""
+    return [(place * old // new, -(-(place + 1) * old // new)) for place in range(new)]
 
 
 def _averages(old: int, new: int) -> Any:
     """The windows of an adaptive pooling as a matrix (new, old)."""
     matrix = np.zeros((new, old), np.float32)
-    for place in range(new):
-        start, end = place * old // new, -(-(place + 1) * old // new)
+    for place, (start, end) in enumerate(_windows(old, new)):
         matrix[place, start:end] = 1 / (end - start)
     return matrix

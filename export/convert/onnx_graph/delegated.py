@@ -19,6 +19,8 @@ COVERED = (
 
 _BROKEN = ("Bernoulli", "Hardmax")  # need packages that do not import
 
+_RECURRENT = ("GRU", "LSTM", "RNN")
+
 
 def onnx_tf_handler(operator: str, opset: int) -> Any:
     """onnx-tf's handler of an operator as that opset defines it; None without one.
@@ -27,7 +29,7 @@ def onnx_tf_handler(operator: str, opset: int) -> Any:
         MissingExtraError: onnx-tf is not installed.
     """
     backend = load_onnx_tf().TensorflowBackend
-    if operator in _BROKEN:
+    if operator in (*_BROKEN, *_RECURRENT):
         return None
     handler = backend._get_handlers([helper.make_opsetid("", opset)]).get("", {}).get(operator)
     return handler if hasattr(handler, f"version_{getattr(handler, 'SINCE_VERSION', None)}") else None
@@ -61,6 +63,8 @@ def delegated(node: Node, proto: Any, opset: int) -> list[Value]:
 
 def refusal(operator: str, opset: int) -> str:
     """Why an operator without a handler of ours cannot be translated; empty if onnx-tf can."""
+    if operator in _RECURRENT:
+        return f"recurrent layers ({operator}) are not supported; use convolutions or attention"
     try:
         if onnx_tf_handler(operator, opset) is not None:
             return ""

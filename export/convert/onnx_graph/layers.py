@@ -1,6 +1,8 @@
 """Handlers of convolutions, pooling, normalisation, resizing and padding. All compute in NHWC."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -99,15 +101,19 @@ def _conv1d(node: Node, weights: NDArray[Any]) -> Value:
 @handles("ConvTranspose")
 def conv_transpose(node: Node) -> Value:
     weights = node.constant(1)  # (in, out / groups, height, width)
-    if weights.ndim != 4:
-        raise Unsupported("only images with 4 axes are supported")
-    x = channels_last(node)
-    strides, (down, across), pads = window(node, list(weights.shape[2:]))
+    flat = weights.ndim == 3
+    strides, dilations, pads = window(node, list(weights.shape[2:]))
+    if flat:  # as images of height 1
+        weights, strides, dilations, pads = weights[:, :, np.newaxis], [1, *strides], [1, *dilations], [[0, 0], *pads]
+        x = node.reorder(node.x, (0, 2, 1)).tensor[:, tf.newaxis]
+    else:
+        x = channels_last(node).tensor
     groups, channels = node.attributes.get("group", 1), weights.shape[0]
     height, width = weights.shape[2:]
+    down, across = dilations
     wide = np.zeros((*weights.shape[:2], (height - 1) * down + 1, (width - 1) * across + 1), weights.dtype)
     wide[:, :, ::down, ::across] = weights  # zeros instead of a dilation, which TensorFlow lacks on CPU
-    _, _, rows, columns = (dim[0] for dim in node.shape)
+    rows, columns = [1] * flat + [dim[0] for dim in node.shape[2:]]
     how: dict[str, Any] = {"strides": [1, *strides, 1], "padding": "VALID"}
     if np.any(pads):
         how |= {"padding": "EXPLICIT", "explicit_paddings": [0, 0, *pads[0], *pads[1], 0, 0]}
@@ -120,74 +126,105 @@ def conv_transpose(node: Node) -> Value:
     if groups == channels and weights.shape[1] == 1:
         sizes = tf.stack([node.batch(), rows, columns, channels])
         kernel = np.transpose(wide, (2, 3, 0, 1))
-        y = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-            input_sizes=sizes, filter=kernel, out_backprop=x.tensor, **how
-        )
+        y = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(input_sizes=sizes, filter=kernel, out_backprop=x, **how)
     elif groups == 1:
-        y = part(x.tensor, wide)
+        y = part(x, wide)
     else:
-        parts = zip(tf.split(x.tensor, groups, 3), np.split(wide, groups, 0), strict=True)
+        parts = zip(tf.split(x, groups, 3), np.split(wide, groups, 0), strict=True)
         y = tf.concat([part(*each) for each in parts], 3)
     y = tf.ensure_shape(y, [None, rows, columns, node.shape[1][0]])
     if node.has(2):
         y = tf.nn.bias_add(y, node.constant(2))
-    return node.like(y, CHANNELS_LAST)
+    return node.like(tf.squeeze(y, 1), (0, 2, 1)) if flat else node.like(y, CHANNELS_LAST)
 
 
-def _pool(node: Node) -> tuple[Value, list[int], list[int], list[list[int]]]:
-    x, size = channels_last(node), list(node.attributes["kernel_shape"])
+@dataclass(frozen=True)
+class _Pool:
+    """The windows of a pooling along one axis; `pads` reach to the end of the last window."""
+
+    axis: int
+    length: int
+    size: int
+    stride: int
+    dilation: int
+    pads: list[int]
+    given: list[int]
+    out: int
+
+    def starts(self) -> list[slice]:
+        """For each cell of a window, where it lies in the padded axis, for all windows."""
+        firsts = range(0, self.size * self.dilation, self.dilation)
+        return [slice(first, first + (self.out - 1) * self.stride + 1, self.stride) for first in firsts]
+
+    def counts(self, include: bool) -> NDArray[Any]:
+        """How many cells each window averages."""
+        before, after = self.given if include else (0, 0)
+        cells = np.zeros(self.pads[0] + self.length + self.pads[1])
+        cells[self.pads[0] - before : self.pads[0] + self.length + after] = 1
+        return sum((cells[cut] for cut in self.starts()), np.zeros(self.out))
+
+
+def _pools(node: Node) -> list[_Pool]:
+    size = list(node.attributes["kernel_shape"])
     strides, dilations, pads = window(node, size)
-    if dilations != [1, 1]:
-        raise Unsupported("a dilated pooling")
-    for axis in range(2):  # ceil_mode lets the last window reach beyond the pads
-        covered = (node.shape[axis + 2][0] - 1) * strides[axis] + size[axis]
-        pads[axis][1] = max(covered - x.shape[axis + 2][0] - pads[axis][0], 0)
-    return x, size, strides, pads
+    found = []
+    for place, each in enumerate(zip(size, strides, dilations, strict=True)):
+        axis, (before, _), (cells, stride, dilation) = place + 2, pads[place], each
+        length, out = node.x.shape[axis][0], node.shape[axis][0]
+        # ceil_mode lets the last window reach beyond the pads
+        after = max((out - 1) * stride + (cells - 1) * dilation + 1 - length - before, 0)
+        found.append(_Pool(axis, length, cells, stride, dilation, [before, after], pads[place], out))
+    return found
+
+
+def _along_axes(x: Value, pools: list[_Pool], outside: float, join: Callable[[Any, Any], Any]) -> Any:
+    """Windows of any rank and dilation: joins shifted copies along each axis, whatever the order of the axes."""
+    y = x.tensor
+    for pool in pools:
+        place = x.axis(pool.axis)
+        if any(pool.pads):
+            around = [pool.pads if axis == place else [0, 0] for axis in range(x.rank)]
+            y = tf.pad(y, around, constant_values=outside)
+        y = reduce(join, [y[(*[slice(None)] * place, cut)] for cut in pool.starts()])
+    return y
 
 
 @handles("MaxPool")
 def max_pool(node: Node) -> Value:
     if len(node.shapes) > 1:
         raise Unsupported("a pooling that returns indices")
-    x, size, strides, pads = _pool(node)
-    return node.like(tf.nn.max_pool2d(x.tensor, size, strides, padding(pads, size, strides, [1, 1])), CHANNELS_LAST)
+    pools = _pools(node)
+    if node.x.rank != 4 or any(pool.dilation > 1 for pool in pools):
+        return node.like(_along_axes(node.x, pools, -np.inf, tf.maximum))
+    size, strides, pads = ([getattr(pool, name) for pool in pools] for name in ("size", "stride", "pads"))
+    y = tf.nn.max_pool2d(channels_last(node).tensor, size, strides, padding(pads, size, strides, [1, 1]))
+    return node.like(y, CHANNELS_LAST)
 
 
 @handles("AveragePool")
 def average_pool(node: Node) -> Value:
-    x, size, strides, pads = _pool(node)
-    _, _, given = window(node, size)
-    whole = tf.pad(x.tensor, [[0, 0], *pads, [0, 0]]) if np.any(pads) else x.tensor
-    y = tf.nn.avg_pool2d(whole, size, strides, "VALID")
-    counts = [
-        _counts(
-            (x.shape[axis + 2][0], size[axis], strides[axis]),
-            pads[axis],
-            given[axis],
-            node.shape[axis + 2][0],
-            bool(node.attributes.get("count_include_pad", 0)),
-        )
-        for axis in range(2)
-    ]
+    pools, include = _pools(node), bool(node.attributes.get("count_include_pad", 0))
+    counts = [pool.counts(include) for pool in pools]
+    if node.x.rank != 4 or any(pool.dilation > 1 for pool in pools):
+        y = _along_axes(node.x, pools, 0, tf.add)
+        for pool, count in zip(pools, counts, strict=True):
+            shape = [-1 if axis == pool.axis else 1 for axis in node.x.order]
+            y = y / count.astype(np.float32).reshape(shape)
+        return node.like(y)
+    x, size, strides = channels_last(node), [pool.size for pool in pools], [pool.stride for pool in pools]
+    pads = [[0, 0], *(pool.pads for pool in pools), [0, 0]]
+    y = tf.nn.avg_pool2d(tf.pad(x.tensor, pads) if np.any(pads) else x.tensor, size, strides, "VALID")
     factors = np.prod(size) / np.outer(*counts)
     if (factors != 1).any():
         y = y * factors[:, :, np.newaxis].astype(np.float32)
     return node.like(y, CHANNELS_LAST)
 
 
-def _counts(axis: tuple[int, int, int], pads: list[int], given: list[int], out: int, include: bool) -> NDArray[Any]:
-    """How many cells each window averages along an axis of (length, window, stride)."""
-    length, size, stride = axis
-    cells = np.zeros(pads[0] + length + pads[1])
-    cells[pads[0] - (given[0] if include else 0) : pads[0] + length + (given[1] if include else 0)] = 1
-    return np.array([cells[place * stride : place * stride + size].sum() for place in range(out)])
-
-
 @handles("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(node: Node) -> Value:
-    x = channels_last(node)
-    reduce = tf.reduce_mean if node.op == "GlobalAveragePool" else tf.reduce_max
-    return node.like(reduce(x.tensor, (1, 2), keepdims=True), CHANNELS_LAST)
+    mean = tf.reduce_mean if node.op == "GlobalAveragePool" else tf.reduce_max
+    places = sorted(node.x.axis(axis) for axis in range(2, node.x.rank))
+    return node.like(mean(node.x.tensor, places, keepdims=True))
 
 
 @handles("BatchNormalization")
@@ -201,41 +238,24 @@ def batch_norm(node: Node) -> Value:
 
 @handles("LayerNormalization")
 def layer_norm(node: Node) -> Value:
-    first = node.attributes.get("axis", -1) % node.x.rank
-    y = normalised(node, range(first, node.x.rank))
-    return _scaled(node, y, list(range(first, node.x.rank)))
-
-
-@handles("InstanceNormalization")
-def instance_norm(node: Node) -> Value:
-    return _scaled(node, normalised(node, range(2, node.x.rank)), [1])
-
-
-def normalised(node: Node, axes: Iterable[int]) -> Any:
-    """The first input with mean 0 and variance 1 over some axes."""
-    x, places = node.x.tensor, [node.x.axis(axis) for axis in axes]
+    x, first = node.x.tensor, node.attributes.get("axis", -1) % node.x.rank
+    places = [node.x.axis(axis) for axis in range(first, node.x.rank)]
     centred = x - tf.reduce_mean(x, places, keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), places, keepdims=True)
-    return centred * tf.math.rsqrt(variance + node.attributes.get("epsilon", 1e-5))
-
-
-def _scaled(node: Node, y: Any, axes: list[int]) -> Value:
+    y = centred * tf.math.rsqrt(variance + node.attributes.get("epsilon", 1e-5))
     for index, apply in ((1, tf.multiply), (2, tf.add)):
         if node.has(index):
             values = node.constant(index)
-            shape = [1] * node.x.rank
-            for axis, length in zip(axes, values.shape, strict=True):
-                shape[axis] = length
-            y = apply(y, np.transpose(values.reshape(shape), node.x.order))
+            y = apply(y, np.transpose(values.reshape([1] * first + list(values.shape)), node.x.order))
     return node.like(y)
 
 
 @handles("Resize")
 def resize(node: Node) -> Value:
     """Each axis by a matrix, which ONNX Runtime itself yields for that axis alone."""
-    x = channels_last(node)
-    if x.shape[:2] != node.shape[:2]:
+    if node.x.shape[:2] != node.shape[:2]:
         raise Unsupported("a resize of the batch or the channels")
+    x = channels_last(node)
     y = x.tensor
     for axis in (2, 3):
         old, new = x.shape[axis][0], node.shape[axis][0]

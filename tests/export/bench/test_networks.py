@@ -18,14 +18,16 @@ def test_the_list_names_40_networks() -> None:
 
 
 def test_a_run_goes_on_where_it_was_killed_and_keeps_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked, folders = [], []
 
     def one(command: list[str], **_: Any) -> Any:
-        asked.append(command[-1])
-        if command[-1] == "b":
+        network, folder = (command[command.index(name) + 1] for name in ("--one", "--folder"))
+        asked.append(network)
+        folders.append(Path(folder))
+        (folders[-1] / "1").mkdir()
+        if network == "b":
             raise subprocess.TimeoutExpired(command, 1)
-        answer = {"network": command[-1], "transposes": 3}
-        text = f"notice\n{json.dumps(answer)}\n" if command[-1] == "a" else ""
+        text = f"notice\n{json.dumps({'network': network, 'transposes': 3})}\n" if network == "a" else ""
         return subprocess.CompletedProcess(command, 0, text, "no timm")
 
     monkeypatch.setattr("subprocess.run", one)
@@ -33,6 +35,7 @@ def test_a_run_goes_on_where_it_was_killed_and_keeps_failures(tmp_path: Path, mo
     assert run(file, ["a"]) == [NetworkResult("a", transposes=3)]
     found = run(file, ["a", "b", "c"])
     assert asked == ["a", "b", "c"]
+    assert not any(folder.exists() for folder in folders)
     assert [result.refusal for result in found] == ["", "failed: took more than 1200 s", "failed: no timm"]
     assert list(read(file).values()) == found
     assert networks.table(found).title == "1 of 3 networks converted"
