@@ -25,18 +25,16 @@ def save_module(translator: Translator, interface: Interface, folder: Path) -> N
         for given in interface.inputs
     }
 
-    # one inner function, so all signatures share one copy of the weights
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    # one inner function, traced once, so all signatures share one copy of the weights
+    @tf_function({name: tf.TensorSpec(spec.shape, tf.float32, name) for name, spec in specs.items()})
     def network(images: Any) -> dict[str, Any]:
         # servers do not check shapes, and a convolution on another rank crashes the whole process
         checked = {name: tf.ensure_shape(tensor, specs[name].shape) for name, tensor in images.items()}
-        return translated(
-            translator, interface, {name: tf.cast(tensor, tf.float32) for name, tensor in checked.items()}
-        )
+        return translated(translator, interface, checked)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def from_images(**images: Any) -> dict[str, Any]:
-        return network(images)
+        return network({name: tf.cast(tensor, tf.float32) for name, tensor in images.items()})
 
     signatures = {IMAGES_SIGNATURE: from_images.get_concrete_function(**specs)}
     if interface.files is not None:
@@ -51,7 +49,7 @@ def save_module(translator: Translator, interface: Interface, folder: Path) -> N
 
         signatures[BYTES_SIGNATURE] = from_files.get_concrete_function()
     module = tf.Module(name=interface.model)
-    module.network, module.functions = network, signatures
+    module.functions = signatures
     tf.saved_model.save(module, str(folder), signatures)
 
 

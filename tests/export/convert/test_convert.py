@@ -12,6 +12,7 @@ import pytest
 import requests
 import torch
 from numpy.typing import NDArray
+from tensorflow.core.protobuf import saved_model_pb2
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -93,6 +94,13 @@ def test_the_onnx_file_of_a_version_answers_alike(
     masks, labels = session.run(["masks", "labels"], {"images": images})
     np.testing.assert_allclose(masks.transpose(0, 2, 3, 1), expected[0], atol=1e-5)
     np.testing.assert_allclose(labels, expected[1], atol=1e-5)
+
+
+def test_both_signatures_share_one_copy_of_the_weights(converted: Converted) -> None:
+    model = saved_model_pb2.SavedModel.FromString((converted.path / "saved_model.pb").read_bytes())
+    functions = model.meta_graphs[0].graph_def.library.function
+    operations = [node.op for function in functions for node in function.node_def]
+    assert operations.count("Conv2DBackpropInput") == 1
 
 
 def test_it_answers_over_rest_and_grpc(
