@@ -58,8 +58,8 @@ def check(notebook: Any) -> None:
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
-def test_there_are_eight() -> None:
-    assert [path.stem[0] for path in NOTEBOOKS] == list("12345678")
+def test_there_are_nine() -> None:
+    assert [path.stem[0] for path in NOTEBOOKS] == list("123456789")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
