@@ -5,9 +5,11 @@ export may add a few times as much.
 """
 
 import copy
-from collections.abc import Sequence
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from emotion_ai.client.checks import Outputs
 from emotion_ai.client.transport import Inputs
 from emotion_ai.contract import (
+    BYTES_SIGNATURE,
     DEVIATIONS,
     EXPRESSIONS,
     IMAGES_INPUT,
@@ -63,6 +66,9 @@ DECODED_ALLOWANCES = {
 IN_PIXELS = ("keypoints", "deviations")
 DECIMALS = 2
 """Points agree as decisions if they round to the same 0.01 px, probabilities if the same class is most probable."""
+
+
+T = TypeVar("T")
 
 
 class Predictor(Protocol):
@@ -205,6 +211,29 @@ def compare(
     return found
 
 
+def compare_saved_model(servable: Servable, cases: list[ParityCase], model: Any) -> list[Comparison]:
+    """A loaded SavedModel against PyTorch, through all its signatures of the contract, and in float64."""
+    # float64 first: its graph is released before the signatures' own are built
+    rows = compare_in_float64({servable: model}, cases)
+    gc.collect()
+    predict = saved_model_predictor({servable: model})
+    return rows + compare("SavedModel", (servable,), predict, cases, signatures_of(model))
+
+
+def signatures_of(model: Any) -> tuple[str, ...]:
+    """Those of the contract that a loaded SavedModel has; one from before a signature was added lacks it."""
+    return tuple(name for name in INPUTS if name in model.signatures or name in (IMAGES_SIGNATURE, BYTES_SIGNATURE))
+
+
+def with_saved_model(folder: Path, use: Callable[[Any], T]) -> T:
+    """What `use` returns for a SavedModel, which is released after it: that of a big network takes gigabytes."""
+    gc.collect()  # functions of TensorFlow are in cycles; what wrote the SavedModel holds as much
+    try:
+        return use(tf.saved_model.load(str(folder)))
+    finally:
+        gc.collect()
+
+
 def compare_in_float64(models: dict[Servable, Any], cases: list[ParityCase]) -> list[Comparison]:
     """The graphs of loaded SavedModels, computed in float64, against PyTorch's: finds errors far below any rounding.
 
@@ -276,7 +305,7 @@ def _agreement(name: str, got: NDArray[Any] | None, expected: NDArray[Any]) -> f
     if got is None or got.shape != expected.shape:
         return 0.0
     if name in IN_PIXELS:
-        return float((got.round(DECIMALS) == expected.astype(np.float32).round(DECIMALS)).mean())
+        return float((got.astype(np.float32).round(DECIMALS) == expected.astype(np.float32).round(DECIMALS)).mean())
     return float((got.argmax(1) == expected.argmax(1)).mean())
 
 

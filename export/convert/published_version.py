@@ -1,24 +1,22 @@
 """One published version on disk, loaded and checked."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from emotion_ai.contract import BYTES_SIGNATURE, IMAGES_SIGNATURE, INPUTS, SERVABLES, Servable, Task
+from emotion_ai.contract import INPUTS, SERVABLES, Task, outputs
 from emotion_ai.errors import ParityError
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.models.device import Placement
 from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file
-from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.parity import (
     Comparison,
-    compare,
-    compare_in_float64,
     compare_on_device,
-    saved_model_predictor,
+    compare_saved_model,
+    with_saved_model,
 )
 from emotion_ai_export.convert.parity_cases import ParityCase, Rule, file_cases, parity_faces, pixel_cases
 from emotion_ai_export.registry.warmup import replay_warmup
@@ -31,14 +29,18 @@ class PublishedVersion:
         number: of the version.
         base: the folder of the models.
         placement: a GPU for `compare_device`.
+
+    Attributes:
+        cases: parity cases of the checkpoints, once they are loaded.
+        signatures: of the contract that the SavedModels have, once they are compared.
     """
 
     def __init__(self, number: int, base: Path, placement: Placement | None = None) -> None:
         self.folders = {model: base / model / str(number) for model in SERVABLES}
         self.cases: list[ParityCase] = []
+        self.signatures: list[str] = []
         self._placement = placement or Placement.of("cpu")
         self._networks: dict[Task, FaceNetwork] = {}
-        self._models: dict[Servable, Any] = {}
 
     def check_files(self) -> None:
         """Compares all files with SHA256SUMS."""
@@ -80,19 +82,19 @@ class PublishedVersion:
         return compare_on_device(self._networks, self._placement, self.cases)
 
     def compare_models(self) -> list[Comparison]:
-        """Compares the SavedModels with the checkpoints."""
-        self._models = {model: tf.saved_model.load(str(folder)) for model, folder in self.folders.items()}
-        predict = saved_model_predictor(self._models)
-        rows = compare("SavedModel", SERVABLES, predict, self.cases, self.signatures)
-        return rows + compare_in_float64(self._models, self.cases)
-
-    @property
-    def signatures(self) -> list[str]:
-        """Those of the contract that the SavedModels have; versions from before a signature was added lack it."""
-        present = {name for model in self._models.values() for name in model.signatures}
-        return [name for name in INPUTS if name in present or name in (IMAGES_SIGNATURE, BYTES_SIGNATURE)]
+        """Compares the SavedModels with the checkpoints, one at a time."""
+        rows = []
+        for model, folder in self.folders.items():
+            rows += with_saved_model(folder, partial(compare_saved_model, model, self.cases))
+        compared = {(row.servable, row.signature) for row in rows}
+        self.signatures = [name for name in INPUTS if name in {signature for _, signature in compared}]
+        for model, folder in self.folders.items():
+            for name in self.signatures:
+                if outputs(model, name) and (model, name) not in compared:
+                    raise ParityError(f"{folder}: lacks the signature {name} of this version's other models")
+        return rows
 
     def replay_warmups(self) -> None:
         """Replays the warm-up requests."""
-        for model, folder in self.folders.items():
-            replay_warmup(folder, self._models[model])
+        for folder in self.folders.values():
+            with_saved_model(folder, partial(replay_warmup, folder))

@@ -1,7 +1,9 @@
 """`emotion-ai export`: checkpoints to one published version of the three servables."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emotion_ai.client.address import split_address
-from emotion_ai.contract import SERVABLES, Task
+from emotion_ai.contract import SERVABLES, Servable, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
@@ -26,14 +28,14 @@ from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
 from emotion_ai_export.convert.graph import NetworkGraph, to_graph, to_onnx
 from emotion_ai_export.convert.parity import (
     IN_PIXELS,
+    Comparison,
     ParityReport,
-    compare,
-    compare_in_float64,
     compare_on_device,
     compare_onnx,
-    saved_model_predictor,
+    compare_saved_model,
+    with_saved_model,
 )
-from emotion_ai_export.convert.parity_cases import file_cases, parity_faces, pixel_cases
+from emotion_ai_export.convert.parity_cases import ParityCase, file_cases, parity_faces, pixel_cases
 from emotion_ai_export.convert.reference import version_reference, write_reference
 from emotion_ai_export.convert.saved_model import save_servable
 from emotion_ai_export.convert.version_files import SourceNetwork, write_version_files
@@ -87,16 +89,12 @@ def export(cfg: DictConfig) -> Export:
             report.rows += compare_onnx(task, model, pixels)
             progress.update(step, description=f"{task}: ONNX to TensorFlow")
             graphs[task] = to_graph(model)
-        models = {}
-        for servable in SERVABLES:
-            progress.update(step, description=f"{servable}: SavedModel and warm-up")
-            save_servable(graphs, servable, staging / servable, rule, classes)
-            write_warmup(staging / servable, servable, faces["synthetic"])
-            models[servable] = tf.saved_model.load(str(staging / servable))
-            replay_warmup(staging / servable, models[servable])
-        progress.update(step, description="parity of every signature, batch size and kind of face")
-        report.rows += compare("SavedModel", SERVABLES, saved_model_predictor(models), pixels + files)
-        report.rows += compare_in_float64(models, pixels)
+        for servable in SERVABLES:  # one at a time: the graphs of a big network take gigabytes
+            progress.update(step, description=f"{servable}: SavedModel, warm-up and parity")
+            folder = staging / servable
+            save_servable(graphs, servable, folder, rule, classes)
+            write_warmup(folder, servable, faces["synthetic"])
+            report.rows += with_saved_model(folder, partial(_proven, servable, folder, pixels + files))
         if placement.device.type != "cpu":
             report.rows += compare_on_device(networks, placement, pixels)
         console.print(parity_table(report))
@@ -122,6 +120,12 @@ def export(cfg: DictConfig) -> Export:
     for path in [*paths, config, deployment[0].parent]:
         console.wrote(path, verb="published")
     return Export(version, paths, report)
+
+
+def _proven(servable: Servable, folder: Path, cases: list[ParityCase], model: Any) -> list[Comparison]:
+    rows = compare_saved_model(servable, cases, model)
+    replay_warmup(folder, model)
+    return rows
 
 
 def _first_difference(graphs: dict[Task, NetworkGraph]) -> str:
