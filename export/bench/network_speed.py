@@ -32,8 +32,8 @@ from emotion_ai_export.bench.networks import OTHERS, PLAIN, build_network, failu
 LARGEST_DIFFERENCE = 1e-3
 """Of a peer from ONNX Runtime, as a share of the largest output; a peer that differs by more is wrong."""
 
-PEERS_OPSET = 13
-"""The newest that onnx-tf was made for in full: it has no layer normalisation of opset 17."""
+PEERS_OPSET = 12
+"""The newest that onnx-tf translates in full: of opset 13 it has no Unsqueeze, and sums over the wrong axes."""
 
 _SECONDS = 1800  # that one network may take
 _CONVERSION = 600  # seconds that onnx2tf may take
@@ -43,8 +43,8 @@ _TURN = 0.1  # seconds of timed calls, at least one
 Call = Callable[[], Any]
 
 
-def time_network(network: str, rounds: int, onnx2tf: str, folder: Path) -> NetworkSpeed:
-    """Converts a network by all means, and times them; conversions of peers that `folder` holds are used again."""
+def time_network(network: str, rounds: int, onnx2tf: str, peers: Path, folder: Path) -> NetworkSpeed:
+    """Converts a network by all means, ours into `folder`, and times them; conversions in `peers` are used again."""
     import onnx
     import onnxruntime
     import torch
@@ -60,7 +60,7 @@ def time_network(network: str, rounds: int, onnx2tf: str, folder: Path) -> Netwo
     module, size = build_network(network)
     examples = torch.rand(2, 3, size, size)
     model = export_onnx(module, [examples], ["images"], ["output"])
-    file = folder / "model.onnx"
+    file = peers / "model.onnx"
     if not file.is_file():
         onnx.save(export_onnx(module, [examples], ["images"], ["output"], PEERS_OPSET), str(file))
     options = onnxruntime.SessionOptions()
@@ -69,26 +69,30 @@ def time_network(network: str, rounds: int, onnx2tf: str, folder: Path) -> Netwo
     interface = Interface("network", (ImageInput("images", 3, size, size),), ("output",))
     calls: dict[str, Any] = {ONNX_RUNTIME: lambda images: session.run(None, {"images": images})}
     notes: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="emotion-ai-speed-") as own:
-        save_module(Translator(model), interface, Path(own) / "1")
-        calls[OURS] = session_call(Path(own) / "1", 1, 1)
-        for name, convert in {ONNX_TF: _onnx_tf, ONNX2TF: lambda *paths: _onnx2tf(onnx2tf, *paths)}.items():
-            if name == ONNX2TF and not onnx2tf:
-                continue
-            try:
-                if not (folder / name / _WRITTEN_LAST).is_file():
-                    convert(file, folder / name)
-                calls[name] = session_call(folder / name, 1, 1)
-                difference = _difference(calls, name, size)
-                if not difference <= LARGEST_DIFFERENCE:
-                    notes[name] = f"wrong: differs by {difference:.1e} of the largest output"
-            except Exception as error:  # peers raise many kinds
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-                notes[name] = f"not converted: {lines[-1][:200]}"
-        timed = {name: call for name, call in calls.items() if name not in notes}
-        found = {str(batch): measure(_prepared(timed, batch, size), rounds) for batch in BATCHES}
+    save_module(Translator(model), interface, folder / "1")
+    calls[OURS] = session_call(folder / "1", 1, 1)
+    for name, convert in {ONNX_TF: _onnx_tf, ONNX2TF: lambda *paths: _onnx2tf(onnx2tf, *paths)}.items():
+        if name == ONNX2TF and not onnx2tf:
+            continue
+        try:
+            if not (peers / name / _WRITTEN_LAST).is_file():
+                convert(file, peers / name)
+            calls[name] = session_call(peers / name, 1, 1)
+            difference = _difference(calls, name, size)
+            if not difference <= LARGEST_DIFFERENCE:
+                notes[name] = f"wrong: differs by {difference:.1e} of the largest output"
+        except Exception as error:  # peers raise many kinds
+            notes[name] = f"not converted: {_last_line(error)}"
+    timed = {name: call for name, call in calls.items() if name not in notes}
+    found = {str(batch): measure(_prepared(timed, batch, size), rounds) for batch in BATCHES}
     times, elapsed = ({batch: pair[place] for batch, pair in found.items()} for place in range(2))
     return NetworkSpeed(network, notes, times, elapsed, time.perf_counter() - started)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith("[[")]  # TensorFlow ends with the node
+    return told[-1][:200] if told else type(error).__name__
 
 
 def _onnx_tf(file: Path, folder: Path) -> None:
@@ -164,8 +168,10 @@ def run(file: Path, networks: list[str], options: list[str]) -> list[NetworkSpee
     found = read(file)
     for network in (each for each in networks if each not in found):
         command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--one", network, *options]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+        try:  # the process may be killed, so its folder is made and removed here
+            with tempfile.TemporaryDirectory(prefix="emotion-ai-speed-") as folder:
+                whole = [*command, "--folder", folder]
+                done = subprocess.run(whole, capture_output=True, text=True, timeout=_SECONDS)
             lines = [line for line in done.stdout.splitlines() if line.startswith('{"network"')]
             result = NetworkSpeed(**json.loads(lines[-1])) if lines else NetworkSpeed(network, {OURS: failure(done)})
         except subprocess.TimeoutExpired:
@@ -191,6 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keep", type=Path, help="folder for the peers' conversions, used again")
     parser.add_argument("--page", type=Path, help="folder for networks.md and networks.png")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if not given.one:
         options = ["--rounds", str(given.rounds), "--onnx2tf", given.onnx2tf]
@@ -199,10 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
         write_page(results, folder)
         Console().wrote(f"{folder}/networks.md and networks.png")
         return
-    with tempfile.TemporaryDirectory(prefix="emotion-ai-peers-") as temporary:
-        folder = (given.keep or Path(temporary)) / given.one.replace("/", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        print(json.dumps(asdict(time_network(given.one, given.rounds, given.onnx2tf, folder))))
+    peers = (given.keep or given.folder / "peers") / given.one.replace("/", "-")
+    peers.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(asdict(time_network(given.one, given.rounds, given.onnx2tf, peers, given.folder))))
 
 
 if __name__ == "__main__":

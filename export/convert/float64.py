@@ -1,5 +1,6 @@
 """Runs a graph in float64: what is left of a difference then is an error of its weights or operations."""
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ def in_float64(function: Any) -> Callable[..., dict[str, NDArray[Any]]]:
     imported = tf.compat.v1.wrap_function(partial(tf.graph_util.import_graph_def, graph_def, name=""), [])
     exact = imported.prune(given, outputs)
     del graph_def, imported
+    gc.collect()  # graphs hold their weights, and refer to themselves
 
     def run(*values: NDArray[Any], **named: NDArray[Any]) -> dict[str, NDArray[Any]]:
         arrays = values or [named[key] if key in named else named[key.partition("_default_")[2]] for key in keys]

@@ -1,5 +1,6 @@
 """A module's ONNX model as a SavedModel with its signatures."""
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def save_module(translator: Translator, interface: Interface, folder: Path) -> N
     module = tf.Module(name=interface.model)
     module.functions = signatures
     tf.saved_model.save(module, str(folder), signatures)
+    del module, signatures
+    gc.collect()  # graphs hold their weights, and refer to themselves
 
 
 def normalised(pixels: Any, files: ImageFiles) -> Any:

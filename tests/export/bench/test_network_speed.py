@@ -59,10 +59,12 @@ def test_a_peer_that_answers_otherwise_differs() -> None:
 
 
 def test_a_run_goes_on_and_names_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked, folders = [], []
 
     def one(command: list[str], **_: Any) -> Any:
         asked.append(command[command.index("--one") + 1])
+        folders.append(Path(command[command.index("--folder") + 1]))
+        (folders[-1] / "1").mkdir()
         text = f"notice\n{json.dumps({'network': 'a', 'seconds': 3.0})}\n" if asked[-1] == "a" else ""
         return subprocess.CompletedProcess(command, 0 if text else -9, text, "INFO: last line")
 
@@ -73,6 +75,7 @@ def test_a_run_goes_on_and_names_what_failed(tmp_path: Path, monkeypatch: pytest
     assert asked == ["a", "b"]
     assert found[1].notes == {"SavedModel": "failed: ended by SIGKILL (out of memory?)"}
     assert list(network_speed.read(file).values()) == found
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_onnx2tf_that_writes_nothing_is_named_by_its_error(tmp_path: Path) -> None:
