@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from emotion_ai.evaluation.tables import Cell, Column, ReportTable
 from emotion_ai.terminal import Console
 
 PLAIN = [
@@ -207,28 +206,37 @@ def read(file: Path) -> dict[str, NetworkResult]:
     return {result.network: result for result in (NetworkResult(**json.loads(line)) for line in lines)}
 
 
-def table(results: list[NetworkResult]) -> Table:
-    made = Table(title=f"{sum(not result.refusal for result in results)} of {len(results)} networks converted")
-    for name in ("network", "difference", "tolerance", "same decisions", "transposes", "operations", "refused"):
-        made.add_column(name, justify="left" if name in ("network", "refused") else "right")
+def table(results: list[NetworkResult]) -> ReportTable:
+    """A row for each network: the worst difference as a share of its tolerance, or the refusal."""
+    columns = (
+        *(Column("network"), Column("of the tolerance", ".0%"), Column("same decisions", ".2%")),
+        *(Column("transposes"), Column("operations"), Column("refused")),
+    )
+    rows: list[tuple[Cell, ...]] = []
     for result in results:
-        figures = [f"{result.difference:.1e}", f"{result.tolerance:.1e}", f"{result.agreement:.2%}"]
-        counts = [str(result.transposes), str(result.operations)]
-        made.add_row(result.network, *([""] * 5 if result.refusal else [*figures, *counts]), result.refusal)
-    return made
+        share = result.difference / (result.tolerance or 1)
+        figures = (share, result.agreement, result.transposes, result.operations)
+        rows.append((result.network, *((None,) * 4 if result.refusal else figures), result.refusal))
+    converted = sum(not result.refusal for result in results)
+    return ReportTable(f"{converted} of {len(results)} networks converted", columns, tuple(rows))
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", nargs="?", type=Path, default=Path("networks.jsonl"), help="results, added to")
     parser.add_argument("--only", nargs="+", default=[*PLAIN, *OTHERS], help="some of the networks")
+    parser.add_argument("--page", type=Path, help="Markdown file for the table")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.one:
         print(json.dumps(asdict(convert_network(given.one, given.folder))))
     else:
-        Console().print(table(run(given.file, given.only)))
+        results = run(given.file, given.only)
+        found = table(results)
+        Console().print(found.as_rich())
+        if given.page:
+            given.page.write_text(f"{found.title}:\n\n{found.as_markdown()}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

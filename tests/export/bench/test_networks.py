@@ -38,4 +38,7 @@ def test_a_run_goes_on_where_it_was_killed_and_keeps_failures(tmp_path: Path, mo
     assert not any(folder.exists() for folder in folders)
     assert [result.refusal for result in found] == ["", "failed: took more than 1200 s", "failed: no timm"]
     assert list(read(file).values()) == found
-    assert networks.table(found).title == "1 of 3 networks converted"
+    shown = networks.table(found)
+    assert shown.title == "1 of 3 networks converted"
+    assert shown.texts[0] == ["a", "0%", "100.00%", "3", "0", ""]
+    assert shown.texts[2] == ["c", "", "", "", "", "failed: no timm"]
