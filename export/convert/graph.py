@@ -8,7 +8,7 @@ import onnx
 import torch
 from torch import nn
 
-from emotion_ai.contract import CROP_SIZE, EXPRESSIONS, IMAGES_INPUT, OUTPUTS, UNCERTAINTY_SIGNATURE, outputs
+from emotion_ai.contract import CLASSES, CROP_SIZE, EXPRESSIONS, IMAGES_INPUT, OUTPUTS, UNCERTAINTY_SIGNATURE, outputs
 from emotion_ai.models import FaceNetwork
 from emotion_ai.models.checkpoint import contract_record
 from emotion_ai_export.convert.onnx_export import export_onnx
@@ -59,7 +59,10 @@ def to_onnx(network: FaceNetwork) -> onnx.ModelProto:
         names = (*names, EXPRESSIONS)
     faces = torch.zeros(2, 1, CROP_SIZE, CROP_SIZE)  # a trace at batch 1 would bake the batch in
     model = export_onnx(_ExportedNetwork(network), [faces], [IMAGES_INPUT], names)
-    onnx.helper.set_model_props(model, {"contract": json.dumps(contract_record()), "task": network.task})
+    contract: dict[str, Any] = contract_record()
+    if network.task == "emotion":
+        contract[CLASSES] = list(network.spec.class_set.names)
+    onnx.helper.set_model_props(model, {"contract": json.dumps(contract), "task": network.task})
     return model
 
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
-from emotion_ai.contract import INPUTS, SERVABLES, Task, outputs
+from emotion_ai.contract import INPUTS, SERVABLES, TASKS, Task, outputs
 from emotion_ai.errors import ParityError
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.models.device import Placement
-from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file
+from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file, onnx_file
 from emotion_ai_export.convert.parity import (
     Comparison,
     compare_on_device,
+    compare_onnx,
     compare_saved_model,
     with_saved_model,
 )
@@ -80,6 +81,26 @@ class PublishedVersion:
     def compare_device(self) -> list[Comparison]:
         """Compares the checkpoints on a GPU with themselves in float64."""
         return compare_on_device(self._networks, self._placement, self.cases)
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether there are ONNX files; versions from before they were published have none."""
+        return any((folder / onnx_file(task)).exists() for folder in self.folders.values() for task in TASKS)
+
+    def compare_onnx(self) -> list[Comparison]:
+        """Compares the ONNX files with the checkpoints."""
+        return [
+            row for task in TASKS for row in compare_onnx(task, self._same_in_all(task, onnx_file(task)), self.cases)
+        ]
+
+    def _same_in_all(self, task: Task, place: str) -> bytes:
+        """The content of a network's file, which must be the same in all models with that network."""
+        files = [folder / place for model, folder in self.folders.items() if task in MODEL_TASKS[model]]
+        content = files[0].read_bytes()
+        for file in files[1:]:
+            if file.read_bytes() != content:
+                raise ParityError(f"{file}: differs from {files[0]}; export again")
+        return content
 
     def compare_models(self) -> list[Comparison]:
         """Compares the SavedModels with the checkpoints, one at a time."""

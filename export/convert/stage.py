@@ -20,7 +20,7 @@ from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models.device import Placement
 from emotion_ai.provenance import environment
-from emotion_ai.published import REFERENCE_FILE
+from emotion_ai.published import REFERENCE_FILE, onnx_file
 from emotion_ai.terminal import Console, Progress
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
@@ -83,10 +83,12 @@ def export(cfg: DictConfig) -> Export:
         step = progress.add_task("")
         report = ParityReport()
         graphs: dict[Task, NetworkGraph] = {}
+        formats: dict[Task, dict[str, bytes]] = {}
         for task, network in networks.items():
             progress.update(step, description=f"{task}: PyTorch to ONNX")
             model = to_onnx(network)
-            report.rows += compare_onnx(task, model, pixels)
+            formats[task] = {onnx_file(task): model.SerializeToString()}
+            report.rows += compare_onnx(task, formats[task][onnx_file(task)], pixels)
             progress.update(step, description=f"{task}: ONNX to TensorFlow")
             graphs[task] = to_graph(model)
         for servable in SERVABLES:  # one at a time: the graphs of a big network take gigabytes
@@ -108,7 +110,7 @@ def export(cfg: DictConfig) -> Export:
         proof = {"version": version, "environment": environment(), **computed, **report.as_dict()}
         for servable in SERVABLES:
             write_reference(reference, staging / servable / REFERENCE_FILE, version)
-            write_version_files(staging / servable, servable, sources, proof)
+            write_version_files(staging / servable, servable, sources, formats, proof)
         server = server_of(base, cfg.server)
         paths = put_in_place(staging, base, version)
         with withdrawn_on_error(base, version):

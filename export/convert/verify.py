@@ -37,7 +37,8 @@ class Check:
 
     Attributes:
         version: its number.
-        name: "files", "checkpoint", "PyTorch on ..." for a GPU, "SavedModel", "warm-up", "REST" or "gRPC".
+        name: "files", "checkpoint", "PyTorch on ..." for a GPU, "ONNX Runtime", "SavedModel", "warm-up", "REST",
+            "gRPC".
         problem: why it failed; empty if it passed.
         comparisons: with PyTorch, if any.
     """
@@ -120,6 +121,8 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
             good = check(number, "checkpoint", published.load_checkpoint)
             if good and placement.device.type != "cpu":
                 check(number, f"PyTorch on {placement.name}", published.compare_device)
+            if good and published.has_onnx:
+                check(number, "ONNX Runtime", published.compare_onnx)
             good = good and check(number, "SavedModel", published.compare_models)
             if good and check(number, "warm-up", published.replay_warmups) and whole:
                 intact[number] = published  # damaged versions are not served

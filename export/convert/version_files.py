@@ -1,6 +1,7 @@
 """`assets.extra` of a version: checkpoints, parity report, model card, contract and checksums."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,11 @@ class SourceNetwork:
 
 
 def write_version_files(
-    folder: Path, servable: Servable, sources: dict[Task, SourceNetwork], proof: dict[str, Any]
+    folder: Path,
+    servable: Servable,
+    sources: dict[Task, SourceNetwork],
+    formats: Mapping[Task, Mapping[str, bytes]],
+    proof: dict[str, Any],
 ) -> None:
     """Writes `assets.extra`, which must exist.
 
@@ -44,12 +49,15 @@ def write_version_files(
         folder: the version.
         servable: its model.
         sources: the exported networks.
+        formats: each network in other formats, by the place of the file in the version.
         proof: the parity report.
     """
     cards = []
     for task in MODEL_TASKS[servable]:
         source = sources[task]
         save_network(source.network, folder / checkpoint_file(task), source.record)
+        for place, content in formats[task].items():
+            (folder / place).write_bytes(content)
         cards.append(_card(task, source))
     (folder / CARD_FILE).write_text("\n\n".join(cards))
     contract: dict[str, Any] = {**contract_record(), "signatures": _signatures(servable)}

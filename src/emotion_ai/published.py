@@ -36,6 +36,11 @@ def checkpoint_file(task: Task) -> str:
     return f"{EXTRA}/{task}.safetensors"
 
 
+def onnx_file(task: str) -> str:
+    """Where a version's network lies as ONNX, relative to its folder."""
+    return f"{EXTRA}/{task}.onnx"
+
+
 def list_versions(model: Path) -> list[int]:
     """Version numbers below a model's base path, ascending.
 

@@ -55,8 +55,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from emotion_ai import cli
+from emotion_ai.contract import Task
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.inference.pipeline import detect_faces
+from emotion_ai.published import onnx_file
 from emotion_ai.vision.crops import crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 
@@ -124,7 +126,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def served(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
+def served(
+    folders: dict[str, Path], onnx_models: dict[Task, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Any]]:
     """A folder with two published versions, and the addresses of a server for it."""
     from emotion_ai_export.convert.parity import Comparison, ParityReport
     from emotion_ai_export.registry.publish import publisher, put_in_place, write_config
@@ -139,6 +143,8 @@ def served(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
                 shutil.copytree(folder, staging / name)
                 (staging / name / "assets.extra").mkdir(exist_ok=True)
                 (staging / name / "assets.extra" / "parity.json").write_text(json.dumps(proof.as_dict()))
+            for task, model in onnx_models.items():
+                (staging / "face" / onnx_file(task)).write_bytes(model.SerializeToString())
             put_in_place(staging, base, number)
             write_config(base, "host")
     write_deployment(base, "host")

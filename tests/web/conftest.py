@@ -57,7 +57,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copytree(base / "face" / "1", folder)
         (folder / "assets.extra").mkdir(exist_ok=True)
-        write_version_files(folder, "face", sources, {"version": number, **ParityReport(rows).as_dict()})
+        write_version_files(
+            folder, "face", sources, dict.fromkeys(TASKS, {}), {"version": number, **ParityReport(rows).as_dict()}
+        )
     configs = [ModelConfig("face", str(base / "face"), (1, 2), {"stable": 1, "canary": 2})]
     (base / "models.config").write_text(render(configs))
     return base

@@ -61,7 +61,7 @@ def test_all_three_agree_on_every_signature_batch_and_kind(
 ) -> None:
     report = ParityReport()
     for task, network in networks.items():
-        report.rows += compare_onnx(task, onnx_models[task], pixel_cases({task: network}, faces))
+        report.rows += compare_onnx(task, onnx_models[task].SerializeToString(), pixel_cases({task: network}, faces))
     report.rows += compare("SavedModel", SERVABLES, saved_model_predictor(loaded), pixel_cases(networks, faces, RULE))
     report.require()
     saved = {(r.servable, r.signature, r.output, r.kind, r.batch) for r in report.rows if r.path == "SavedModel"}
@@ -124,7 +124,7 @@ def test_an_altered_weight_fails(
     output = {"keypoints": "keypoints", "emotion": "probabilities"}[task]
     changed = networks | {task: altered}
     for rows in (
-        compare_onnx(task, onnx_models[task], pixel_cases({task: altered}, few(faces))),
+        compare_onnx(task, onnx_models[task].SerializeToString(), pixel_cases({task: altered}, few(faces))),
         compare("SavedModel", ("face",), saved_model_predictor(loaded), pixel_cases(changed, few(faces), RULE)),
     ):
         report = ParityReport(rows)
@@ -148,7 +148,7 @@ def test_resnet_50_passes_by_its_own_rounding_and_one_weight_more_does_not(tmp_p
 
     def report(network: FaceNetwork) -> ParityReport:
         cases = [case for case in pixel_cases({"keypoints": network}, images) if len(case.files) < 3]
-        rows = compare_onnx("keypoints", model, cases)
+        rows = compare_onnx("keypoints", model.SerializeToString(), cases)
         rows += compare("SavedModel", ("keypoints",), saved_model_predictor(right), cases)
         return ParityReport(rows + compare_in_float64(right, cases))
 

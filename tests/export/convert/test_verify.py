@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hydra import compose, initialize_config_module
 from typer.testing import CliRunner
 
 from emotion_ai.cli import app
-from emotion_ai.contract import FULL_SIGNATURE, INPUTS, SERVABLES, outputs
+from emotion_ai.contract import FULL_SIGNATURE, INPUTS, KEYPOINTS, SERVABLES, TASKS, outputs
 from emotion_ai.errors import ClientError, ConfigError
 from emotion_ai.models import load_network, save_network
 from emotion_ai.provenance import RunRecord
-from emotion_ai.published import CONTRACT_FILE
+from emotion_ai.published import CONTRACT_FILE, onnx_file
 from emotion_ai_export.convert import parity_cases
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.parity import ParityReport
@@ -81,7 +82,7 @@ def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp
     record = json.loads(result.stdout)
     assert record == json.loads((tmp_path / "proof.json").read_text())
     assert record["passes"]
-    names = ["files", "checkpoint", "SavedModel", "warm-up", "REST", "gRPC"]
+    names = ["files", "checkpoint", "ONNX Runtime", "SavedModel", "warm-up", "REST", "gRPC"]
     assert [(check["version"], check["check"], check["passes"]) for check in record["checks"]] == [
         (1, name, True) for name in names
     ]
@@ -161,6 +162,36 @@ def test_a_checkpoint_of_other_weights_everywhere_is_found(base: Path, networks:
         save_network(network, base / model / "1/assets.extra/emotion.safetensors", record)
         write_checksums(base / model / "1")
     assert list(failed(verify(base))) == ["SavedModel"]
+
+
+@pytest.mark.parametrize("models", [("face",), SERVABLES])
+def test_an_altered_onnx_file_is_found_though_its_checksum_is_right(
+    base: Path, networks: dict[Any, Any], models: tuple[str, ...]
+) -> None:
+    for model in set(models) - {"keypoints"}:
+        nudge(base / model / "1" / onnx_file("emotion"), a_weight(networks), 1e-3)
+        write_checksums(base / model / "1")
+    problems = failed(verify(base))
+    assert list(problems) == ["ONNX Runtime"]
+    wanted = "differs from its checkpoint by" if len(models) > 1 else "emotion.onnx: differs from"
+    assert wanted in problems["ONNX Runtime"]
+
+
+def test_a_version_from_before_the_onnx_files_passes(base: Path) -> None:
+    for file in base.glob(f"*/1/{onnx_file('*')}"):
+        file.unlink()
+        write_checksums(file.parents[1])
+    checks = verify(base)
+    assert not failed(checks)
+    assert "ONNX Runtime" not in {check.name for check in checks}
+
+
+def test_the_onnx_files_name_their_contract(base: Path, networks: dict[Any, Any]) -> None:
+    for task in TASKS:
+        metadata = onnxruntime.InferenceSession(base / "face/1" / onnx_file(task)).get_modelmeta().custom_metadata_map
+        contract = json.loads(metadata["contract"])
+        assert (metadata["task"], contract["keypoints"]) == (task, list(KEYPOINTS))
+        assert contract.get("classes") == (None if task == "keypoints" else list(networks[task].spec.class_set.names))
 
 
 def remove(name: str) -> Callable[[Path], None]:
