@@ -13,6 +13,7 @@ from emotion_ai_export.bench.compare import machine, median_interval
 from emotion_ai_export.bench.network_result import BATCHES, ONNX2TF, PEERS, NetworkSpeed
 
 _COLORS = {ONNX_TF: "C3", ONNX2TF: "C1", ONNX_RUNTIME: "C0"}
+_SHOWN = 0.25, 4.0
 _MARKERS = {ONNX_TF: "s", ONNX2TF: "^", ONNX_RUNTIME: "o"}
 
 
@@ -91,10 +92,12 @@ def draw(results: Sequence[NetworkSpeed]) -> Figure:
             ]
             style: dict[str, Any] = {"color": _COLORS[peer], "marker": _MARKERS[peer], "linestyle": "none"}
             axes.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=peer, **style)
+            for x, y in points:
+                if x < _SHOWN[0] or x > _SHOWN[1]:  # beyond the panel: its number at the edge
+                    beyond = {"x": _SHOWN[x > 1], "ha": "right" if x > 1 else "left"}
+                    axes.text(y=y, s=f"{x:.2f}", color=_COLORS[peer], va="center", fontsize="small", **beyond)
         axes.axvline(1, color="0.4", linewidth=1)
-        axes.set(
-            xscale="log", xlim=(0.25, 4), xlabel="time of the SavedModel relative to theirs", title=f"batch {batch}"
-        )
+        axes.set(xscale="log", xlim=_SHOWN, xlabel="time of the SavedModel relative to theirs", title=f"batch {batch}")
         axes.set_xticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
         axes.minorticks_off()
         axes.grid(alpha=0.3)

@@ -32,6 +32,8 @@ def test_the_page_marks_what_was_not_timed(tmp_path: Path) -> None:
     assert [cell.strip() for cell in row.split("|")][2:6] == ["2.5", "0.62 (0.50–0.75)", "wrong", "1.75 (1.50–2.00)"]
     assert "- timm/b@96, SavedModel: failed: ended by SIGKILL" in text
     assert [label.get_text() for label in draw([TIMED, FAILED]).axes[0].get_yticklabels()] == ["a@96"]
+    far = NetworkSpeed("timm/c@96", {}, {"1": TIMES, "8": {"SavedModel": [1.0], "onnx-tf": [50.0]}})
+    assert [text.get_text() for text in draw([TIMED, far]).axes[1].texts] == ["0.02"]
     write_page([TIMED], tmp_path / "docs")
     assert {file.name for file in (tmp_path / "docs").iterdir()} == {"networks.md", "networks.png"}
 
