@@ -168,6 +168,9 @@ def build_network(network: str) -> tuple[Any, int]:
                 part.running_var.uniform_(0.5, 1.5, generator=generator)  # type: ignore[union-attr]
                 part.weight.uniform_(0.5, 1.0, generator=generator)
                 part.bias.normal_(0, 0.2, generator=generator)
+        for weights in module.parameters():
+            if weights.ndim > 1 and not weights.any():  # with a head of zeros nothing would be compared
+                weights.normal_(0, 0.02, generator=generator)
     return module.eval(), int(side)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from emotion_ai_export.bench import networks
 from emotion_ai_export.bench.networks import OTHERS, PLAIN, NetworkResult, read, run
@@ -42,3 +43,12 @@ def test_a_run_goes_on_where_it_was_killed_and_keeps_failures(tmp_path: Path, mo
     assert shown.title == "1 of 3 networks converted"
     assert shown.texts[0] == ["a", "0%", "100.00%", "3", "0", ""]
     assert shown.texts[2] == ["c", "", "", "", "", "failed: no timm"]
+
+
+def test_a_head_of_zeros_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = torch.nn.Linear(3, 2)
+    torch.nn.init.zeros_(head.weight)
+    monkeypatch.setattr("torchvision.models.get_model", lambda name, weights: head)
+    module, size = networks.build_network("torchvision/a@96")
+    assert module.weight.count_nonzero() == 6
+    assert size == 96
