@@ -52,7 +52,8 @@ class ModuleProof:
     """The cases of a module, with its own rounding.
 
     Raises:
-        ExportError: the module does not run in float64, returns other than its outputs, or no finite numbers.
+        ExportError: the module does not run in float64, or returns other than its outputs, no finite numbers, or the
+            same numbers for all images.
     """
 
     def __init__(self, module: nn.Module, interface: Interface, examples: Sequence[Tensor], seed: int = 0) -> None:
@@ -74,6 +75,12 @@ class ModuleProof:
                 case = ({name: values[rows] for name, values in part.items()} for part in (images, answers))
                 self.cases.append(ModuleCase(kind, *case))
         for name, scale in self.scale.items():
+            first = self.cases[0].expected[name][0]
+            if all((case.expected[name] == first).all() for case in self.cases):
+                raise ExportError(
+                    f"the output {name} is the same for all images, which proves nothing; load the module's weights, "
+                    "or give other example inputs"
+                )
             self.rounding[name] = max(self.rounding[name], LEAST_ROUNDING * scale, float(np.finfo(np.float32).tiny))
 
     def _kinds(self, examples: Sequence[Tensor], seed: int) -> dict[str, Arrays]:
