@@ -85,6 +85,8 @@ class Comparison:
         rounding: the largest difference of the checkpoint's own float32 outputs over all inputs; the tolerance follows
             from it.
         agreement: the share of equal decisions; None for outputs that decide nothing.
+        least_agreement: which it must reach.
+        size: of the compared file, in bytes.
     """
 
     path: str
@@ -97,10 +99,13 @@ class Comparison:
     tolerance: float
     rounding: float = 0.0
     agreement: float | None = None
+    least_agreement: float = 0.0
+    size: int | None = None
 
     @property
     def passes(self) -> bool:
-        return bool(self.difference <= self.tolerance)  # NaN does not pass
+        agrees = self.agreement is None or self.agreement >= self.least_agreement
+        return bool(self.difference <= self.tolerance) and agrees  # NaN does not pass
 
 
 @dataclass
@@ -110,7 +115,11 @@ class ParityReport:
     @property
     def worst(self) -> Comparison:
         """The comparison with the largest difference relative to its tolerance."""
-        return max(self.rows, key=lambda r: np.inf if np.isnan(r.difference) else r.difference / r.tolerance)
+
+        def share(row: Comparison) -> tuple[bool, float]:
+            return not row.passes, np.inf if np.isnan(row.difference) else row.difference / row.tolerance
+
+        return max(self.rows, key=share)
 
     @property
     def passes(self) -> bool:
@@ -123,10 +132,15 @@ class ParityReport:
         worst = self.worst
         if not self.passes:
             unit = "px" if worst.output in IN_PIXELS else "probability"
+            place = f"{worst.servable}, {worst.signature}, {worst.output}, {worst.kind} faces, batch {worst.batch}"
+            if worst.difference <= worst.tolerance:
+                raise ParityError(
+                    f"{worst.path} decides as its checkpoint in {worst.agreement:.1%} of the cases, not in "
+                    f"{worst.least_agreement:.0%}: {place}"
+                )
             raise ParityError(
                 f"{worst.path} differs from its checkpoint by {worst.difference:.3g} {unit} (tolerance "
-                f"{worst.tolerance:.3g}): {worst.servable}, {worst.signature}, {worst.output}, {worst.kind} faces, "
-                f"batch {worst.batch}"
+                f"{worst.tolerance:.3g}): {place}"
             )
 
     def summary(self) -> list[Comparison]:
@@ -175,6 +189,7 @@ def compare_network(
     run: Callable[[NDArray[np.float32]], Outputs],
     cases: list[ParityCase],
     tolerance: Callable[[str, float], float],
+    decimals: int = DECIMALS,
 ) -> list[Comparison]:
     """All outputs of one network against PyTorch's.
 
@@ -184,6 +199,7 @@ def compare_network(
         run: the outputs for crops float32 (N, 96, 96, 1).
         cases: the inputs and the predictions in float64; those without crops are left out.
         tolerance: from an output's name and the checkpoint's own rounding of it.
+        decimals: to which points are rounded to count as decisions.
     """
     names = ("keypoints", DEVIATIONS) if task == "keypoints" else ("probabilities", EXPRESSIONS)
     found = []
@@ -201,7 +217,7 @@ def compare_network(
                     _difference(got.get(name), case.expected[name]),
                     tolerance(name, rounding),
                     rounding,
-                    _agreement(name, got.get(name), case.expected[name]),
+                    _agreement(name, got.get(name), case.expected[name], decimals),
                 )
             )
     return found
@@ -331,13 +347,13 @@ def saved_model_predictor(models: dict[Servable, Any]) -> Predictor:
     return predict
 
 
-def _agreement(name: str, got: NDArray[Any] | None, expected: NDArray[Any]) -> float | None:
+def _agreement(name: str, got: NDArray[Any] | None, expected: NDArray[Any], decimals: int = DECIMALS) -> float | None:
     if name not in ("keypoints", "probabilities", "expressions"):
         return None
     if got is None or got.shape != expected.shape:
         return 0.0
     if name in IN_PIXELS:
-        return float((got.astype(np.float32).round(DECIMALS) == expected.astype(np.float32).round(DECIMALS)).mean())
+        return float((got.astype(np.float32).round(decimals) == expected.astype(np.float32).round(decimals)).mean())
     return float((got.argmax(1) == expected.argmax(1)).mean())
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -11,7 +12,9 @@ from emotion_ai.errors import ParityError
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.models.device import Placement
-from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file, onnx_file
+from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file, litert_file, onnx_file
+from emotion_ai_export.convert.litert import LiteRTKind
+from emotion_ai_export.convert.litert_parity import compare_litert
 from emotion_ai_export.convert.parity import (
     Comparison,
     compare_on_device,
@@ -92,6 +95,23 @@ class PublishedVersion:
         return [
             row for task in TASKS for row in compare_onnx(task, self._same_in_all(task, onnx_file(task)), self.cases)
         ]
+
+    @property
+    def litert_files(self) -> list[tuple[Task, LiteRTKind]]:
+        """The LiteRT files that any of the models has."""
+        return [
+            (task, kind)
+            for task in TASKS
+            for kind in get_args(LiteRTKind)
+            if any((folder / litert_file(task, kind)).exists() for folder in self.folders.values())
+        ]
+
+    def compare_litert(self) -> list[Comparison]:
+        """Compares the LiteRT files with the checkpoints."""
+        rows = []
+        for task, kind in self.litert_files:
+            rows += compare_litert(task, kind, self._same_in_all(task, litert_file(task, kind)), self.cases)
+        return rows
 
     def _same_in_all(self, task: Task, place: str) -> bytes:
         """The content of a network's file, which must be the same in all models with that network."""

@@ -13,19 +13,21 @@ from rich.table import Table
 from rich.text import Text
 
 from emotion_ai.client.address import split_address
-from emotion_ai.contract import SERVABLES, Servable, Task
+from emotion_ai.contract import CROP_SIZE, SERVABLES, Servable, Task
 from emotion_ai.data.loaders import load
 from emotion_ai.errors import ConfigError, ParityError
 from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models.device import Placement
 from emotion_ai.provenance import environment
-from emotion_ai.published import REFERENCE_FILE, onnx_file
+from emotion_ai.published import REFERENCE_FILE, litert_file, onnx_file
 from emotion_ai.terminal import Console, Progress
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
 from emotion_ai_export.convert.graph import NetworkGraph, to_graph, to_onnx
+from emotion_ai_export.convert.litert import litert_kinds
+from emotion_ai_export.convert.litert_parity import compare_litert, litert_of, litert_record
 from emotion_ai_export.convert.parity import (
     IN_PIXELS,
     Comparison,
@@ -67,16 +69,20 @@ def export(cfg: DictConfig) -> Export:
     base = Path(cfg.out)
     runtime_flags(cfg.cpus)  # an error before the work, not after it
     placement = Placement.of(cfg.device)
+    kinds = litert_kinds([cfg.litert] if isinstance(cfg.litert, str) else cfg.litert, "litert=")
     if cfg.server:
         split_address(str(cfg.server))
     console = Console()
     sources = {task: SourceNetwork.load(checkpoint, task) for task, checkpoint in _checkpoints(cfg).items()}
     networks = {task: source.network for task, source in sources.items()}
-    faces = parity_faces(_real_faces(cfg.data))
+    faces = parity_faces(_real_faces(cfg.data.path))
     reference = version_reference(sources, faces, cfg.reference, cfg.reference_part)
     classes = networks["emotion"].spec.class_set
     rule = VerdictRule.of(sources["emotion"].record, classes)
     pixels, files = pixel_cases(networks, faces, rule), file_cases(networks, rule)
+    calibration = (
+        _calibration_faces(cfg.data.path) if "int8" in kinds else np.zeros((0, CROP_SIZE, CROP_SIZE), np.uint8)
+    )
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     shown = Progress(*columns, console=Console(stderr=True))
     with publisher(base) as staging, errors_in_one_line(base), shown as progress:
@@ -91,6 +97,11 @@ def export(cfg: DictConfig) -> Export:
             report.rows += compare_onnx(task, formats[task][onnx_file(task)], pixels)
             progress.update(step, description=f"{task}: ONNX to TensorFlow")
             graphs[task] = to_graph(model)
+            for kind in kinds:
+                progress.update(step, description=f"{task}: LiteRT {kind}")
+                content = litert_of(graphs[task], kind, calibration)
+                formats[task][litert_file(task, kind)] = content
+                report.rows += compare_litert(task, kind, content, pixels)
         for servable in SERVABLES:  # one at a time: the graphs of a big network take gigabytes
             progress.update(step, description=f"{servable}: SavedModel, warm-up and parity")
             folder = staging / servable
@@ -108,6 +119,9 @@ def export(cfg: DictConfig) -> Export:
         version = next_version(base)
         computed = {"computed_on": _devices(placement)}
         proof = {"version": version, "environment": environment(), **computed, **report.as_dict()}
+        if kinds:
+            source = f"{len(calibration)} crops, some mirrored or lit otherwise: {cfg.data.path or 'bundled portraits'}"
+            proof["litert"] = litert_record(kinds, source)
         for servable in SERVABLES:
             write_reference(reference, staging / servable / REFERENCE_FILE, version)
             write_version_files(staging / servable, servable, sources, formats, proof)
@@ -140,7 +154,7 @@ def parity_table(report: ParityReport) -> Table:
     table = Table(title="Largest difference to the checkpoint in float64")
     for name in ("path", "servable", "output"):
         table.add_column(name)
-    for name in ("difference", "tolerance", "same decisions"):
+    for name in ("difference", "tolerance", "same decisions", "kB"):
         table.add_column(name, justify="right")
     for row in report.summary():
         unit = "px" if row.output in IN_PIXELS else ""
@@ -149,6 +163,7 @@ def parity_table(report: ParityReport) -> Table:
             Text.assemble((f"{row.difference:.1e}", "green" if row.passes else "bold red"), f" {unit}"),
             f"{row.tolerance:.1e} {unit}",
             "" if row.agreement is None else f"{row.agreement:.2%}",
+            "" if row.size is None else f"{row.size / 1000:,.0f}",
         )
     return table
 
@@ -179,13 +194,28 @@ def _devices(placement: Placement) -> dict[str, list[str]]:
 
 def _real_faces(data: str | None) -> NDArray[np.uint8]:
     """Crops of the public-domain portraits at several shifts, and of a dataset if one is given."""
-    faces = []
-    for path in PORTRAITS:
-        photo = load_photo(path)
-        for face in detect_faces(photo):
-            pixels = np.rint(resize_to_crop(crop(photo.gray, face.box))).astype(np.uint8)
-            faces += [np.roll(pixels, shift, (0, 1)) for shift in ((0, 0), (4, 0), (0, -4), (-3, 5))]
-    if data is not None:
-        images = load(data).images[:64]
-        faces += [np.rint(resize_to_crop(image)).astype(np.uint8) for image in images]
-    return np.stack(faces)
+    faces = [np.roll(face, shift, (0, 1)) for face in _portraits() for shift in ((0, 0), (4, 0), (0, -4), (-3, 5))]
+    return np.stack(faces + ([] if data is None else _spread(data, 64)))
+
+
+def _calibration_faces(data: str | None) -> NDArray[np.uint8]:
+    """Faces from which int8 takes its ranges, uint8 (N, 96, 96): of a dataset, or the public-domain portraits.
+
+    Each as it is, mirrored, darker, brighter, and with less contrast.
+    """
+    faces = np.stack(_portraits() if data is None else _spread(data, 64)).astype(np.float32)
+    lit = (faces, faces[:, :, ::-1], faces * 0.5, faces * 1.4, faces * 0.5 + 80)
+    return np.rint(np.clip(np.concatenate(lit), 0, 255)).astype(np.uint8)
+
+
+def _portraits() -> list[NDArray[np.uint8]]:
+    photos = [load_photo(path) for path in PORTRAITS]
+    crops = [crop(photo.gray, face.box) for photo in photos for face in detect_faces(photo)]
+    return [np.rint(resize_to_crop(image)).astype(np.uint8) for image in crops]
+
+
+def _spread(data: str, count: int) -> list[NDArray[np.uint8]]:
+    """Crops of a dataset, evenly spread over it."""
+    images = load(data).images
+    rows = np.unique(np.linspace(0, len(images) - 1, count).astype(int))
+    return [np.rint(resize_to_crop(images[row])).astype(np.uint8) for row in rows]

@@ -37,8 +37,8 @@ class Check:
 
     Attributes:
         version: its number.
-        name: "files", "checkpoint", "PyTorch on ..." for a GPU, "ONNX Runtime", "SavedModel", "warm-up", "REST",
-            "gRPC".
+        name: "files", "checkpoint", "PyTorch on ..." for a GPU, "ONNX Runtime", "LiteRT", "SavedModel", "warm-up",
+            "REST" or "gRPC".
         problem: why it failed; empty if it passed.
         comparisons: with PyTorch, if any.
     """
@@ -123,6 +123,8 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
                 check(number, f"PyTorch on {placement.name}", published.compare_device)
             if good and published.has_onnx:
                 check(number, "ONNX Runtime", published.compare_onnx)
+            if good and published.litert_files:
+                check(number, "LiteRT", published.compare_litert)
             good = good and check(number, "SavedModel", published.compare_models)
             if good and check(number, "warm-up", published.replay_warmups) and whole:
                 intact[number] = published  # damaged versions are not served

@@ -57,6 +57,7 @@ def write_version_files(
         source = sources[task]
         save_network(source.network, folder / checkpoint_file(task), source.record)
         for place, content in formats[task].items():
+            (folder / place).parent.mkdir(exist_ok=True)
             (folder / place).write_bytes(content)
         cards.append(_card(task, source))
     (folder / CARD_FILE).write_text("\n\n".join(cards))

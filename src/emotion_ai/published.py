@@ -41,6 +41,11 @@ def onnx_file(task: str) -> str:
     return f"{EXTRA}/{task}.onnx"
 
 
+def litert_file(task: str, kind: str) -> str:
+    """Where a version's network lies as a LiteRT file, relative to its folder."""
+    return f"{EXTRA}/litert/{task}_{kind}.tflite"
+
+
 def list_versions(model: Path) -> list[int]:
     """Version numbers below a model's base path, ascending.
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emotion_ai.cli.console import fail
@@ -15,8 +15,11 @@ HYDRA_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 """Context settings of a Typer command whose arguments are Hydra's."""
 
 
-def run_stage(config: str, module: str, function: str, defaults: Sequence[str] = ()) -> None:
-    """Runs a stage as a Hydra application; its arguments are those after the stage's name, and `defaults`.
+def run_stage(
+    config: str, module: str, function: str, defaults: Sequence[str] = (), short: Mapping[str, str] | None = None
+) -> None:
+    """Runs a stage as a Hydra application; its arguments are those after the stage's name, and `defaults`. `short` has
+    further names of settings: Hydra itself takes `data=FILE` for a choice of the group `data`.
 
     Errors in settings, Hydra's own included, are one line on stderr, and exit with 2. Ctrl-C exits with 130 and SIGTERM
     with 143; a training command then says how to continue.
@@ -43,9 +46,10 @@ def run_stage(config: str, module: str, function: str, defaults: Sequence[str] =
         if os.environ.get("LOCAL_RANK", "0") == "0":  # one of several processes speaks
             Console(stderr=True, soft_wrap=True).print(f"note: {text}", highlight=False)
 
-    given = {argument.partition("=")[0] for argument in original[2:]}
+    typed = [_in_full(argument, short or {}) for argument in original[2:]]
+    given = {argument.partition("=")[0] for argument in typed}
     missing = [default for default in defaults if default.partition("=")[0] not in given]
-    arguments, notice = overrides.prepare([*missing, *original[2:]])
+    arguments, notice = overrides.prepare([*missing, *typed])
     if notice:
         note(notice)
     sys.argv = [original[0], *arguments]
@@ -56,6 +60,11 @@ def run_stage(config: str, module: str, function: str, defaults: Sequence[str] =
         raise overrides.explained(error, config, arguments) from error
     finally:
         sys.argv = original
+
+
+def _in_full(argument: str, names: Mapping[str, str]) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{names.get(name, name)}{equals}{value}"
 
 
 def train() -> None:
@@ -83,4 +92,4 @@ def evaluate() -> None:
 
 def export() -> None:
     """Publish checkpoints as proven SavedModels: out=DIR checkpoint=bundled, or keypoints=FILE emotion=FILE."""
-    run_stage("export", "emotion_ai_export.convert.stage", "export")
+    run_stage("export", "emotion_ai_export.convert.stage", "export", short={"data": "data.path"})

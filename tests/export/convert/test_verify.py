@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from typer.testing import CliRunner
 
 from emotion_ai.cli import app
 from emotion_ai.contract import FULL_SIGNATURE, INPUTS, KEYPOINTS, SERVABLES, TASKS, outputs
-from emotion_ai.errors import ClientError, ConfigError
+from emotion_ai.errors import ClientError, ConfigError, ExportError
 from emotion_ai.models import load_network, save_network
 from emotion_ai.provenance import RunRecord
-from emotion_ai.published import CONTRACT_FILE, onnx_file
+from emotion_ai.published import CONTRACT_FILE, PARITY_FILE, litert_file, onnx_file
 from emotion_ai_export.convert import parity_cases
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.parity import ParityReport
@@ -49,7 +50,7 @@ def published(networks: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory
             RunRecord(metrics={"test/loss": 1.0}, calibration={"uncertain_below": 0.35}),
         )
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
-        choices = [f"{task}={folder}/{task}.safetensors" for task in networks]
+        choices = [f"{task}={folder}/{task}.safetensors" for task in networks] + ["litert=[float32,float16]"]
         export(compose("export", [f"out={folder / 'models'}", *choices]))
     return folder / "models"
 
@@ -82,7 +83,7 @@ def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp
     record = json.loads(result.stdout)
     assert record == json.loads((tmp_path / "proof.json").read_text())
     assert record["passes"]
-    names = ["files", "checkpoint", "ONNX Runtime", "SavedModel", "warm-up", "REST", "gRPC"]
+    names = ["files", "checkpoint", "ONNX Runtime", "LiteRT", "SavedModel", "warm-up", "REST", "gRPC"]
     assert [(check["version"], check["check"], check["passes"]) for check in record["checks"]] == [
         (1, name, True) for name in names
     ]
@@ -175,6 +176,37 @@ def test_an_altered_onnx_file_is_found_though_its_checksum_is_right(
     assert list(problems) == ["ONNX Runtime"]
     wanted = "differs from its checkpoint by" if len(models) > 1 else "emotion.onnx: differs from"
     assert wanted in problems["ONNX Runtime"]
+
+
+def test_an_altered_litert_file_is_found_though_its_checksum_is_right(base: Path, networks: dict[Any, Any]) -> None:
+    for model in ("emotion", "face"):
+        nudge(base / model / "1" / litert_file("emotion", "float32"), a_weight(networks), 1e-2)
+        write_checksums(base / model / "1")
+    problems = failed(verify(base))
+    assert list(problems) == ["LiteRT"]
+    assert "LiteRT float32 differs from its checkpoint by" in problems["LiteRT"]
+
+
+def test_a_litert_file_that_crashes_its_interpreter_is_a_failed_check(
+    base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    crash = tmp_path / "python"
+    crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crash.chmod(0o755)
+    version = PublishedVersion(1, base)
+    version.load_checkpoint()
+    monkeypatch.setattr(sys, "executable", str(crash))
+    with pytest.raises(ExportError, match="LiteRT float32 of keypoints: the interpreter crashes"):
+        version.compare_litert()
+
+
+def test_the_proof_names_the_sizes_and_the_gates_of_litert_files(base: Path) -> None:
+    proof = json.loads((base / "face/1" / PARITY_FILE).read_text())
+    assert proof["litert"]["gates"].keys() == {"float32", "float16"}
+    assert proof["litert"]["gates"]["float16"]["pixels"] == 0.02
+    for kind in ("float32", "float16"):
+        rows = [row for row in proof["rows"] if row["path"] == f"LiteRT {kind}" and row["servable"] == "emotion"]
+        assert {row["size"] for row in rows} == {(base / "face/1" / litert_file("emotion", kind)).stat().st_size}
 
 
 def test_a_version_from_before_the_onnx_files_passes(base: Path) -> None:
