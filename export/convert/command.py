@@ -8,15 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.terminal import Console, Progress
+from emotion_ai.vision.decoding import PICTURE_SUFFIXES
+from emotion_ai.vision.photo import load_photo
 from emotion_ai_export.convert.interface import ImageFiles, ImageInput
+from emotion_ai_export.convert.litert import litert_kinds
 from emotion_ai_export.convert.module_export import ConvertOptions, convert
+from emotion_ai_export.convert.module_model import normalised
 from emotion_ai_export.convert.stage import parity_table
+
+MAX_CALIBRATION = 128
 
 
 @dataclass(frozen=True)
@@ -30,13 +38,21 @@ class CommandOptions:
     files: bool
     mean_std: tuple[str, str]
     target: str
+    litert: str = ""
+    calibration: Path | None = None
 
     def parsed(self) -> ConvertOptions:
         """Raises:
         ConfigError: a number that is none.
         """
         files = ImageFiles(*(_numbers(text) for text in self.mean_std)) if self.files else None
-        return ConvertOptions(self.model, self.outputs, self.layout, self.dtype, files, self.target)
+        kinds = litert_kinds([kind for kind in self.litert.split(",") if kind], "--litert")
+        if "int8" in kinds and self.calibration is None:
+            raise ConfigError(
+                "--litert int8 takes its ranges from images: give --calibration with a folder of them, or a .npz file "
+                "with an array (N, C, H, W) for each input"
+            )
+        return ConvertOptions(self.model, self.outputs, self.layout, self.dtype, files, kinds, self.target)
 
 
 def convert_command(source: str, inputs: Sequence[str], out: Path, options: CommandOptions) -> None:
@@ -47,14 +63,10 @@ def convert_command(source: str, inputs: Sequence[str], out: Path, options: Comm
         ExportError, ParityError: as in `convert`.
     """
     parsed, given = options.parsed(), [ImageInput.parse(text) for text in inputs]
-    generator = torch.Generator().manual_seed(0)
-    highest = 256 if parsed.dtype == "uint8" else 1
-    examples = [
-        (torch.rand(2, each.channels, each.height, each.width, generator=generator) * highest).floor()
-        if highest > 1
-        else torch.rand(2, each.channels, each.height, each.width, generator=generator)
-        for each in given
-    ]
+    if options.calibration is None:
+        examples = _noise(given, parsed)
+    else:
+        examples = calibration_images(options.calibration, given, parsed)
     module = build_module(source)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -64,6 +76,55 @@ def convert_command(source: str, inputs: Sequence[str], out: Path, options: Comm
     console = Console()
     console.print(parity_table(made.report))
     console.wrote(made.path, verb="published")
+
+
+def _noise(inputs: Sequence[ImageInput], options: ConvertOptions) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.rand(2, each.channels, each.height, each.width, generator=generator) for each in inputs]
+    return [(images * 256).floor() if options.dtype == "uint8" else images for images in noise]
+
+
+def calibration_images(path: Path, inputs: Sequence[ImageInput], options: ConvertOptions) -> list[torch.Tensor]:
+    """At most `MAX_CALIBRATION` example images of each input, float32 (N, C, H, W), as the module takes them.
+
+    Pictures of a folder are made gray or RGB and resized, then normalised as in `ImageFiles`: by --mean and --std with
+    --files, otherwise to 0-1, or left at 0-255 for a network of uint8 images.
+
+    Args:
+        path: a folder of pictures, or a .npz file with an array (N, C, H, W) for each input.
+        inputs: of the module.
+        options: of the conversion.
+
+    Raises:
+        ConfigError: no such file, no pictures there, other arrays, or a folder for a network of several inputs.
+    """
+    if path.is_dir():
+        if len(inputs) != 1 or inputs[0].channels not in (1, 3):
+            raise ConfigError(f"--calibration {path}: a folder is for one input of 1 or 3 channels; give a .npz file")
+        (given,) = inputs
+        files = sorted(each for each in path.rglob("*") if each.suffix.lower() in PICTURE_SUFFIXES)[:MAX_CALIBRATION]
+        if not files:
+            raise ConfigError(f"--calibration {path}: no pictures there; give a folder of images or a .npz file")
+        photos = [load_photo(file) for file in files]
+        shown = [Image.fromarray(photo.rgb).convert("L" if given.channels == 1 else "RGB") for photo in photos]
+        resized = [np.asarray(each.resize((given.width, given.height), Image.Resampling.BILINEAR)) for each in shown]
+        pixels = np.stack(resized).reshape(len(files), given.height, given.width, given.channels).astype(np.float32)
+        if options.dtype == "float32":
+            pixels = normalised(pixels, options.files or ImageFiles())
+        return [torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))]
+    try:
+        with np.load(path) as arrays:
+            found = {name: np.asarray(arrays[name], np.float32) for name in arrays}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--calibration {path}: no folder of images nor a .npz file ({error})") from error
+    for each in inputs:
+        shape, wanted = getattr(found.get(each.name), "shape", None), (each.channels, each.height, each.width)
+        if shape is None or shape[1:] != wanted or not shape[0]:
+            raise ConfigError(
+                f"--calibration {path}: needs an array {each.name} of the shape (N, {', '.join(map(str, wanted))}); "
+                f"it has {', '.join(f'{name} {list(array.shape)}' for name, array in found.items()) or 'none'}"
+            )
+    return [torch.from_numpy(found[each.name][:MAX_CALIBRATION]) for each in inputs]
 
 
 def build_module(source: str) -> nn.Module:

@@ -17,11 +17,12 @@ from emotion_ai import __version__
 from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_SIGNATURE
 from emotion_ai.errors import ConfigError, ParityError
 from emotion_ai.provenance import environment
-from emotion_ai.published import CONTRACT_FILE, EXTRA, PARITY_FILE
+from emotion_ai.published import CONTRACT_FILE, EXTRA, PARITY_FILE, litert_file
 from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
 from emotion_ai_export.convert.interface import ImageFiles, ImageType, Interface, Layout, image_inputs
-from emotion_ai_export.convert.module_model import save_module
+from emotion_ai_export.convert.litert import LiteRTKind, litert_kinds, to_litert
+from emotion_ai_export.convert.module_model import litert_function, save_module
 from emotion_ai_export.convert.module_parity import ModuleProof, proof_record, require
 from emotion_ai_export.convert.onnx_export import export_onnx
 from emotion_ai_export.convert.onnx_graph.translator import Translator
@@ -52,6 +53,7 @@ class ConvertOptions:
         layout: of images at the border: "NHWC" or "NCHW".
         dtype: of the images: "float32", or "uint8", which the module gets as float32, 0-255.
         files: adds the signature `serving_bytes` with this normalisation.
+        litert: LiteRT files to add, "float32", "float16" or "int8", which takes its ranges from the example inputs.
         target: "host" for absolute paths in models.config, "container" for paths below /models.
     """
 
@@ -60,6 +62,7 @@ class ConvertOptions:
     layout: Layout = "NHWC"
     dtype: ImageType = "float32"
     files: ImageFiles | None = None
+    litert: Sequence[LiteRTKind] = ()
     target: str = "host"
 
 
@@ -101,6 +104,7 @@ def convert(
     """
     options, base = options or ConvertOptions(), Path(out)
     check_target(options.target)
+    kinds = litert_kinds(options.litert, "litert")
     examples = _examples(example_inputs, options.dtype)
     interface = Interface(
         options.model,
@@ -128,6 +132,12 @@ def convert(
         replay_warmup(folder, loaded)
         progress("comparing with PyTorch")
         report = ParityReport([*proof.compare_onnx(model), *proof.compare_saved_model(loaded)])
+        for kind in kinds:
+            progress(f"LiteRT {kind}")
+            content = to_litert(litert_function(translator, interface), kind, _calibration(interface, proof, examples))
+            (folder / litert_file("model", kind)).parent.mkdir(exist_ok=True)
+            (folder / litert_file("model", kind)).write_bytes(content)
+            report.rows += proof.compare_litert(kind, content)
         if problem := require(report):
             where = translator.first_difference() or "no single layer differs much"
             raise ParityError(f"{problem}; {where}; nothing was published")
@@ -151,6 +161,17 @@ def _examples(given: Any, dtype: ImageType) -> list[Tensor]:
     if dtype == "uint8" and any((each != each.clamp(0, 255).round()).any() for each in examples):
         raise ConfigError("the example inputs of a network of uint8 images must be whole numbers from 0 to 255")
     return examples
+
+
+def _calibration(
+    interface: Interface, proof: ModuleProof, examples: list[Tensor]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """The example inputs, one by one."""
+    names = [given.name for given in interface.inputs]
+    for images in zip(*(example.split(1) for example in examples), strict=True):
+        yield {
+            name: proof.at_border(image.numpy()).astype(np.float32) for name, image in zip(names, images, strict=True)
+        }
 
 
 def _warmup(interface: Interface, proof: ModuleProof) -> Iterator[tuple[str, dict[str, Any]]]:

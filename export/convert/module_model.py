@@ -56,6 +56,19 @@ def save_module(translator: Translator, interface: Interface, folder: Path) -> N
     gc.collect()  # graphs hold their weights, and refer to themselves
 
 
+def litert_function(translator: Translator, interface: Interface) -> Any:
+    """The module as a concrete function of float32 images, in the interface's layout."""
+    specs = {
+        given.name: tf.TensorSpec(given.shape(interface.layout), tf.float32, given.name) for given in interface.inputs
+    }
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def network(**images: Any) -> dict[str, Any]:
+        return translated(translator, interface, images)
+
+    return network.get_concrete_function(**specs)
+
+
 def normalised(pixels: Any, files: ImageFiles) -> Any:
     """Pixels 0-255, channels last, as the network takes them."""
     mean, std = (np.array(values, np.float32) for values in (files.mean, files.std))

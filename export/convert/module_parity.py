@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from emotion_ai.vision.photo import encode_png
 from emotion_ai_export.convert.float64 import in_float64
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.interface import Interface
+from emotion_ai_export.convert.litert import LiteRTKind, run_litert
 from emotion_ai_export.convert.module_model import normalised
 from emotion_ai_export.convert.parity import FLOAT64_MULTIPLE, ROUNDING_MULTIPLE, Comparison, ParityReport
 
@@ -25,6 +26,12 @@ BATCHES = (1, 2, 7)
 
 LEAST_ROUNDING = 1e-6
 """That any network may have, as a share of an output's largest value."""
+
+LITERT_TOLERANCES: dict[LiteRTKind, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
+"""Of LiteRT files, as a share of an output's largest value."""
+
+LITERT_EXTREMES = 3.0
+"""Times as much for noise, black and white images, whose ranges int8 does not take."""
 
 LARGEST_DIFFERENCE = 1e-3
 """That no export may have, however much the network rounds, as a share of an output's largest value."""
@@ -120,6 +127,24 @@ class ModuleProof:
         )
         return rows + (self._compare_files(model) if self.interface.files is not None else [])
 
+    def compare_litert(self, kind: LiteRTKind, content: bytes) -> list[Comparison]:
+        """A LiteRT file, in a process of its own.
+
+        Raises:
+            ExportError: LiteRT rejects the file, or crashes.
+        """
+        batches = [
+            {name: self.at_border(values).astype(np.float32) for name, values in case.images.items()}
+            for case in self.cases
+        ]
+        found = iter(run_litert(content, batches, f"{kind} of {self.interface.model}"))
+        rows = self._compare(f"LiteRT {kind}", lambda _: self._inside(next(found)))
+        return [replace(row, size=len(content), tolerance=self._litert_tolerance(kind, row)) for row in rows]
+
+    def _litert_tolerance(self, kind: LiteRTKind, row: Comparison) -> float:
+        share = LITERT_TOLERANCES[kind] * (LITERT_EXTREMES if kind == "int8" and row.kind != "example" else 1.0)
+        return max(share * self.scale[row.output], row.tolerance)
+
     def _compare_files(self, model: Any) -> list[Comparison]:
         """Files of the input's own size against the same pixels as images: decoding and normalisation."""
         (given,), files = self.interface.inputs, self.interface.files
@@ -207,6 +232,8 @@ def proof_record(report: ParityReport) -> dict[str, Any]:
         "multiple of it in float64": FLOAT64_MULTIPLE,
         "least rounding, as a share of an output's largest value": LEAST_ROUNDING,
         "bound, as a share of an output's largest value": LARGEST_DIFFERENCE,
+        "LiteRT, as a share of an output's largest value": LITERT_TOLERANCES,
+        "multiple of it for LiteRT int8 on noise, black and white": LITERT_EXTREMES,
     }
     return report.as_dict() | {"rule": rule, "batches": list(BATCHES)}
 

@@ -23,10 +23,18 @@ def convert(
     files: Annotated[bool, typer.Option("--files", help="Add the signature serving_bytes, for image files.")] = False,
     mean: Annotated[str, typer.Option(help="With --files: mean of the pixels 0-1, for all or each channel.")] = "0",
     std: Annotated[str, typer.Option(help="With --files: their standard deviation.")] = "1",
+    litert: Annotated[str, typer.Option(help="LiteRT files to add, separated by commas: float32, float16, int8.")] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Example images, from which int8 takes its ranges: a folder, or a .npz file with each input."
+        ),
+    ] = None,
     target: Annotated[str, typer.Option(help="host or container: the paths in models.config.")] = "host",
 ) -> None:
     """Publish any PyTorch module with image inputs for TensorFlow Serving, proven to be the same."""
     from emotion_ai_export.convert.command import CommandOptions, convert_command
 
     names = tuple(outputs or ["output"])
-    convert_command(source, inputs, out, CommandOptions(model, names, layout, dtype, files, (mean, std), target))
+    options = CommandOptions(model, names, layout, dtype, files, (mean, std), target, litert, calibration)
+    convert_command(source, inputs, out, options)
