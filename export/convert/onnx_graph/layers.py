@@ -241,6 +241,7 @@ def layer_norm(node: Node) -> Value:
     x, first = node.x.tensor, node.attributes.get("axis", -1) % node.x.rank
     places = [node.x.axis(axis) for axis in range(first, node.x.rank)]
     centred = x - tf.reduce_mean(x, places, keepdims=True)
+    centred = centred - tf.reduce_mean(centred, places, keepdims=True)  # the first mean is rounded
     variance = tf.reduce_mean(tf.square(centred), places, keepdims=True)
     y = centred * tf.math.rsqrt(variance + node.attributes.get("epsilon", 1e-5))
     for index, apply in ((1, tf.multiply), (2, tf.add)):
