@@ -187,6 +187,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "windows": windows,
     "slices": lambda x: torch.cat([x[:, ::2, 1:-1], x[:, 1::2, 2:]], 1),
     "flipped": lambda x: x.flip(3),
+    "layer norm of flat rows": lambda x: (
+        x[:, :1].movedim(1, 3) + nn.functional.layer_norm(x[:, :1].repeat(1, 100, 1, 1).movedim(1, 3), (100,), eps=1e-6)
+    ),
     "squeeze and excite": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
     "norm": lambda x: x / x.norm(dim=1, keepdim=True),
     "sums": lambda x: x.sum((1, 3)) + x.amax((1, 3)) - x.amin((1, 3)),
