@@ -27,6 +27,7 @@ from emotion_ai_export.convert.module_parity import ModuleProof, proof_record, r
 from emotion_ai_export.convert.onnx_export import export_onnx
 from emotion_ai_export.convert.onnx_graph.translator import Translator
 from emotion_ai_export.convert.parity import ParityReport
+from emotion_ai_export.convert.weights import compare_module_weights
 from emotion_ai_export.registry.publish import (
     check_target,
     next_version,
@@ -141,10 +142,12 @@ def convert(
         if problem := require(report):
             where = translator.first_difference() or "no single layer differs much"
             raise ParityError(f"{problem}; {where}; nothing was published")
+        progress("comparing the weights")
+        weights = compare_module_weights(module, traced, interface, translator, folder)
         progress("publishing")
         version = next_version(base, models)
         _write_files(folder, module, interface, model.SerializeToString())
-        record = {"version": version, "environment": environment(), **proof_record(report)}
+        record = {"version": version, "environment": environment(), "weights": weights, **proof_record(report)}
         (folder / PARITY_FILE).write_text(json.dumps(record, indent=1))
         write_checksums(folder)
         (path,) = put_in_place(staging, base, version, models)

@@ -13,6 +13,7 @@ from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models import FaceNetwork, load_network
 from emotion_ai.models.device import Placement
 from emotion_ai.published import CHECKSUMS_FILE, MODEL_TASKS, checkpoint_file, litert_file, onnx_file
+from emotion_ai_export.convert.graph import to_graph, to_onnx
 from emotion_ai_export.convert.litert import LiteRTKind
 from emotion_ai_export.convert.litert_parity import compare_litert
 from emotion_ai_export.convert.parity import (
@@ -23,6 +24,7 @@ from emotion_ai_export.convert.parity import (
     with_saved_model,
 )
 from emotion_ai_export.convert.parity_cases import ParityCase, Rule, file_cases, parity_faces, pixel_cases
+from emotion_ai_export.convert.weights import compare_servable_weights
 from emotion_ai_export.registry.warmup import replay_warmup
 
 
@@ -121,6 +123,12 @@ class PublishedVersion:
             if file.read_bytes() != content:
                 raise ParityError(f"{file}: differs from {files[0]}; export again")
         return content
+
+    def compare_weights(self) -> None:
+        """Compares the SavedModels' constants with the checkpoints' weights."""
+        graphs = {task: to_graph(to_onnx(network)) for task, network in self._networks.items()}
+        for model, folder in self.folders.items():
+            compare_servable_weights(str(folder), folder, (graphs[task] for task in MODEL_TASKS[model]))
 
     def compare_models(self) -> list[Comparison]:
         """Compares the SavedModels with the checkpoints, one at a time."""

@@ -20,7 +20,7 @@ from emotion_ai.inference.pipeline import detect_faces
 from emotion_ai.inference.verdict import VerdictRule
 from emotion_ai.models.device import Placement
 from emotion_ai.provenance import environment
-from emotion_ai.published import REFERENCE_FILE, litert_file, onnx_file
+from emotion_ai.published import MODEL_TASKS, REFERENCE_FILE, litert_file, onnx_file
 from emotion_ai.terminal import Console, Progress
 from emotion_ai.vision.crops import crop, resize_to_crop
 from emotion_ai.vision.photo import PORTRAITS, load_photo
@@ -41,6 +41,7 @@ from emotion_ai_export.convert.parity_cases import ParityCase, file_cases, parit
 from emotion_ai_export.convert.reference import version_reference, write_reference
 from emotion_ai_export.convert.saved_model import save_servable
 from emotion_ai_export.convert.version_files import SourceNetwork, write_version_files
+from emotion_ai_export.convert.weights import compare_onnx_weights, compare_servable_weights
 from emotion_ai_export.registry.publish import next_version, publisher, put_in_place, withdrawn_on_error, write_config
 from emotion_ai_export.registry.rollout import load_published, server_of
 from emotion_ai_export.registry.warmup import replay_warmup, write_warmup
@@ -89,12 +90,14 @@ def export(cfg: DictConfig) -> Export:
         step = progress.add_task("")
         report = ParityReport()
         graphs: dict[Task, NetworkGraph] = {}
+        weights: dict[str, dict[str, int]] = {}
         formats: dict[Task, dict[str, bytes]] = {}
         for task, network in networks.items():
             progress.update(step, description=f"{task}: PyTorch to ONNX")
             model = to_onnx(network)
             formats[task] = {onnx_file(task): model.SerializeToString()}
             report.rows += compare_onnx(task, formats[task][onnx_file(task)], pixels)
+            weights[task] = compare_onnx_weights(network, model, to_onnx).as_dict()
             progress.update(step, description=f"{task}: ONNX to TensorFlow")
             graphs[task] = to_graph(model)
             for kind in kinds:
@@ -115,10 +118,15 @@ def export(cfg: DictConfig) -> Export:
             report.require()
         except ParityError as error:
             raise ParityError(f"{error}; {_first_difference(graphs)}nothing was published") from error
+        for servable in SERVABLES:
+            progress.update(step, description=f"{servable}: weights")
+            parts = [graphs[task] for task in MODEL_TASKS[servable]]
+            unchanged = compare_servable_weights(servable, staging / servable, parts)
+            weights[f"SavedModel {servable}"] = {"unchanged": unchanged}
         progress.update(step, description="publishing")
         version = next_version(base)
         computed = {"computed_on": _devices(placement)}
-        proof = {"version": version, "environment": environment(), **computed, **report.as_dict()}
+        proof = {"version": version, "environment": environment(), **computed, "weights": weights, **report.as_dict()}
         if kinds:
             source = f"{len(calibration)} crops, some mirrored or lit otherwise: {cfg.data.path or 'bundled portraits'}"
             proof["litert"] = litert_record(kinds, source)

@@ -37,8 +37,8 @@ class Check:
 
     Attributes:
         version: its number.
-        name: "files", "checkpoint", "PyTorch on ..." for a GPU, "ONNX Runtime", "LiteRT", "SavedModel", "warm-up",
-            "REST" or "gRPC".
+        name: "files", "checkpoint", "PyTorch on ..." for a GPU, "ONNX Runtime", "LiteRT", "weights", "SavedModel",
+            "warm-up", "REST" or "gRPC".
         problem: why it failed; empty if it passed.
         comparisons: with PyTorch, if any.
     """
@@ -81,7 +81,7 @@ class VerifyOptions:
 
 
 def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
-    """Checks published versions: files, checkpoints, SavedModels, warm-up, and predictions over REST and gRPC.
+    """Checks published versions: files, checkpoints, weights, SavedModels, warm-up, and predictions over REST and gRPC.
 
     Raises:
         ConfigError: no such version, none at all, or no such device.
@@ -125,7 +125,8 @@ def verify(base: Path, options: VerifyOptions | None = None) -> list[Check]:
                 check(number, "ONNX Runtime", published.compare_onnx)
             if good and published.litert_files:
                 check(number, "LiteRT", published.compare_litert)
-            good = good and check(number, "SavedModel", published.compare_models)
+            alike = good and check(number, "weights", published.compare_weights)
+            good = good and check(number, "SavedModel", published.compare_models) and alike
             if good and check(number, "warm-up", published.replay_warmups) and whole:
                 intact[number] = published  # damaged versions are not served
         if server is None and intact:

@@ -1,6 +1,7 @@
 """Published versions pass; every kind of damage is found."""
 
 import json
+import re
 import shutil
 import struct
 import sys
@@ -83,7 +84,7 @@ def test_a_published_version_passes_and_is_reported_as_json(published: Path, tmp
     record = json.loads(result.stdout)
     assert record == json.loads((tmp_path / "proof.json").read_text())
     assert record["passes"]
-    names = ["files", "checkpoint", "ONNX Runtime", "LiteRT", "SavedModel", "warm-up", "REST", "gRPC"]
+    names = ["files", "checkpoint", "ONNX Runtime", "LiteRT", "weights", "SavedModel", "warm-up", "REST", "gRPC"]
     assert [(check["version"], check["check"], check["passes"]) for check in record["checks"]] == [
         (1, name, True) for name in names
     ]
@@ -143,6 +144,8 @@ def test_one_altered_weight_of_a_saved_model_is_found(base: Path, networks: dict
     assert ("files" in problems) == (sums == "old")
     assert "SavedModel in float64 differs from its checkpoint by" in problems["SavedModel"]
     assert "face" in problems["SavedModel"]
+    place = rf"{folder}: the SavedModel differs from its checkpoint in the weights of the layer head\.linear: 1 of \d"
+    assert re.match(place, problems["weights"])
 
 
 @pytest.mark.parametrize("sums", ["old", "rewritten"])
@@ -162,7 +165,7 @@ def test_a_checkpoint_of_other_weights_everywhere_is_found(base: Path, networks:
     for model in ("emotion", "face"):
         save_network(network, base / model / "1/assets.extra/emotion.safetensors", record)
         write_checksums(base / model / "1")
-    assert list(failed(verify(base))) == ["SavedModel"]
+    assert list(failed(verify(base))) == ["weights", "SavedModel"]
 
 
 @pytest.mark.parametrize("models", [("face",), SERVABLES])
