@@ -23,7 +23,7 @@ from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
 from emotion_ai_export.convert.interface import ImageFiles, ImageType, Interface, Layout, image_inputs
 from emotion_ai_export.convert.litert import LiteRTKind, litert_kinds, to_litert
 from emotion_ai_export.convert.module_model import litert_function, save_module
-from emotion_ai_export.convert.module_parity import ModuleProof, proof_record, require
+from emotion_ai_export.convert.module_parity import ModuleProof, proof_record, require, run_module
 from emotion_ai_export.convert.onnx_export import export_onnx
 from emotion_ai_export.convert.onnx_graph.translator import Translator
 from emotion_ai_export.convert.parity import ParityReport
@@ -116,12 +116,13 @@ def convert(
         options.files,
     )
     module = copy.deepcopy(module).cpu().float().eval()
-    progress("PyTorch in float64")
-    proof = ModuleProof(module, interface, examples)
+    run_module(module, interface, examples)  # an error before the long work
     progress("PyTorch to ONNX")
     traced = [example.repeat(2, 1, 1, 1)[:2] for example in examples]  # a trace at batch 1 would bake the batch in
     model = export_onnx(module, traced, names, interface.outputs)
     translator = Translator(model)
+    progress("PyTorch in float64")
+    proof = ModuleProof(module, interface, examples)
     models = (interface.model,)
     with publisher(base, models) as staging, errors_in_one_line(base):
         folder = staging / interface.model

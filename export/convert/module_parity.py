@@ -70,8 +70,8 @@ class ModuleProof:
         exact = copy.deepcopy(module).double()
         self.cases = []
         for kind, images in self._kinds(examples, seed).items():
-            answers = _run(exact, interface, [torch.from_numpy(each).double() for each in images.values()])
-            rounded = _run(module, interface, [torch.from_numpy(each) for each in images.values()])
+            answers = run_module(exact, interface, [torch.from_numpy(each).double() for each in images.values()])
+            rounded = run_module(module, interface, [torch.from_numpy(each) for each in images.values()])
             for name, values in answers.items():
                 if not np.isfinite(values).all():
                     raise ExportError(f"the output {name} is not finite for {kind} images; give other example inputs")
@@ -238,7 +238,12 @@ def proof_record(report: ParityReport) -> dict[str, Any]:
     return report.as_dict() | {"rule": rule, "batches": list(BATCHES)}
 
 
-def _run(module: nn.Module, interface: Interface, images: list[Tensor]) -> Arrays:
+def run_module(module: nn.Module, interface: Interface, images: Sequence[Tensor]) -> Arrays:
+    """The outputs by name for a batch of each input (N, C, H, W).
+
+    Raises:
+        ExportError: the module fails, or returns other than its outputs.
+    """
     try:
         with torch.inference_mode():
             found = module(*images)

@@ -163,6 +163,24 @@ def test_a_wrong_handler_is_named_and_nothing_published(tmp_path: Path, monkeypa
     assert not (tmp_path / "models.config").exists()
 
 
+def test_a_layer_that_cannot_be_converted_is_refused_before_the_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emotion_ai_export.convert.module_export.ModuleProof", None)
+    with pytest.raises(ExportError, match=r"recurrent: recurrent layers \(LSTM\) are not supported"):
+        convert(Recurrent(), torch.rand(2, 3, 8, 8), ["images"], tmp_path)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(8, 4, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        made: Tensor = self.recurrent(images.mean(1))[0]
+        return made
+
+
 class Returns(nn.Module):
     def __init__(self, made: Any) -> None:
         super().__init__()
@@ -179,7 +197,8 @@ class Returns(nn.Module):
         (lambda x: (x, x), "returns tuple of 2"),
         (lambda x: x / 0, "not finite"),
         (lambda x: x.mean((2, 3)) * 0 + 3, "the output .* is the same for all images"),
-        (lambda x: x @ torch.ones(9, 9), "does not run in float64"),
+        (lambda x: x @ torch.ones(9, 9), "does not run in float32"),
+        (lambda x: x @ torch.ones(8, 8), "does not run in float64"),
     ],
 )
 def test_what_a_module_returns_is_checked_first(made: Any, reason: str, tmp_path: Path) -> None:
