@@ -15,8 +15,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.tools import flatbuffer_utils
 
 from emotion_ai.errors import ConfigError, ExportError
 from emotion_ai_export.convert.frameworks import tf
@@ -26,7 +24,6 @@ LiteRTKind = Literal["float32", "float16", "int8"]
 Arrays = dict[str, NDArray[Any]]
 
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV")
-_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
 
 def litert_kinds(given: Sequence[str], option: str) -> tuple[LiteRTKind, ...]:
@@ -115,6 +112,10 @@ def run_litert(content: bytes, batches: Sequence[Mapping[str, NDArray[Any]]], na
 
 def _last_layers(content: bytes) -> list[str]:
     """Names of the tensors from the last layer with weights before each output on."""
+    from tensorflow.lite.python import schema_py_generated as schema  # after `frameworks`
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    layers = {getattr(schema.BuiltinOperator, name) for name in _LAYERS}
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     graph = model.subgraphs[0]
     made_by = {output: operator for operator in graph.operators for output in operator.outputs}
@@ -126,6 +127,6 @@ def _last_layers(content: bytes) -> list[str]:
         operator = made_by[tensor]
         found |= {output: graph.tensors[output].name.decode() for output in operator.outputs}
         code = model.operatorCodes[operator.opcodeIndex]
-        if _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)] not in _LAYERS:
+        if max(code.builtinCode, code.deprecatedBuiltinCode) not in layers:
             ahead.extend(operator.inputs)
     return list(found.values())

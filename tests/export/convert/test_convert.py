@@ -12,7 +12,6 @@ import pytest
 import requests
 import torch
 from numpy.typing import NDArray
-from tensorflow.core.protobuf import saved_model_pb2
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -97,6 +96,8 @@ def test_the_onnx_file_of_a_version_answers_alike(
 
 
 def test_both_signatures_share_one_copy_of_the_weights(converted: Converted) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2  # after `frameworks`
+
     model = saved_model_pb2.SavedModel.FromString((converted.path / "saved_model.pb").read_bytes())
     functions = model.meta_graphs[0].graph_def.library.function
     operations = [node.op for function in functions for node in function.node_def]

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tensorflow.python.saved_model import loader_impl
 
 from emotion_ai.contract import SERVABLES
 from emotion_ai.errors import ExportError
@@ -23,6 +22,8 @@ from emotion_ai_export.convert.saved_model import save_servable
 
 def nodes(folder: Path) -> Iterator[Any]:
     """Every node of a SavedModel, including those inside functions."""
+    from tensorflow.python.saved_model import loader_impl  # after `frameworks`
+
     saved = loader_impl.parse_saved_model(str(folder))
     graph = saved.meta_graphs[0].graph_def
     yield from graph.node
