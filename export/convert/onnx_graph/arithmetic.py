@@ -1,5 +1,6 @@
 """Handlers of element-wise operators, reductions, softmax and matrix products."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,35 @@ _BINARY = {
     "Sub": tf.subtract,
 }
 
-_REDUCTIONS = {
+
+def by_axis(reduce: Callable[..., Any], x: Any, axes: Sequence[int], keepdims: bool) -> Any:
+    """A sum or mean of one axis after another: TensorFlow adds all pixels of NHWC in a row, which rounds much more.
+
+    Args:
+        reduce: `tf.reduce_sum` or `tf.reduce_mean`.
+        x: the tensor.
+        axes: not negative.
+        keepdims: keeps them with length 1.
+    """
+    for axis in sorted(axes, reverse=True):
+        x = reduce(x, axis, keepdims=keepdims)
+    return x
+
+
+def _sum(x: Any, axes: Sequence[int], keepdims: bool) -> Any:
+    return by_axis(tf.reduce_sum, x, axes, keepdims)
+
+
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceMax": tf.reduce_max,
-    "ReduceMean": tf.reduce_mean,
+    "ReduceMean": lambda x, axes, keepdims: by_axis(tf.reduce_mean, x, axes, keepdims),
     "ReduceMin": tf.reduce_min,
     "ReduceProd": tf.reduce_prod,
-    "ReduceSum": tf.reduce_sum,
-    "ReduceL1": lambda x, axes, keepdims: tf.reduce_sum(tf.abs(x), axes, keepdims=keepdims),
-    "ReduceL2": lambda x, axes, keepdims: tf.sqrt(tf.reduce_sum(tf.square(x), axes, keepdims=keepdims)),
+    "ReduceSum": _sum,
+    "ReduceL1": lambda x, axes, keepdims: _sum(tf.abs(x), axes, keepdims),
+    "ReduceL2": lambda x, axes, keepdims: tf.sqrt(_sum(tf.square(x), axes, keepdims)),
     "ReduceLogSumExp": tf.reduce_logsumexp,
-    "ReduceSumSquare": lambda x, axes, keepdims: tf.reduce_sum(tf.square(x), axes, keepdims=keepdims),
+    "ReduceSumSquare": lambda x, axes, keepdims: _sum(tf.square(x), axes, keepdims),
 }
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from emotion_ai_export.convert.frameworks import tf
-from emotion_ai_export.convert.onnx_graph.arithmetic import product_along
+from emotion_ai_export.convert.onnx_graph.arithmetic import by_axis, product_along
 from emotion_ai_export.convert.onnx_graph.node import Node, Unsupported, handles
 from emotion_ai_export.convert.onnx_graph.values import CHANNELS_LAST, Value
 
@@ -222,9 +222,10 @@ def average_pool(node: Node) -> Value:
 
 @handles("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(node: Node) -> Value:
-    mean = tf.reduce_mean if node.op == "GlobalAveragePool" else tf.reduce_max
     places = sorted(node.x.axis(axis) for axis in range(2, node.x.rank))
-    return node.like(mean(node.x.tensor, places, keepdims=True))
+    if node.op == "GlobalMaxPool":
+        return node.like(tf.reduce_max(node.x.tensor, places, keepdims=True))
+    return node.like(by_axis(tf.reduce_mean, node.x.tensor, places, keepdims=True))
 
 
 @handles("BatchNormalization")

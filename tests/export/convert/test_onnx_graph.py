@@ -190,6 +190,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "layer norm of flat rows": lambda x: (
         x[:, :1].movedim(1, 3) + nn.functional.layer_norm(x[:, :1].repeat(1, 100, 1, 1).movedim(1, 3), (100,), eps=1e-6)
     ),
+    "mean of a large image": lambda x: x.repeat(1, 1, 8, 8).mean((2, 3)),
+    "sum of a large image": lambda x: x.repeat(1, 1, 8, 8).sum((2, 3), keepdim=True),
+    "global pooling of a large image": lambda x: nn.functional.adaptive_avg_pool2d(x.repeat(1, 1, 8, 8), 1),
     "squeeze and excite": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
     "norm": lambda x: x / x.norm(dim=1, keepdim=True),
     "sums": lambda x: x.sum((1, 3)) + x.amax((1, 3)) - x.amin((1, 3)),
