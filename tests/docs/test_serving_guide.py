@@ -1,4 +1,4 @@
-"""Follows docs/guides/pytorch-serving.md literally: file, command, server, REST, gRPC, Python."""
+"""Follows docs/guides/pytorch-serving.md literally: file, command, server, REST, gRPC, versions, Python."""
 
 import re
 import shlex
@@ -36,7 +36,7 @@ def emotion_ai(command: list[str]) -> list[str]:
 def test_the_guide_works_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    network, rest, rpc, python = PYTHON
+    network, rest, rpc, versions, python = PYTHON
     convert, serve = COMMANDS
     Path("segment.py").write_text(network)
     done = subprocess.run(emotion_ai(convert), capture_output=True, text=True, timeout=250)
@@ -53,7 +53,7 @@ def test_the_guide_works_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     command = [*emotion_ai(shlex.split(local(shlex.join(serve)))), "--engine", "embedded"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            url, deadline = f"http://127.0.0.1:{ports['8501']}/v1/models/segmenter", time.monotonic() + 120
+            url, deadline = f"http://127.0.0.1:{ports['8501']}/v1/models/segmenter", time.monotonic() + 240
             while True:
                 try:
                     if requests.get(url, timeout=5).ok:
@@ -65,6 +65,21 @@ def test_the_guide_works_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             answers: list[dict[str, Any]] = [{}, {}]
             for block, found in zip((rest, rpc), answers, strict=True):
                 exec(compile(local(block), "guide", "exec"), found)
+            exec(compile(python, "guide", "exec"), {})
+            assert Path("models/segmenter/2/assets.extra/parity.json").is_file()
+
+            def served() -> tuple[set[int], str]:
+                found: dict[str, Any] = {}
+                exec(compile(local(versions), "guide", "exec"), found)
+                np.testing.assert_allclose(found["scores"], answers[0]["scores"], atol=1e-5)
+                return found["loaded"], found["stable"]
+
+            config = Path("models/models.config")
+            for old, new in (("1", "1"), ("1", "2"), ("2", "1")):  # as published, moved, and rolled back
+                config.write_text(re.sub(rf'(key: "stable"\s+value:) {old}', rf"\1 {new}", config.read_text()))
+                while served() != ({1, 2}, new):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.2)
         finally:
             server.terminate()
     images = torch.from_numpy(answers[0]["images"]).permute(0, 3, 1, 2)
@@ -73,6 +88,3 @@ def test_the_guide_works_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for found in answers:
         np.testing.assert_allclose(found["masks"], masks.permute(0, 2, 3, 1).numpy(), atol=1e-5)
         np.testing.assert_allclose(found["scores"], scores.numpy(), atol=1e-5)
-
-    exec(compile(python, "guide", "exec"), {})
-    assert Path("models/segmenter/2/assets.extra/parity.json").is_file()
