@@ -1,5 +1,6 @@
 """The log of answers: whole files, whatever happens to the process, the folder and the disk."""
 
+import io
 import logging
 import os
 import pickle
@@ -48,7 +49,9 @@ def answer(count: int = 1, origin: Origin = FACE, **more: Any) -> Answer:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    """Each file is opened once: a log that grows replaces it."""
+    files = [io.BytesIO(path.read_bytes()) for path in sorted(folder.glob("*.parquet"))]
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def sent(client: TestClient, content: bytes | str = "read", name: str = "clip.mp
     return str(answer.json()["video"])
 
 
-def wait(condition: Callable[[], Any], seconds: float = 20) -> None:
+def wait(condition: Callable[[], Any], seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends

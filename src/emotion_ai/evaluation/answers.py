@@ -137,14 +137,15 @@ def _files(path: Path) -> list[Path]:
 
 def _read(file: Path) -> pa.Table:
     try:
-        with file.open("rb") as opened:
-            names = pq.ParquetFile(opened).schema_arrow.names
+        with file.open("rb") as opened:  # once: a log that grows replaces its file
+            parquet = pq.ParquetFile(opened)
+            names = parquet.schema_arrow.names
             if missing := [name for name in _REQUIRED if name not in names]:
                 raise DataError(f"{file}: has no column {missing[0]}; it is not a log of answers")
             if len({*names}) < len(names):
                 raise DataError(f"{file}: has two columns of one name; it is not a log of answers")
             columns = [name for name in names if name not in ("deviations", "crop")]
-            table = pq.read_table(file, columns=columns)
+            table = parquet.read(columns)
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise DataError(f"{file}: not a readable Parquet file ({reason}); remove it, or give another") from error
