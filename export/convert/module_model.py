@@ -71,8 +71,9 @@ def litert_function(translator: Translator, interface: Interface) -> Any:
 
 def normalised(pixels: Any, files: ImageFiles) -> Any:
     """Pixels 0-255, channels last, as the network takes them."""
-    mean, std = (np.array(values, np.float32) for values in (files.mean, files.std))
-    return (pixels / np.float32(255) - mean) / std
+    mean, std = np.array(files.mean), np.array(files.std)
+    # not (pixels / 255 - mean) / std: TensorFlow rewrites divisions, and rounds otherwise than NumPy then
+    return pixels * (1 / (255 * std)).astype(np.float32) - (mean / std).astype(np.float32)
 
 
 def translated(translator: Translator, interface: Interface, images: Mapping[str, Any]) -> dict[str, Any]:

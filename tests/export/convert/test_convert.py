@@ -23,6 +23,7 @@ from emotion_ai_export.convert import Converted, ConvertOptions, ImageFiles, con
 from emotion_ai_export.convert.command import build_module
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.interface import ImageInput
+from emotion_ai_export.convert.module_model import normalised
 from emotion_ai_export.convert.onnx_graph.node import HANDLERS
 from emotion_ai_export.registry.model_config import ModelConfig, parse
 from emotion_ai_export.serving.launch import running
@@ -93,6 +94,15 @@ def test_the_onnx_file_of_a_version_answers_alike(
     masks, labels = session.run(["masks", "labels"], {"images": images})
     np.testing.assert_allclose(masks.transpose(0, 2, 3, 1), expected[0], atol=1e-5)
     np.testing.assert_allclose(labels, expected[1], atol=1e-5)
+
+
+def test_files_are_normalised_bit_by_bit_as_examples_are() -> None:
+    files, pixels = ImageFiles((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), np.arange(768.0, dtype=np.float32) % 256
+    images = normalised(pixels.reshape(1, 16, 16, 3), files)
+    graph = tf.function(lambda given: normalised(given, files), autograph=False)
+    np.testing.assert_array_equal(graph(tf.constant(pixels.reshape(1, 16, 16, 3))), images)
+    expected = (pixels.reshape(16, 16, 3) / 255.0 - np.array(files.mean)) / np.array(files.std)
+    np.testing.assert_allclose(images[0], expected, atol=5e-7)
 
 
 def test_both_signatures_share_one_copy_of_the_weights(converted: Converted) -> None:
