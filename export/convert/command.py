@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -113,10 +114,11 @@ def calibration_images(path: Path, inputs: Sequence[ImageInput], options: Conver
             pixels = normalised(pixels, options.files or ImageFiles())
         return [torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))]
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             found = {name: np.asarray(arrays[name], np.float32) for name in arrays}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--calibration {path}: no folder of images nor a .npz file ({error})") from error
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:  # TypeError: a .npy file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"--calibration {path}: neither a folder of images nor a .npz file ({reason})") from error
     for each in inputs:
         shape, wanted = getattr(found.get(each.name), "shape", None), (each.channels, each.height, each.width)
         if shape is None or shape[1:] != wanted or not shape[0]:

@@ -11,7 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from emotion_ai.cli import app
-from emotion_ai.errors import ConfigError, ParityError
+from emotion_ai.errors import ConfigError, EmotionAIError, ParityError
 from emotion_ai.published import litert_file
 from emotion_ai_export.convert import ConvertOptions, ImageFiles, convert, module_parity
 from emotion_ai_export.convert.command import calibration_images
@@ -95,9 +95,20 @@ def test_calibration_arrays_must_fit_the_inputs(tmp_path: Path) -> None:
         ConfigError, match=r"needs an array images of the shape \(N, 3, 16, 12\); it has images \[3, 1,"
     ):
         calibration_images(tmp_path / "wrong.npz", [INPUT], ConvertOptions())
-    with pytest.raises(ConfigError, match=r"none.npz: no folder of images nor a .npz file"):
-        calibration_images(tmp_path / "none.npz", [INPUT], ConvertOptions())
+    (tmp_path / "nothing.npz").touch()
+    (tmp_path / "text.npz").write_text("no arrays")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "right.npz").read_bytes()[:300])
+    np.save(tmp_path / "single.npy", images)
+    np.savez(tmp_path / "objects.npz", images=np.array([{}], object))
+    for name in ("none.npz", "nothing.npz", "text.npz", "cut.npz", "single.npy", "objects.npz"):
+        with pytest.raises(ConfigError, match=f"{name}: neither a folder of images nor a .npz file") as raised:
+            calibration_images(tmp_path / name, [INPUT], ConvertOptions())
+        assert "\n" not in str(raised.value)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(EmotionAIError, match=r"a\.png"):
+        calibration_images(tmp_path / "damaged", [INPUT], ConvertOptions())
     with pytest.raises(ConfigError, match="no pictures there"):
         calibration_images(tmp_path / "empty", [INPUT], ConvertOptions())
     with pytest.raises(ConfigError, match="a folder is for one input"):
