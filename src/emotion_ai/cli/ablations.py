@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from emotion_ai.cli.signals import exit_on_sigterm
+from emotion_ai.cli.signals import terminable
 
 
 def ablations(
@@ -28,5 +28,5 @@ def ablations(
     """
     from emotion_ai.studies.ablations import ablations
 
-    with exit_on_sigterm():
+    with terminable():
         ablations(budget, data, out / budget, overrides or ())

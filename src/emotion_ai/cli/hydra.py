@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emotion_ai.cli.console import fail
-from emotion_ai.cli.signals import exit_on_sigterm
+from emotion_ai.cli.signals import terminable
 from emotion_ai.errors import TERMINATED, ConfigError, EmotionAIError
 from emotion_ai.extras import load
 from emotion_ai.terminal import Console
@@ -54,7 +54,7 @@ def run_stage(
         note(notice)
     sys.argv = [original[0], *arguments]
     try:
-        with exit_on_sigterm():
+        with terminable():
             hydra.main(version_base="1.3", config_path="pkg://emotion_ai_conf", config_name=config)(application)()
     except (load("hydra.errors").HydraException, load("omegaconf.errors").OmegaConfBaseException) as error:
         raise overrides.explained(error, config, arguments) from error

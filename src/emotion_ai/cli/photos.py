@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from emotion_ai.cli import kaggle, watch
-from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import NO_ANSWERS, PatientReader
 from emotion_ai.cli.photo_reading import PhotoRead, photos_together, read_files
 from emotion_ai.cli.photo_results import (
@@ -25,6 +24,7 @@ from emotion_ai.cli.photo_results import (
     write_picture,
 )
 from emotion_ai.cli.readers import ReaderOptions
+from emotion_ai.cli.signals import terminable
 from emotion_ai.contract import EMOTIONS
 from emotion_ai.errors import (
     AccessDeniedError,

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import NO_ANSWERS, PatientReader
 from emotion_ai.cli.readers import ReaderOptions
+from emotion_ai.cli.signals import terminable
 from emotion_ai.client import FaceClient
 from emotion_ai.client.address import without_login
 from emotion_ai.contract import Task

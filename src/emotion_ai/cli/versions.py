@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emotion_ai.cli.console import terminable
+from emotion_ai.cli.signals import terminable
 from emotion_ai.terminal import Console
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from emotion_ai.cli.console import terminable
 from emotion_ai.cli.patience import PatientReader
 from emotion_ai.cli.readers import ReaderOptions, local_record
+from emotion_ai.cli.signals import terminable
 from emotion_ai.client import FaceClient
 from emotion_ai.client.address import without_login
 from emotion_ai.errors import ClientError, ConfigError, VideoError

@@ -49,11 +49,15 @@ def test_a_promotion_that_is_terminated_changes_nothing(site: Site) -> None:
     command = [sys.executable, "-m", "emotion_ai.cli", "promote", str(site.base), "2", "--server"]
     with site.running():
         process = subprocess.Popen([*command, site.address], stderr=subprocess.PIPE)
-        while 2 not in read_config(site.base)[0].versions:
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.terminate()
-        _, said = process.communicate(timeout=10)
+        try:
+            while 2 not in read_config(site.base)[0].versions:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.terminate()
+            _, said = process.communicate(timeout=25)
+        finally:
+            process.kill()
+            process.communicate()
     assert process.returncode == 143, said
     assert b"Traceback" not in said
     assert (site.base / "models.config").read_text() == text
