@@ -295,8 +295,8 @@ def check_command(words: list[str], rest: str) -> None:
     elif name == "python" and arguments[0] == "-m":
         parse = argparse.ArgumentParser.parse_args
 
-        def only_parse(parser: argparse.ArgumentParser) -> None:
-            parse(parser)
+        def only_parse(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> None:
+            parse(parser, arguments)
             raise Parsed
 
         with pytest.MonkeyPatch.context() as patch:

@@ -133,13 +133,13 @@ def test_videos_expire(
     never, token = sent(other), sent(own)
     finished(uploads, token)
     running = [started(uploads, sent(third, f"wait {tmp_path / 'go'}"))]
-    wait(lambda: not isinstance(running[0].state, Waiting))
+    wait(lambda: isinstance(running[0].state, video_process.Progress) and running[0].state.frames)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + videos.START_SECONDS + 1)
     uploads.drop_expired()
     assert uploads.videos.start(never, "w", TASK) is None, "no window asked for it"
     assert own.get(f"/video/{token}/rows.csv").status_code == 200
-    monkeypatch.setattr(time, "monotonic", lambda: now + videos.KEPT_SECONDS + 1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + videos.START_SECONDS + videos.KEPT_SECONDS + 2)
     uploads.drop_expired()
     assert own.get(f"/video/{token}/rows.csv").status_code == 403
     monkeypatch.undo()
