@@ -99,7 +99,7 @@ def compare_litert(task: Task, kind: LiteRTKind, content: bytes, cases: list[Par
     ]
 
 
-def litert_record(kinds: Sequence[LiteRTKind], calibration: str) -> dict[str, Any]:
-    """For the version's parity.json: the gate of each kind, and the calibration of int8."""
+def litert_record(kinds: Sequence[LiteRTKind], crops: int, source: str) -> dict[str, Any]:
+    """For the version's parity.json: the gate of each kind, and the crops from which int8 took its ranges."""
     record: dict[str, Any] = {"gates": {kind: asdict(GATES[kind]) for kind in kinds}}
-    return record | ({"calibration of int8": calibration} if "int8" in kinds else {})
+    return record | ({"calibration": {"crops": crops, "source": source}} if "int8" in kinds else {})

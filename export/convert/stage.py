@@ -128,8 +128,8 @@ def export(cfg: DictConfig) -> Export:
         computed = {"computed_on": _devices(placement)}
         proof = {"version": version, "environment": environment(), **computed, "weights": weights, **report.as_dict()}
         if kinds:
-            source = f"{len(calibration)} crops, some mirrored or lit otherwise: {cfg.data.path or 'bundled portraits'}"
-            proof["litert"] = litert_record(kinds, source)
+            source = Path(cfg.data.path).name if cfg.data.path else "bundled portraits"
+            proof["litert"] = litert_record(kinds, len(calibration), source)
         for servable in SERVABLES:
             write_reference(reference, staging / servable / REFERENCE_FILE, version)
             write_version_files(staging / servable, servable, sources, formats, proof)
@@ -209,7 +209,7 @@ def _real_faces(data: str | None) -> NDArray[np.uint8]:
 def _calibration_faces(data: str | None) -> NDArray[np.uint8]:
     """Faces from which int8 takes its ranges, uint8 (N, 96, 96): of a dataset, or the public-domain portraits.
 
-    Each as it is, mirrored, darker, brighter, and with less contrast.
+    Of a dataset with parts, from Training. Each as it is, mirrored, darker, brighter, and with less contrast.
     """
     faces = np.stack(_portraits() if data is None else _spread(data, 64)).astype(np.float32)
     lit = (faces, faces[:, :, ::-1], faces * 0.5, faces * 1.4, faces * 0.5 + 80)
@@ -223,7 +223,9 @@ def _portraits() -> list[NDArray[np.uint8]]:
 
 
 def _spread(data: str, count: int) -> list[NDArray[np.uint8]]:
-    """Crops of a dataset, evenly spread over it."""
-    images = load(data).images
+    """Crops of a dataset, evenly spread over it, or over its Training part."""
+    faces = load(data)
+    training = faces.part == "Training"
+    images = (faces[training] if training.any() else faces).images
     rows = np.unique(np.linspace(0, len(images) - 1, count).astype(int))
     return [np.rint(resize_to_crop(images[row])).astype(np.uint8) for row in rows]
