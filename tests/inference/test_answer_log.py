@@ -327,16 +327,18 @@ def test_the_end_of_the_process_closes_the_log(tmp_path: Path) -> None:
 def test_a_kill_loses_what_was_not_written_and_leaves_whole_files(tmp_path: Path) -> None:
     body = "print('ready', flush=True)\nwhile True:\n    log.add(answer()); time.sleep(0.001)"
     processes = [run(body, tmp_path) for _ in range(2)]  # into one folder
-    for process in processes:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-    deadline = time.monotonic() + 30
-    while len(rows(tmp_path)) < 100 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    before = len(rows(tmp_path))
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    try:
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 30
+        while len(rows(tmp_path)) < 100 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        before = len(rows(tmp_path))
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
     assert len(rows(tmp_path)) >= before >= 100  # every file can be read
     assert len(list(tmp_path.glob("*.parquet"))) == 2
 
