@@ -7,8 +7,10 @@ import sys
 import pytest
 
 SCRIPT = """
-import sys, time, weakref
+import signal, sys, time, weakref
 from emotion_ai.cli.signals import terminable
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 
 class Connection:
     pass
