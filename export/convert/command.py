@@ -46,8 +46,11 @@ class CommandOptions:
         """Raises:
         ConfigError: a number that is none.
         """
-        files = ImageFiles(*(_numbers(text) for text in self.mean_std)) if self.files else None
-        kinds = litert_kinds([kind for kind in self.litert.split(",") if kind], "--litert")
+        numbers = ImageFiles(*(_numbers(text) for text in self.mean_std))
+        if numbers != ImageFiles() and not self.files:
+            raise ConfigError("--mean and --std are for files; add --files, or normalise in the module")
+        files = numbers if self.files else None
+        kinds = litert_kinds([kind.strip() for kind in self.litert.split(",") if kind.strip()], "--litert")
         if "int8" in kinds and self.calibration is None:
             raise ConfigError(
                 "--litert int8 takes its ranges from images: give --calibration with a folder of them, or a .npz file "
@@ -113,6 +116,8 @@ def calibration_images(path: Path, inputs: Sequence[ImageInput], options: Conver
         if options.dtype == "float32":
             pixels = normalised(pixels, options.files or ImageFiles())
         return [torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))]
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"--calibration {path}: neither a folder of images nor a .npz file")
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             found = {name: np.asarray(arrays[name], np.float32) for name in arrays}
@@ -141,7 +146,7 @@ def build_module(source: str) -> nn.Module:
     try:
         code = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         module = getattr(code, name)()
-    except Exception as error:  # the user's code may raise any kind
+    except (Exception, SystemExit) as error:  # the user's code may raise any kind
         reason = (str(error).splitlines() or [""])[0]
         raise ConfigError(f"{source}: {type(error).__name__}: {reason}; check the file and the function") from error
     if not isinstance(module, nn.Module):
@@ -150,15 +155,13 @@ def build_module(source: str) -> nn.Module:
 
 
 def _load_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"module of {path.stem}", path)  # the name of no other module
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     code = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # for its neighbours
-    try:
-        spec.loader.exec_module(code)
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
+    sys.path.insert(0, str(path.parent.resolve()))  # for its neighbours, which it may import later
+    sys.modules[spec.name] = code  # dataclasses and pickles look there
+    spec.loader.exec_module(code)
     return code
 
 

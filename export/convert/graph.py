@@ -24,14 +24,14 @@ class NetworkGraph:
 
     translator: Translator
 
-    def __call__(self, images: Any) -> dict[str, Any]:
+    def __call__(self, images: Any, for_litert: bool = False) -> dict[str, Any]:
         """Builds the graph in the current one, from images float32 (N, 96, 96, 1), 0-255, to the outputs by name.
 
         Raises:
             ExportError: names the first layer that cannot be translated.
         """
         translator = self.translator
-        values = translator({IMAGES_INPUT: images}, {IMAGES_INPUT: CHANNELS_LAST})
+        values = translator({IMAGES_INPUT: images}, {IMAGES_INPUT: CHANNELS_LAST}, for_litert)
         return translator.outputs_in(values, {name: plain(values[name].rank) for name in translator.outputs})
 
 

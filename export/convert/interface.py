@@ -1,5 +1,6 @@
 """What a converted network takes and returns: names, sizes, layout and types at its border."""
 
+import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ Layout = Literal["NHWC", "NCHW"]
 ImageType = Literal["float32", "uint8"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_TAKEN = (*keyword.kwlist, "self", "N")  # arguments in Python; N is the batch in the ONNX file
+_MAX_SIDE, _MAX_CHANNELS = 8192, 4096
 _MODEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
@@ -33,6 +36,11 @@ class ImageInput:
         _check_name(self.name)
         if min(self.channels, self.height, self.width) < 1:
             raise ConfigError(f"input {self.name}: {self.channels}x{self.height}x{self.width} holds no pixel")
+        if self.channels > _MAX_CHANNELS or max(self.height, self.width) > _MAX_SIDE:
+            raise ConfigError(
+                f"input {self.name}: {self.channels}x{self.height}x{self.width} is too large; the limits are "
+                f"{_MAX_CHANNELS} channels and {_MAX_SIDE} pixels a side"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "ImageInput":
@@ -67,8 +75,10 @@ class ImageFiles:
     std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        if min(self.std) <= 0:
-            raise ConfigError(f"--std {list(self.std)}: every value must be above 0")
+        if not all(1e-3 <= value <= 1e3 for value in self.std):
+            raise ConfigError(f"--std {list(self.std)}: every value must be from 0.001 to 1000")
+        if not all(abs(value) <= 1e3 for value in self.mean):
+            raise ConfigError(f"--mean {list(self.mean)}: every value must be from -1000 to 1000")
 
 
 @dataclass(frozen=True)
@@ -148,3 +158,5 @@ def image_inputs(names: Sequence[str], shapes: Sequence[Sequence[int]]) -> tuple
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"name {name!r}: must start with a letter and hold letters, digits and _ alone")
+    if name in _TAKEN:
+        raise ConfigError(f"name {name!r}: is taken; choose another")

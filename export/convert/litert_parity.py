@@ -68,7 +68,7 @@ def litert_of(graph: NetworkGraph, kind: LiteRTKind, faces: NDArray[np.uint8]) -
 
     @tf_function(tf.TensorSpec([None, CROP_SIZE, CROP_SIZE, 1], tf.float32, IMAGES_INPUT))
     def network(images: Any) -> dict[str, Any]:
-        return graph(images)
+        return graph(images, for_litert=True)
 
     calibration = [{IMAGES_INPUT: face[None, ..., None].astype(np.float32)} for face in faces]
     return to_litert(network.get_concrete_function(), kind, calibration)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from emotion_ai import __version__
 from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_SIGNATURE
-from emotion_ai.errors import ConfigError, ParityError
+from emotion_ai.errors import ConfigError, ExportError, ParityError
 from emotion_ai.provenance import environment
 from emotion_ai.published import CONTRACT_FILE, EXTRA, PARITY_FILE, litert_file
 from emotion_ai.vision.photo import encode_png
+from emotion_ai_export.convert.control_flow import require_graph
 from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
 from emotion_ai_export.convert.interface import ImageFiles, ImageType, Interface, Layout, image_inputs
 from emotion_ai_export.convert.litert import LiteRTKind, litert_kinds, to_litert
@@ -115,8 +116,9 @@ def convert(
         options.dtype,
         options.files,
     )
-    module = copy.deepcopy(module).cpu().float().eval()
+    module = _copied(module)
     run_module(module, interface, examples)  # an error before the long work
+    require_graph(module, examples)
     progress("PyTorch to ONNX")
     traced = [example.repeat(2, 1, 1, 1)[:2] for example in examples]  # a trace at batch 1 would bake the batch in
     model = export_onnx(module, traced, names, interface.outputs)
@@ -157,9 +159,26 @@ def convert(
     return Converted(version, path, report)
 
 
+def _copied(module: Any) -> nn.Module:
+    """On the CPU, in float32 and evaluation mode."""
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{type(module).__name__} is not a torch.nn.Module")
+    try:
+        return copy.deepcopy(module).cpu().float().eval()
+    except Exception as error:  # a module may hold anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"the module cannot be copied to the CPU: {reason}") from error
+
+
 def _examples(given: Any, dtype: ImageType) -> list[Tensor]:
     many = given if isinstance(given, list | tuple) else [given]
-    examples = [torch.as_tensor(each).detach().cpu().float() for each in many]
+    try:
+        tensors = [torch.as_tensor(each).detach() for each in many]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"the example inputs must be tensors or arrays of images (N, C, H, W): {error}") from error
+    if any(each.is_complex() for each in tensors):
+        raise ConfigError("the example inputs are complex; give real numbers")
+    examples = [each.cpu().float().clone() for each in tensors]
     if len({len(each) if each.ndim else 0 for each in examples}) != 1 or not len(examples[0]):
         raise ConfigError("the example inputs must be batches of the same size, of one image or more")
     if dtype == "uint8" and any((each != each.clamp(0, 255).round()).any() for each in examples):

@@ -64,7 +64,7 @@ def litert_function(translator: Translator, interface: Interface) -> Any:
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def network(**images: Any) -> dict[str, Any]:
-        return translated(translator, interface, images)
+        return translated(translator, interface, images, for_litert=True)
 
     return network.get_concrete_function(**specs)
 
@@ -76,11 +76,13 @@ def normalised(pixels: Any, files: ImageFiles) -> Any:
     return pixels * (1 / (255 * std)).astype(np.float32) - (mean / std).astype(np.float32)
 
 
-def translated(translator: Translator, interface: Interface, images: Mapping[str, Any]) -> dict[str, Any]:
+def translated(
+    translator: Translator, interface: Interface, images: Mapping[str, Any], for_litert: bool = False
+) -> dict[str, Any]:
     """The outputs by name, images among them in the interface's layout."""
 
     def order(rank: int) -> tuple[int, ...]:
         return CHANNELS_LAST if rank == 4 and interface.layout == "NHWC" else plain(rank)
 
-    values = translator(images, {name: order(4) for name in images})
+    values = translator(images, {name: order(4) for name in images}, for_litert)
     return translator.outputs_in(values, {name: order(len(translator.shape(name))) for name in interface.outputs})

@@ -141,6 +141,9 @@ def _own_symbolics(opset: int) -> Iterator[None]:
         "aten::_upsample_nearest_exact1d": _nearest_exact,
         "aten::_upsample_nearest_exact2d": _nearest_exact,
         "aten::pixel_unshuffle": _pixel_unshuffle,
+        "aten::_convolution_mode": _convolution_mode,
+        "aten::log_sigmoid": _log_sigmoid,
+        "aten::floor_divide": _floor_divide,
     }
     for name, symbolic in own.items():
         torch.onnx.register_custom_op_symbolic(name, symbolic, opset)  # type: ignore[attr-defined]
@@ -286,6 +289,38 @@ def _pixel_unshuffle(g: Any, x: Any, factor: Any) -> Any:
         raise ValueError("pixel unshuffle of an image whose channels are not known")
     places = torch.arange(sizes[1] * block**2).reshape(block**2, sizes[1]).T.reshape(-1)
     return g.op("Gather", g.op("SpaceToDepth", x, blocksize_i=block), _constant(g, places), axis_i=1)
+
+
+def _convolution_mode(
+    g: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any
+) -> Any:
+    """padding="same" as numbers; ONNX Runtime has no `auto_pad` with a dilation."""
+    from torch.onnx import symbolic_helper
+
+    size = symbolic_helper._get_tensor_sizes(weight)[2:]
+    places = [symbolic_helper._get_const(each, "is", "convolution") for each in (stride, dilation)]
+    same = symbolic_helper._get_const(padding, "s", "padding") == "same"
+    around = [d * (k - 1) if same else 0 for k, d in zip(size, places[1], strict=True)]
+    how = {
+        "kernel_shape_i": size,
+        "strides_i": places[0],
+        "dilations_i": places[1],
+        "pads_i": [total // 2 for total in around] + [total - total // 2 for total in around],
+        "group_i": symbolic_helper._get_const(groups, "i", "groups"),
+    }
+    return g.op("Conv", x, weight, *([] if symbolic_helper._is_none(bias) else [bias]), **how)
+
+
+def _log_sigmoid(g: Any, x: Any) -> Any:
+    """Finite for all values; torch itself takes the logarithm of a sigmoid that may be 0."""
+    return g.op("Neg", g.op("Softplus", g.op("Neg", x)))
+
+
+def _floor_divide(g: Any, x: Any, divisor: Any) -> Any:
+    """Rounded down, as x // y is; torch itself rounds towards 0."""
+    from torch.onnx import symbolic_opset10
+
+    return symbolic_opset10._floor_divide(g, x, divisor)
 
 
 def _windows(old: int, new: int) -> list[tuple[int, int]]:

@@ -35,7 +35,7 @@ _UNARY = {
 _BINARY = {
     "Add": tf.add,
     "And": tf.logical_and,
-    "Div": tf.divide,
+    "Div": lambda x, y: (tf.truncatediv if tf.as_dtype(x.dtype).is_integer else tf.divide)(x, y),
     "Equal": tf.equal,
     "Greater": tf.greater,
     "GreaterOrEqual": tf.greater_equal,

@@ -197,8 +197,10 @@ def max_pool(node: Node) -> Value:
     if node.x.rank != 4 or any(pool.dilation > 1 for pool in pools):
         return node.like(_along_axes(node.x, pools, -np.inf, tf.maximum))
     size, strides, pads = ([getattr(pool, name) for pool in pools] for name in ("size", "stride", "pads"))
-    y = tf.nn.max_pool2d(channels_last(node).tensor, size, strides, padding(pads, size, strides, [1, 1]))
-    return node.like(y, CHANNELS_LAST)
+    x, around = channels_last(node).tensor, padding(pads, size, strides, [1, 1])
+    if node.for_litert and not isinstance(around, str):  # it has no pads of a maximum
+        x, around = tf.pad(x, around, constant_values=-np.inf), "VALID"
+    return node.like(tf.nn.max_pool2d(x, size, strides, around), CHANNELS_LAST)
 
 
 @handles("AveragePool")

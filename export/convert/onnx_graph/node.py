@@ -24,6 +24,7 @@ class Node:
         shapes: of the outputs.
         users: the operators that take the first output, with the position at which they take it.
         batch: makes the scalar tensor with the size of the batch.
+        for_litert: whether the graph becomes a LiteRT file.
     """
 
     op: str
@@ -32,6 +33,7 @@ class Node:
     shapes: list[tuple[Dim, ...]]
     users: list[tuple[str, int]]
     batch: Callable[[], Any]
+    for_litert: bool = False
 
     @property
     def x(self) -> Value:

@@ -122,12 +122,15 @@ class Translator:
             raise Unsupported(f"the shape of {name} depends on the values or is no multiple of the batch")
         return dims(small, large)
 
-    def __call__(self, given: Mapping[str, Any], order: Mapping[str, tuple[int, ...]]) -> dict[str, Value]:
+    def __call__(
+        self, given: Mapping[str, Any], order: Mapping[str, tuple[int, ...]], for_litert: bool = False
+    ) -> dict[str, Value]:
         """Builds the graph in the current one.
 
         Args:
             given: the inputs' tensors.
             order: which axis of ONNX each of their axes is.
+            for_litert: uses only what LiteRT has, too.
 
         Returns:
             All computed values by name.
@@ -154,7 +157,7 @@ class Translator:
                 ]
                 shapes = [self.shape(name) for name in node.output if name and name in self._traces[0]]
                 users = self._users.get(node.output[0], [])
-                seen = Node(node.op_type, _attributes(node), inputs, shapes, users, batch)
+                seen = Node(node.op_type, _attributes(node), inputs, shapes, users, batch, for_litert)
                 handler = HANDLERS.get(node.op_type)
                 made = delegated(seen, node, self.opset) if handler is None else handler(seen)
                 made = [made] if isinstance(made, Value) else made

@@ -64,7 +64,7 @@ def test_a_version_holds_its_proof_weights_onnx_warm_up_and_checksums(converted:
         "ONNX Runtime", "SavedModel", "SavedModel in float64", "SavedModel given files"
     }  # fmt: skip
     assert {(row["kind"], row["batch"]) for row in proof["rows"] if row["path"] == "SavedModel"} == {
-        (kind, batch) for kind in ("noise", "black", "white", "example") for batch in (1, 2, 7)
+        (kind, batch) for kind in ("noise", "black", "white", "standardised", "example") for batch in (1, 2, 7)
     }
     sums = [line.split("  ") for line in (extra / "SHA256SUMS").read_text().splitlines()]
     assert {name for _, name in sums} >= {
