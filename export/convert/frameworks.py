@@ -25,7 +25,7 @@ __all__ = [
 
 @contextmanager
 def errors_in_one_line(base: Path) -> Iterator[None]:
-    """Raises TensorFlow's errors, such as that of a full disk, as an ExportError."""
+    """Raises TensorFlow's errors, such as that of a full disk, as an ExportError; and ours without its traceback."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -33,3 +33,7 @@ def errors_in_one_line(base: Path) -> Iterator[None]:
         full = "No space left on device" in str(error)
         reason = "No space left on device; free some space" if full else f"TensorFlow failed: {lines[0]}"
         raise ExportError(f"{base}: {reason}; nothing was published") from error
+    except ExportError as error:
+        if (text := str(error)).startswith("in user code"):  # TensorFlow wraps what is raised in its functions
+            raise ExportError(" ".join(text.rpartition("ExportError: ")[2].split())) from error
+        raise

@@ -43,8 +43,8 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def tf_function(*input_signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`tf.function` with an input signature, as a typed decorator; without AutoGraph, which rewrites errors."""
-    decorator: Callable[[Callable[..., Any]], Any] = tf.function(input_signature=list(input_signature), autograph=False)
+    """`tf.function` with an input signature, as a typed decorator."""
+    decorator: Callable[[Callable[..., Any]], Any] = tf.function(input_signature=list(input_signature))
     return decorator
 
 

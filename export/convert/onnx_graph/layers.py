@@ -189,6 +189,14 @@ def _along_axes(x: Value, pools: list[_Pool], outside: float, join: Callable[[An
     return y
 
 
+def _with_edges(x: Any, pads: list[list[int]]) -> Any:
+    """An image in NHWC with its edges repeated: each window that reaches over an edge holds it, so maxima stay."""
+    for axis, (before, after) in enumerate(pads, 1):
+        first, last = (tf.gather(x, [place], axis=axis) for place in (0, x.shape[axis] - 1))
+        x = tf.concat([first] * before + [x] + [last] * after, axis)
+    return x
+
+
 @handles("MaxPool")
 def max_pool(node: Node) -> Value:
     if len(node.shapes) > 1:
@@ -199,7 +207,7 @@ def max_pool(node: Node) -> Value:
     size, strides, pads = ([getattr(pool, name) for pool in pools] for name in ("size", "stride", "pads"))
     x, around = channels_last(node).tensor, padding(pads, size, strides, [1, 1])
     if node.for_litert and not isinstance(around, str):  # it has no pads of a maximum
-        x, around = tf.pad(x, around, constant_values=-np.inf), "VALID"
+        x, around = _with_edges(x, pads), "VALID"
     return node.like(tf.nn.max_pool2d(x, size, strides, around), CHANNELS_LAST)
 
 
