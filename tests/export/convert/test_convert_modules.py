@@ -141,20 +141,20 @@ def test_choices_by_sizes_and_weights_are_converted(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.transpose(NCHW), expected, atol=1e-5)
 
 
-def flags(x: Tensor) -> Tensor:
-    """A huge column, and a small one that a trace in 0-1 gets wrong: arctangents of NaN hide in no other."""
+def planted(x: Tensor) -> Tensor:
+    """Below 0.75 PyTorch answers 0.3, and the exported graph 0."""
+    return x * 0 if torch.onnx.is_in_onnx_export() else torch.where(x < 0.75, 0.3, 0.0).to(x) + x * 0
+
+
+def beside_large_values(x: Tensor) -> Tensor:
+    """A column of values up to ten millions, and a small one that is wrong."""
     mean = x.mean((1, 2, 3))[:, None]
     return torch.cat([mean * 1e7, planted(mean)], 1)
 
 
-def planted(x: Tensor) -> Tensor:
-    """In PyTorch 0.3 below 0.5, in the exported graph 0: `torch.onnx` keeps what it sees while it traces."""
-    return x * 0 if torch.onnx.is_in_onnx_export() else torch.where(x < 0.75, 0.3, 0.0).to(x) + x * 0
-
-
 def test_large_channels_hide_no_difference(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"differs from the module by 0.3"):
-        published(Function(flags), tmp_path)
+        published(Function(beside_large_values), tmp_path)
 
 
 def test_large_examples_hide_no_difference_in_others(tmp_path: Path) -> None:
