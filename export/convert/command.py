@@ -159,7 +159,7 @@ def _load_file(path: Path) -> Any:
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     code = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # for its neighbours, which it may import later
+    sys.path.append(str(path.parent.resolve()))  # for its neighbours, also later; last, so that they replace no library
     sys.modules[spec.name] = code  # dataclasses and pickles look there
     spec.loader.exec_module(code)
     return code
