@@ -1,12 +1,16 @@
-"""Finds a module that chooses by the values of its images: a trace would keep one choice for all of them."""
+"""Finds a module that chooses by its images' values or number: a trace would keep one choice for all of them."""
 
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from emotion_ai.errors import ExportError
 
@@ -54,3 +58,52 @@ def require_graph(module: nn.Module, examples: Sequence[Tensor]) -> None:
         ) from error
     except Exception:  # an operator that takes no watched tensors; the proof compares what it does
         return
+
+
+def other_batches(module: nn.Module, examples: Sequence[Tensor]) -> dict[int, str]:
+    """Numbers of images for which the module chooses otherwise than for the examples, as `if len(images) > 8` does.
+
+    Args:
+        module: in evaluation mode.
+        examples: a batch of each input (N, C, H, W), N > 1.
+
+    Returns:
+        Numbers from 2 to 256, one for each way found, at most 8, and the line of the choice. Empty if there is no
+        choice, or if the module does not run with a symbol for N.
+    """
+    found: dict[int, str] = {}
+    batches = [len(examples[0])]
+    for batch in batches:
+        rows = torch.arange(batch) % len(examples[0])
+        same_way = set(range(2, 257))
+        for asked, place in _asked_of_size(module, [each[rows] for each in examples]):
+            otherwise = {n for n in same_way if asked.subs(dict.fromkeys(asked.free_symbols, n)) == False}  # noqa: E712 - SymPy's
+            same_way -= otherwise
+            if otherwise and otherwise.isdisjoint(batches) and len(found) < 8:
+                found[min(otherwise)] = place
+                batches.append(min(otherwise))
+    return found
+
+
+def _asked_of_size(module: nn.Module, images: Sequence[Tensor]) -> list[tuple[Any, str]]:
+    """What the module's own lines ask of N, each true for these images, by running it with a symbol for N."""
+    sizes = ShapeEnv()
+    fakes = FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)
+    shape: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] + 3 * [DimDynamic.STATIC])
+    try:
+        state = chain(module.named_parameters(), module.named_buffers())
+        fixed: dict[str, Tensor] = {name: fakes.from_tensor(values, static_shapes=True) for name, values in state}
+        symbolic = tuple(
+            fakes.from_tensor(each, symbolic_context=shape, source=ConstantSource(f"images{number}"))
+            for number, each in enumerate(images)
+        )
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), fakes:
+            torch.func.functional_call(module, fixed, symbolic)
+    except Exception:  # an operator that takes no symbols; what was asked before it counts
+        pass
+    places = [(guard.expr, guard.sloc.framework_loc) for guard in sizes.guards]
+    return [
+        (asked, f"{Path(place.filename).name}, line {place.lineno}")
+        for asked, place in places
+        if isinstance(place, traceback.FrameSummary) and _TORCH not in Path(place.filename).parents
+    ]

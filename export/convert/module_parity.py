@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from emotion_ai.contract import BYTES_INPUT, BYTES_SIGNATURE, IMAGES_SIGNATURE
 from emotion_ai.errors import ExportError
 from emotion_ai.vision.photo import encode_png
+from emotion_ai_export.convert.control_flow import other_batches
 from emotion_ai_export.convert.float64 import in_float64
 from emotion_ai_export.convert.frameworks import tf
 from emotion_ai_export.convert.interface import Interface
@@ -125,13 +126,17 @@ class ModuleProof:
             self.rounding[name] = max(self.rounding[name], LEAST_ROUNDING * scale, float(np.finfo(np.float32).tiny))
 
     def _require_independence(self, exact: nn.Module, images: Arrays, answers: Arrays) -> None:
-        alone = run_module(exact, self.interface, [torch.from_numpy(each[:1]).double() for each in images.values()])
-        for name, values in alone.items():
-            if not np.abs(values - answers[name][:1]).max() <= LEAST_ROUNDING * self.scale[name]:
-                raise ExportError(
-                    f"the output {name} for an image depends on the others in its batch, or on earlier calls; a server "
-                    "joins the images of different requests"
-                )
+        inputs = [torch.from_numpy(each).double() for each in images.values()]
+        reasons = {1: "depends on the others in its batch, or on earlier calls"}
+        for batch, place in other_batches(exact, inputs).items():
+            reasons[batch] = f"is another one in a batch of {batch} ({place})"
+        for batch, reason in reasons.items():
+            rows = np.arange(batch) % len(inputs[0])
+            for name, values in run_module(exact, self.interface, [each[rows] for each in inputs]).items():
+                if not np.abs(values - answers[name][rows]).max() <= LEAST_ROUNDING * self.scale[name]:
+                    raise ExportError(
+                        f"the output {name} for an image {reason}; a server joins the images of different requests"
+                    )
 
     def _kinds(self, examples: Sequence[Tensor], seed: int) -> dict[str, Arrays]:
         """Noise, black, white and the examples; for float32 also standardised images, which go below 0."""

@@ -197,6 +197,34 @@ def test_images_that_are_not_answered_by_themselves_are_refused(module: nn.Modul
     assert "\n" not in str(refused.value)
 
 
+class ByNumber(nn.Module):
+    """Chooses by the number of its images."""
+
+    def __init__(self, choose: Callable[[Any], Any], other: float) -> None:
+        super().__init__()
+        self.choose, self.other, self.token = choose, other, nn.Parameter(torch.ones(1, 3, 12, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images + self.token.expand(images.shape[0], -1, -1, -1)
+        return images * (self.other if self.choose(images.shape[0]) else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("choose", "batch"),
+    [
+        (lambda n: n > 8, 9),
+        (lambda n: n >= 100, 100),
+        (lambda n: not n <= 2 * 64, 129),
+        (lambda n: n > 7 and n % 2, 9),
+        (lambda n: n == 32, 32),
+    ],
+)
+def test_a_choice_by_the_number_of_images_is_refused(choose: Callable[[Any], Any], batch: int, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=rf"another one in a batch of {batch} \(test_convert_modules\.py, line \d+\)"):
+        published(ByNumber(choose, other=3.0), tmp_path)
+    published(ByNumber(choose, other=2.0), tmp_path)  # as one that computes large batches in parts
+
+
 class Locked(nn.Conv2d):
     """Cannot be copied."""
 
@@ -295,4 +323,5 @@ def test_files_may_hold_dataclasses_and_import_neighbours_later(
     with pytest.raises(ConfigError, match=r"SystemExit: 3; check the file and the function"):
         build_module(f"{tmp_path}/json.py:ends")
     found = importlib.machinery.PathFinder.find_spec("json")  # as a process started from here would
-    assert found is not None and found.origin == json.__file__
+    assert found is not None
+    assert found.origin == json.__file__
