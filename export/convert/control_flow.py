@@ -68,8 +68,8 @@ def other_batches(module: nn.Module, examples: Sequence[Tensor]) -> dict[int, st
         examples: a batch of each input (N, C, H, W), N > 1.
 
     Returns:
-        Numbers from 2 to 256, one for each way found, at most 8, and the line of the choice. Empty if there is no
-        choice, or if the module does not run with a symbol for N.
+        Numbers from 2 to 256 with the line of the choice: one for each way found, at most 8; or some, if the module
+        takes N as a Python integer. Empty if there is no choice, or if the module does not run with a symbol for N.
     """
     found: dict[int, str] = {}
     batches = [len(examples[0])]
@@ -79,7 +79,9 @@ def other_batches(module: nn.Module, examples: Sequence[Tensor]) -> dict[int, st
         for asked, place in _asked_of_size(module, [each[rows] for each in examples]):
             otherwise = {n for n in same_way if asked.subs(dict.fromkeys(asked.free_symbols, n)) == False}  # noqa: E712 - SymPy's
             same_way -= otherwise
-            if otherwise and otherwise.isdisjoint(batches) and len(found) < 8:
+            if same_way == {batch}:  # len(images) made N a number; nothing is left of the symbol
+                found |= dict.fromkeys((9, 17, 33, 65, 129), place)
+            elif otherwise and otherwise.isdisjoint(batches) and len(found) < 8:
                 found[min(otherwise)] = place
                 batches.append(min(otherwise))
     return found
@@ -99,7 +101,7 @@ def _asked_of_size(module: nn.Module, images: Sequence[Tensor]) -> list[tuple[An
         )
         with torch.no_grad(), torch.compiler.set_stance("force_eager"), fakes:
             torch.func.functional_call(module, fixed, symbolic)
-    except Exception:  # an operator that takes no symbols; what was asked before it counts
+    except Exception:  # an operator that takes no symbols; what the module asked before counts
         pass
     places = [(guard.expr, guard.sloc.framework_loc) for guard in sizes.guards]
     return [

@@ -9,6 +9,7 @@ import torchvision  # noqa: F401 - loads PyTorch's compiler
 from emotion_ai.errors import ExportError
 from emotion_ai_export.registry.quiet_tensorflow import (
     convert_variables_to_constants_v2,
+    held_stderr,
     tf,
     tf_function,
 )
@@ -18,6 +19,7 @@ tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's TF32 i
 __all__ = [
     "convert_variables_to_constants_v2",
     "errors_in_one_line",
+    "held_stderr",
     "tf",
     "tf_function",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_ai.errors import ConfigError, ExportError
-from emotion_ai_export.convert.frameworks import tf
+from emotion_ai_export.convert.frameworks import held_stderr, tf
 
 LiteRTKind = Literal["float32", "float16", "int8"]
 
@@ -64,7 +64,7 @@ def to_litert(function: Any, kind: LiteRTKind, calibration: Iterable[Mapping[str
         return made
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of an interpreter that TensorFlow uses itself
+        with warnings.catch_warnings(action="ignore"), held_stderr():  # notes of an interpreter that TensorFlow uses
             if kind != "int8":
                 return bytes(converter().convert())
             plain = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
@@ -75,6 +75,8 @@ def to_litert(function: Any, kind: LiteRTKind, calibration: Iterable[Mapping[str
             return bytes(debugger.get_nondebug_quantized_model())
     except Exception as error:  # the converter raises many kinds
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if "debug mode" in reason:  # nothing was quantised
+            reason = "no layer lies before the last one with weights, which stays in float32; leave int8 out"
         raise ExportError(f"LiteRT {kind}: TensorFlow cannot convert the graph: {reason[:300]}") from error
 
 

@@ -129,7 +129,7 @@ class ModuleProof:
         inputs = [torch.from_numpy(each).double() for each in images.values()]
         reasons = {1: "depends on the others in its batch, or on earlier calls"}
         for batch, place in other_batches(exact, inputs).items():
-            reasons[batch] = f"is another one in a batch of {batch} ({place})"
+            reasons[batch] = f"differs in a batch of {batch} ({place})"
         for batch, reason in reasons.items():
             rows = np.arange(batch) % len(inputs[0])
             for name, values in run_module(exact, self.interface, [each[rows] for each in inputs]).items():
@@ -279,10 +279,13 @@ def require(report: ParityReport) -> str:
     worst = report.worst
     if report.passes:
         return ""
-    return (
+    problem = (
         f"{worst.path} differs from the module by {worst.difference:.3g} (tolerance {worst.tolerance:.3g}): "
         f"{worst.signature}, {worst.output}, {worst.kind} images, batch {worst.batch}"
     )
+    if worst.rounding >= worst.difference:
+        problem += "; so does the module in float32 from float64: it may have a threshold at values of its images"
+    return problem
 
 
 def proof_record(report: ParityReport) -> dict[str, Any]:

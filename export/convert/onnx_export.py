@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -36,6 +37,12 @@ def export_onnx(
         ExportError: names the layer that torch cannot export, and the reason.
     """
     module = module.eval()
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+            raise ExportError(
+                f"{name or 'the network itself'}: a batch norm without running statistics lets an answer depend on the "
+                "other images of a batch; train it with track_running_stats=True"
+            )
     try:
         return _export(module, tuple(examples), inputs, outputs, opset)
     except Exception as error:  # torch raises many kinds
@@ -96,14 +103,18 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings and its dumps of graphs."""
-    level = logging.root.manager.disable
+    """Without the exporter's warnings and its dumps of graphs, which native code writes."""
+    level, stdout = logging.root.manager.disable, os.dup(1)
     logging.disable(logging.CRITICAL)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # only this exporter needs no further package; it is deprecated
             yield
     finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
         logging.disable(level)
 
 

@@ -25,6 +25,8 @@ from emotion_ai_export.convert.onnx_graph.values import Dim, Value, plain, reord
 
 _SHAPE_ONLY = ("Shape", "Size")
 
+_TAKE_SIZES = "take sizes as x.shape[0], not as len(x) or int(x.shape[0]), and loop over no images"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -108,9 +110,11 @@ class Translator:
         except Exception as error:  # ONNX Runtime raises many kinds
             name = str(error).partition("Name:'")[2].partition("'")[0]
             layer = next((layer_name(node) for node in self.nodes if name and node.name == name), "the network itself")
-            raise ExportError(
-                f"{layer}: runs at no batch but that of the trace; take sizes as x.shape[0], not as len(x)"
-            ) from error
+            raise ExportError(f"{layer}: runs at no batch but that of the trace; {_TAKE_SIZES}") from error
+        for name in self.outputs:
+            found = tuple(part[name].shape[0] for part in (small, large))
+            if found != BATCHES:
+                raise ExportError(f"{name} has {found[1]} parts for {BATCHES[1]} images; {_TAKE_SIZES}")
         return small, large
 
     def shape(self, name: str) -> tuple[Dim, ...]:

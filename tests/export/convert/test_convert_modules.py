@@ -217,10 +217,11 @@ class ByNumber(nn.Module):
         (lambda n: not n <= 2 * 64, 129),
         (lambda n: n > 7 and n % 2, 9),
         (lambda n: n == 32, 32),
+        (lambda n: int(n) > 8, 9),  # as len(images) does
     ],
 )
 def test_a_choice_by_the_number_of_images_is_refused(choose: Callable[[Any], Any], batch: int, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=rf"another one in a batch of {batch} \(test_convert_modules\.py, line \d+\)"):
+    with pytest.raises(ExportError, match=rf"differs in a batch of {batch} \(test_convert_modules\.py, line \d+\)"):
         published(ByNumber(choose, other=3.0), tmp_path)
     published(ByNumber(choose, other=2.0), tmp_path)  # as one that computes large batches in parts
 
@@ -257,12 +258,36 @@ class Single(nn.Module):
         (nn.Conv2d(3, 2, 3, device="meta"), "the module cannot be copied to the CPU: Cannot copy out of meta tensor"),
         (Ends(), "the module does not run in float32, batch 2: 7"),
         (Single(), "does not run in float64, .*; make its constants buffers, or convert them with"),
+        (Function(lambda x: x.view(len(x), -1)), r"output has 2 parts for 3 images; take sizes as x\.shape\[0\]"),
+        (Function(lambda x: torch.stack([image * 2 for image in x])), r"take sizes as .* loop over no images"),
+        (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "0: a batch norm without running statistics"),
+        (Function(torch.special.bessel_j0), "the operator 'aten::special_bessel_j0' .* is not supported"),
     ],
 )
-def test_other_modules_are_refused_in_one_line(module: nn.Module, text: str, tmp_path: Path) -> None:
+def test_other_modules_are_refused_in_one_line(
+    module: nn.Module, text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ExportError, match=text) as refused:
         published(module, tmp_path)
     assert "\n" not in str(refused.value)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_threshold_at_values_of_the_images_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match="so does the module in float32 .* a threshold at values"):
+        published(Function(lambda x: (x > 51 / 255).float()), tmp_path)
+
+
+def test_int8_without_a_layer_for_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="no layer lies before the last one with weights") as refused:
+        published(Function(lambda x: x.mean((2, 3))), tmp_path, litert=("int8",))
+    assert "\n" not in str(refused.value)
+
+
+def test_int8_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    published(nn.Sequential(*layers), tmp_path, litert=("int8",))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_no_module_or_no_image_is_refused(tmp_path: Path) -> None:
