@@ -288,7 +288,7 @@ def reshaped(node: Node) -> Value:
     if _is_flattened_image(node):  # its pixels stay in their order, which the weights take
         rows = tf.reshape(node.x.tensor, [-1, node.shape[1][0]])
         return Value(rows, (0, 1), node.shape, image=node.x)
-    return reshape(node.x, node.shape, node.batch)
+    return reshape(node.x, node.shape, node.batch, node.for_litert)
 
 
 def _is_flattened_image(node: Node) -> bool:

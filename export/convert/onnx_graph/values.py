@@ -103,7 +103,7 @@ def raised(value: Value, rank: int) -> Value:
     return Value(value.tensor[index], order, shape)
 
 
-def reshape(value: Value, shape: Sequence[Dim], batch: Any) -> Value:
+def reshape(value: Value, shape: Sequence[Dim], batch: Any, for_litert: bool = False) -> Value:
     """ONNX's reshape. Axes that it merges must lie beside each other in memory; otherwise data moves."""
     shape = tuple(shape)
     if shape == value.shape:
@@ -112,7 +112,7 @@ def reshape(value: Value, shape: Sequence[Dim], batch: Any) -> Value:
     source = value
     for axes, _ in groups:
         if not _beside(source, axes):
-            source = _in_order(source, axes, batch)
+            source = _in_order(source, axes, batch, for_litert)
     starts = {axes[0]: made for axes, made in groups if axes}
     order = [axis for place in source.order for axis in starts.get(place, ())]
     missing = [axis for axis in range(len(shape)) if axis not in order]  # of length 1
@@ -130,7 +130,7 @@ def _beside(value: Value, axes: Sequence[int]) -> bool:
     return [axis for axis in within if value.shape[axis] != (1, 1)] == list(axes)
 
 
-def _in_order(value: Value, axes: Sequence[int], batch: Any) -> Value:
+def _in_order(value: Value, axes: Sequence[int], batch: Any, for_litert: bool) -> Value:
     """With axes in their order: by a choice along all of them as one if they were one, as in a shuffle of channels."""
     places = [value.order.index(axis) for axis in axes]
     first, end = min(places), max(places) + 1
@@ -143,17 +143,18 @@ def _in_order(value: Value, axes: Sequence[int], batch: Any) -> Value:
         return reorder(value, plain(value.rank), batch)
     indices = np.arange(prod(sizes)).reshape(sizes).transpose([within.index(axis) for axis in axes]).reshape(-1)
     whole = [*outside[0], (indices.size, indices.size), *outside[1]]
-    y = chosen(tf.reshape(value.tensor, lengths(whole, plain(len(whole)), batch)), indices, first)
+    flat = tf.reshape(value.tensor, lengths(whole, plain(len(whole)), batch))
+    y = tf.gather(flat, indices.astype(np.int32), axis=first) if for_litert else _chosen(flat, indices, first)
     ones = [axis for axis in value.order[first:end] if axis not in axes]
     order = (*value.order[:first], *axes, *ones, *value.order[end:])
     return Value(tf.reshape(y, lengths(value.shape, order, batch)), order, value.shape)
 
 
-def chosen(x: Any, indices: NDArray[Any], place: int) -> Any:
+def _chosen(x: Any, indices: NDArray[Any], place: int) -> Any:
     """Some of a tensor along one of its axes."""
     half = len(indices) // 2
     if place == len(x.shape) - 1 and np.array_equal(indices, np.arange(2 * half).reshape(2, half).T.reshape(-1)):
-        pairs = tf.complex(x[..., :half], x[..., half:])  # four times as fast as a gather, which copies single numbers
+        pairs = tf.complex(x[..., :half], x[..., half:])  # four times as fast as a gather; LiteRT has no complex numbers
         return tf.reshape(tf.bitcast(pairs, x.dtype), tf.shape(x))
     return tf.gather(x, indices.astype(np.int32), axis=place)
 

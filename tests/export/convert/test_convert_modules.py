@@ -81,10 +81,17 @@ def test_the_example_inputs_stay_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(examples, before)
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 3, ceil_mode=True), nn.MaxPool2d(5, 3, 2)])
-def test_padded_maxima_are_converted_to_litert(pool: nn.Module, tmp_path: Path) -> None:
+def shuffled(x: Tensor) -> Tensor:
+    """Channels of two groups in turns, as in ShuffleNet."""
+    return x.view(x.shape[0], 2, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    "part", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 3, ceil_mode=True), nn.MaxPool2d(5, 3, 2), Function(shuffled)]
+)
+def test_padded_maxima_and_shuffles_are_converted_to_litert(part: nn.Module, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    parts = [nn.Conv2d(3, 32, 3), pool, nn.Conv2d(32, 32, 3, padding="same"), nn.Flatten(), nn.LazyLinear(4)]
+    parts = [nn.Conv2d(3, 32, 3), part, nn.Conv2d(32, 32, 3, padding="same"), nn.Flatten(), nn.LazyLinear(4)]
     module = nn.Sequential(*parts)
     module(torch.rand(1, 3, 12, 10))
     made, _ = published(module, tmp_path, litert=("float32", "int8"))
