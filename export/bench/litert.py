@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from hydra import compose, initialize_config_module
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -26,6 +27,7 @@ from emotion_ai.data.dataset import FaceDataset
 from emotion_ai.errors import ConfigError, EmotionAIError
 from emotion_ai.evaluation.evaluated_faces import evaluated_faces
 from emotion_ai.evaluation.metrics import KeypointErrors
+from emotion_ai.evaluation.plots import folds_plot, save
 from emotion_ai.evaluation.stage import paired_test
 from emotion_ai.evaluation.statistics import Estimate, Units, bootstrap
 from emotion_ai.evaluation.tables import INTERVAL, Cell, Column, Interval, ReportTable
@@ -159,6 +161,19 @@ def table(rows: Sequence[LiteRTRow], faces: int, units: Units) -> ReportTable:
     return ReportTable(f"{faces:,} faces; intervals resample {units.count:,} {units.name}", columns, tuple(cells))
 
 
+def picture(rows: Sequence[LiteRTRow]) -> Figure:
+    """Each file's difference to its checkpoint, a panel for each task."""
+    panels: dict[str, dict[str, Estimate]] = {}
+    for row in rows:
+        if row.difference:
+            name = "RMSE, px" if row.task == "keypoints" else "accuracy"
+            panels.setdefault(f"difference in {name}", {})[f"{row.name} ({row.megabytes:.1f} MB)"] = row.difference
+    figure = folds_plot(panels, "LiteRT files against their checkpoints")
+    for axis in figure.axes:
+        axis.axvline(0, color="black", lw=1)
+    return figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="+", type=Path, help="folders of published face versions")
@@ -167,6 +182,7 @@ def main() -> None:
     parser.add_argument("--emotion", help="dataset with expressions")
     parser.add_argument("--part", default="PublicTest", help="of the dataset with expressions")
     parser.add_argument("--page", type=Path, help="write the tables here, as Markdown")
+    parser.add_argument("--picture", type=Path, help="write the differences here, as PNG")
     arguments = parser.parse_args()
     given: dict[Task, tuple[str, str, str]] = {}
     if arguments.keypoints:
@@ -175,14 +191,18 @@ def main() -> None:
         given["emotion"] = (arguments.emotion, arguments.part, AUTO)
     if not given:
         parser.error("give --keypoints, --emotion or both")
-    console, pages = Console(), []
+    console, pages, measured = Console(), [], list[LiteRTRow]()
     for task, source in given.items():
         faces, units = annotated(task, *source)
-        found = table(measure(arguments.versions, task, faces, units), len(faces), units)
+        rows = measure(arguments.versions, task, faces, units)
+        measured += rows
+        found = table(rows, len(faces), units)
         console.print(found.as_rich())
         pages.append(f"{found.title}:\n\n{found.as_markdown()}\n")
     if arguments.page:
         write_text(arguments.page, "\n".join(pages))
+    if arguments.picture:
+        save(picture(measured), arguments.picture)
 
 
 if __name__ == "__main__":

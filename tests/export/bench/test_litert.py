@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from emotion_ai.contract import KEYPOINTS, Task
 from emotion_ai.data.synthetic import synthetic_faces
 from emotion_ai.errors import ConfigError
-from emotion_ai.evaluation.statistics import Units
+from emotion_ai.evaluation.statistics import Estimate, Units
 from emotion_ai.models import load_network
 from emotion_ai.published import PARITY_FILE, litert_file
 from emotion_ai_export.bench import litert
-from emotion_ai_export.bench.litert import measure, table
+from emotion_ai_export.bench.litert import LiteRTRow, measure, picture, table
 from emotion_ai_export.convert.graph import to_graph, to_onnx
 from emotion_ai_export.convert.litert_parity import litert_of, litert_record
 
@@ -74,13 +75,33 @@ def test_the_command_writes_both_tables(
     fer = np.array([0, 1, 4, 3, 5])[labels]
     pd.DataFrame({"emotion": fer, "pixels": small, "Usage": "PublicTest"}).to_csv(tmp_path / "fer.csv", index=False)
     command = ["litert", str(versions[0]), "--keypoints", str(tmp_path / "points.csv"), "--people", "none"]
-    command += ["--emotion", str(tmp_path / "fer.csv"), "--page", str(tmp_path / "page.md")]
+    command += [
+        "--emotion",
+        str(tmp_path / "fer.csv"),
+        "--page",
+        str(tmp_path / "page.md"),
+        "--picture",
+        str(tmp_path / "p.png"),
+    ]
     monkeypatch.setattr(sys, "argv", command)
     litert.main()
     page = (tmp_path / "page.md").read_text()
     assert "12 faces; intervals resample 12 faces:\n\n| keypoints | RMSE, px |" in page
     assert "\n\n| emotion | accuracy |" in page
     assert "checkpoint" in capsys.readouterr().out
+    with Image.open(tmp_path / "p.png") as drawn:
+        assert drawn.format == "PNG"
+        assert drawn.width > 2 * drawn.height
+
+
+def test_the_picture_has_a_panel_for_each_network() -> None:
+    change = Estimate(0.01, -0.01, 0.03, 9)
+    tasks: tuple[Task, Task] = ("keypoints", "emotion")
+    rows = [LiteRTRow(task, kind, change, change, 1.25) for task in tasks for kind in ("float32", "int8, black.csv")]
+    figure = picture([LiteRTRow("keypoints", "checkpoint", change), *rows])
+    assert [axis.get_xlabel() for axis in figure.axes] == ["difference in RMSE, px", "difference in accuracy"]
+    names = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
+    assert names == [["float32 (1.2 MB)", "int8, black.csv (1.2 MB)"]] * 2
 
 
 def test_a_version_without_files_is_named(tmp_path: Path) -> None:
