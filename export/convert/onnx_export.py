@@ -153,6 +153,7 @@ def _own_symbolics(opset: int) -> Iterator[None]:
         "aten::_upsample_nearest_exact2d": _nearest_exact,
         "aten::pixel_unshuffle": _pixel_unshuffle,
         "aten::_convolution_mode": _convolution_mode,
+        "aten::gelu": _gelu,
         "aten::log_sigmoid": _log_sigmoid,
         "aten::floor_divide": _floor_divide,
     }
@@ -320,6 +321,16 @@ def _convolution_mode(
         "group_i": symbolic_helper._get_const(groups, "i", "groups"),
     }
     return g.op("Conv", x, weight, *([] if symbolic_helper._is_none(bias) else [bias]), **how)
+
+
+def _gelu(g: Any, x: Any, approximate: Any) -> Any:
+    """0.5 x (1 + erf(x / sqrt 2)), in the order that ONNX Runtime and LiteRT know as one operator."""
+    from torch.onnx import symbolic_helper, symbolic_opset9
+
+    if symbolic_helper._get_const(approximate, "s", "approximate") != "none":
+        return symbolic_opset9.gelu(g, x, approximate)
+    curve = g.op("Erf", g.op("Div", x, _constant(g, 2**0.5)))
+    return g.op("Mul", g.op("Mul", x, _constant(g, 0.5)), g.op("Add", curve, _constant(g, 1.0)))
 
 
 def _log_sigmoid(g: Any, x: Any) -> Any:

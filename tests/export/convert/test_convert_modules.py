@@ -87,9 +87,17 @@ def shuffled(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "part", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 3, ceil_mode=True), nn.MaxPool2d(5, 3, 2), Function(shuffled)]
+    "part",
+    [
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(3, 3, ceil_mode=True),
+        nn.MaxPool2d(5, 3, 2),
+        Function(shuffled),
+        nn.GELU(),
+        nn.GELU(approximate="tanh"),
+    ],
 )
-def test_padded_maxima_and_shuffles_are_converted_to_litert(part: nn.Module, tmp_path: Path) -> None:
+def test_what_litert_has_in_another_form_is_converted_to_it(part: nn.Module, tmp_path: Path) -> None:
     torch.manual_seed(0)
     parts = [nn.Conv2d(3, 32, 3), part, nn.Conv2d(32, 32, 3, padding="same"), nn.Flatten(), nn.LazyLinear(4)]
     module = nn.Sequential(*parts)
