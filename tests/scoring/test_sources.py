@@ -220,6 +220,26 @@ def test_long_csv_files_are_read_in_parts(tmp_path: Path) -> None:
     assert names(source) == [f"photos/{i}.png" for i in range(200)]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.tsv", 'path\ttext\n0.png\tok\n1.png\t"hello world\n2.png\tok\n'),
+        ("a.csv", 'path,text\n0.png,ok\n1.png,"hello world\n2.png,"ok"\n'),
+    ],
+)
+def test_an_open_quote_does_not_swallow_rows(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name}, line 3: the row that begins there cannot be read"):
+        open_source([str(tmp_path / name)])
+
+
+def test_rows_that_changed_after_the_start_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,text\n0.png,ab\n1.png,cd\n2.png,ef\n")
+    source = open_source([str(tmp_path / "a.csv")])
+    (tmp_path / "a.csv").write_text('path,text\n0.png,ab\n1.png,"d\n2.png,ef\n')
+    assert names(source) == ["0.png", f"{tmp_path}/a.csv#1", f"{tmp_path}/a.csv#2"]
+
+
 def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file or folder, or an empty one"):
         open_source([str(tmp_path / "none")])

@@ -207,8 +207,8 @@ class CsvPart:
         try:
             with self.table.store.open(self.table.path) as file:
                 file.seek(self.offset)
-                rows = (cells for cells in csv.reader(CountedLines(file), delimiter=self.delimiter) if cells)
-                for cells in islice(rows, self.count):
+                rows = csv.reader(CountedLines(file), delimiter=self.delimiter, strict=True)
+                for cells in islice(filter(None, rows), self.count):
                     yield self._picture(row, cells)
                     row += 1
             error: object = "the file has become shorter"

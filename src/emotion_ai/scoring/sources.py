@@ -257,13 +257,19 @@ def _csv_head(store: Store, entry: Entry) -> tuple[list[str], list[int]]:
     try:
         with store.open(entry.path) as file:
             lines = CountedLines(file)
-            rows = csv.reader(lines, delimiter=_delimiter(entry))
+            rows = csv.reader(lines, delimiter=_delimiter(entry), strict=True)
             header = [readable(name) for name in next(rows, [])]
-            starts, start = [], lines.read
-            for cells in rows:
-                if cells:
-                    starts.append(start)
-                start = lines.read
+            starts, start, line = [], lines.read, rows.line_num
+            try:
+                for cells in rows:
+                    if cells:
+                        starts.append(start)
+                    start, line = lines.read, rows.line_num
+            except csv.Error as error:
+                raise DataError(
+                    f"{entry.name}, line {line + 1}: the row that begins there cannot be read ({error}); "
+                    'a quote in a cell is written twice, as in "a ""word"""'
+                ) from error
             return header, starts
     except (OSError, csv.Error) as error:
         raise DataError(f"{entry.name}: not a readable CSV file ({error}); write it again") from error
