@@ -1,6 +1,7 @@
 """A run on Ray: every picture once, whatever ended an earlier run; no other source or model goes on with it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ def test_another_source_model_or_option_is_refused(ray_here: Any, tmp_path: Path
     with pytest.raises(ConfigError, match="was written with a source of other files or content"):
         run(photos, dest)
     assert run(photos, dest, QuickSource("other"), overwrite=True).total.pictures == 20
+    source = open_source([str(photos)])
+    with pytest.raises(ConfigError, match="was written with version of tar reading null, now it is 2; go on with"):
+        score(
+            replace(source, rules={"version of tar reading": 2}),
+            dest,
+            QuickSource("other"),
+            ScoreOptions(),
+            {"option": 1},
+        )
     (dest / "_state.json").write_text("{")
     with pytest.raises(ConfigError, match=r"_state\.json: is damaged"):
         run(photos, dest)

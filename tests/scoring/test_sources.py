@@ -1,8 +1,10 @@
 """What a source has: folders, glob patterns, tar shards, tables, and what is wrong with them."""
 
 import base64
+import io
 import os
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pyarrow import parquet
 from emotion_ai.errors import ConfigError, DataError, ImageError
 from emotion_ai.scoring.parts import Picture
 from emotion_ai.scoring.sources import PictureSource, open_source
+from emotion_ai.vision import photo
 from tests.scoring.fakes import picture, write_pictures, write_tar
 
 
@@ -119,6 +122,41 @@ def test_a_damaged_tar_shard_has_a_row_with_its_error(tmp_path: Path, mode: str)
     assert all(len(one.load()) == 3000 for one in found[:-1])
     with pytest.raises(ImageError, match=f"^{path}: is damaged"):
         found[-1].load()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_links_and_huge_pictures_in_a_tar_are_rows_with_errors(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ("a.tar.gz" if ":" in mode else "a.tar")
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, kind, content in (
+            ("0.png", tarfile.REGTYPE, picture(0)),
+            ("1.png", tarfile.LNKTYPE, b""),
+            ("2.png", tarfile.SYMTYPE, b""),
+            ("2.txt", tarfile.LNKTYPE, b""),
+            ("3.png", tarfile.FIFOTYPE, b""),
+            ("4.png", tarfile.DIRTYPE, b""),
+            ("5.png", tarfile.REGTYPE, bytes(5000)),
+            ("6.png", tarfile.REGTYPE, picture(6)),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(content)
+            member.linkname = "0.png" if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            tar.addfile(member, io.BytesIO(content))
+    monkeypatch.setattr(photo, "MAX_FILE_BYTES", 4999)
+    source = open_source([str(path)])
+    assert source.count == (6 if mode == "w" else None)
+    found = pictures(source)
+    assert [one.name for one in found] == [f"{path}/{i}.png" for i in (0, 1, 2, 3, 5, 6)]
+    assert (found[0].load(), found[5].load()) == (picture(0), picture(6))
+    for one, reason in zip(
+        found[1:5],
+        ["a link to 0.png; write the shard with tar --d", "a link to 0.png;", "not a regular file;", "larger than"],
+        strict=True,
+    ):
+        with pytest.raises(ImageError, match=f"^{one.name}: is {reason}"):
+            one.load()
 
 
 def test_a_file_that_is_no_tar_is_one_row(tmp_path: Path) -> None:

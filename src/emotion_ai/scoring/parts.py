@@ -104,13 +104,14 @@ class TarPart:
             return
         with file:
             file.seek(self.offset)
-            for sample in islice(tar_samples(file), self.samples):
+            for sample in islice(tar_samples(file, self.name), self.samples):
                 if sample.damage:
                     yield Picture(self.name, _failing(f"{self.name}: is damaged ({sample.damage}); the rest is lost"))
                     return
                 extra = pa.table({name: [sample.texts.get(name)] for name in TAR_COLUMNS.names}, TAR_COLUMNS)
                 for name, content in sample.pictures:
-                    yield Picture(f"{self.name}/{name}", partial(bytes, content), extra)
+                    load = partial(bytes, content) if isinstance(content, bytes) else _failing(str(content))
+                    yield Picture(f"{self.name}/{name}", load, extra)
 
 
 @dataclass(frozen=True)

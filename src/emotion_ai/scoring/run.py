@@ -154,7 +154,8 @@ def score(
         ConfigError: the folder has results of another run, or another process writes to it.
         EmotionAIError: from the reader.
     """
-    folder = ScoreFolder(dest.absolute(), {**identity, "source": source.identity, "model": reader.identity()})
+    identity = {**identity, **source.rules, "source": source.identity, "model": reader.identity()}
+    folder = ScoreFolder(dest.absolute(), identity)
     with folder.opened(len(source.parts), options.overwrite) as done:
         before = sum(done.values(), PartCounts())
         state = ScoreProgress(before, PartCounts(), 0.0, len(source.parts), len(done))

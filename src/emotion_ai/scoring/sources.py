@@ -44,6 +44,7 @@ _COLUMNS = (
     *("file_path", "image_path", "picture_path", "photo_path", "source", "uri", "url"),
 )
 _SMALLEST, _LARGEST = 16, 512  # pictures of a part
+_RULES: dict[Kind, int] = {"tar": 2}  # of kinds that were once read in another way
 _PARTS = 64  # of a small source, so that several workers end at about the same time
 
 
@@ -55,12 +56,14 @@ class PictureSource:
         kind: what its files are.
         parts: of it, in order; the same for the same source.
         identity: what tells it from another one: names, sizes and times of change of its files.
+        rules: versions of how it is cut into parts and read; no run goes on with others.
         passed_over: suffixes of files that are none of these, and how many have them.
     """
 
     kind: Kind
     parts: list[Part]
     identity: dict[str, Any]
+    rules: dict[str, int] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -107,7 +110,8 @@ def open_source(specs: Sequence[str], column: str | None = None) -> PictureSourc
     for _, entry in files:
         digest.update(json.dumps([readable(entry.name), entry.size, entry.changed]).encode())
     identity = {"kind": kind, "files": len(files), "sha256": digest.hexdigest(), "column": column}
-    return PictureSource(kind, parts, identity, dict(passed_over))
+    rules = {f"version of {kind} reading": _RULES[kind]} if kind in _RULES else {}
+    return PictureSource(kind, parts, identity, rules, dict(passed_over))
 
 
 def _kind(path: str) -> Kind | None:
@@ -165,7 +169,7 @@ def _tar_index(store: Store, entry: Entry) -> list[tuple[int, int]] | None:
     if store.uri or not entry.path.lower().endswith(".tar"):
         return None
     with store.open(entry.path) as file:
-        samples = list(tar_samples(file, contents=False))
+        samples = list(tar_samples(file, entry.name, contents=False))
     return (
         [(s.offset, len(s.pictures)) for s in samples if not s.damage] if not any(s.damage for s in samples) else None
     )
