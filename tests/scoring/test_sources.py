@@ -16,6 +16,7 @@ from emotion_ai.errors import ConfigError, DataError, ImageError
 from emotion_ai.scoring.parts import Picture
 from emotion_ai.scoring.sources import PictureSource, open_source
 from emotion_ai.vision import photo
+from emotion_ai.vision.photo import PORTRAITS
 from tests.scoring.fakes import picture, write_pictures, write_tar
 
 
@@ -256,6 +257,18 @@ def test_long_csv_files_are_read_in_parts(tmp_path: Path) -> None:
     source = open_source([str(tmp_path / "a.csv")])
     assert [part.count for part in source.parts] == [16] * 12 + [8]
     assert names(source) == [f"photos/{i}.png" for i in range(200)]
+
+
+def test_paths_that_could_be_base64_are_paths(tmp_path: Path) -> None:
+    paths = [f"{folder}/{'0123456789abcdef' * 4}" for folder in ("img", "pictures", "data/xy")]
+    for i, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(picture(i))
+    encoded = base64.b64encode(PORTRAITS[1].read_bytes()).decode()
+    (tmp_path / "a.csv").write_text("path\n" + "\n".join([*paths, encoded]))
+    found = pictures(open_source([str(tmp_path / "a.csv")]))
+    assert [one.name for one in found] == [*paths, f"{tmp_path}/a.csv#3"]
+    assert [one.load() for one in found] == [*map(picture, range(3)), PORTRAITS[1].read_bytes()]
 
 
 @pytest.mark.parametrize(

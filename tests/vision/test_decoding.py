@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from emotion_ai.errors import ImageError
-from emotion_ai.vision.decoding import decode
+from emotion_ai.vision.decoding import decode, starts_like_picture
 from emotion_ai.vision.photo import PORTRAITS, load_photo
 from tests.vision.encodings import ENCODINGS, Gray
 
@@ -37,6 +37,7 @@ def difference(gray: Gray, expected: Gray) -> int:
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_path_upload_and_array_of_one_face_are_the_same_gray_picture(tmp_path: Path, name: str) -> None:
     content = ENCODINGS[name](FACE)
+    assert starts_like_picture(content)
     (tmp_path / name).write_bytes(content)
     by_path, upload = load_photo(tmp_path / name), load_photo(content)
     assert difference(by_path.gray, FACE) <= 2

@@ -15,6 +15,7 @@ from emotion_ai.extras import optional_imports
 from emotion_ai.scoring.stores import Store
 from emotion_ai.scoring.tars import TAR_COLUMNS, tar_samples
 from emotion_ai.scoring.text_lines import CountedLines
+from emotion_ai.vision.decoding import starts_like_picture
 
 with optional_imports("score"):
     import pyarrow as pa
@@ -23,7 +24,8 @@ with optional_imports("score"):
 NO_COLUMNS = pa.schema([])
 """Of a source without columns besides its pictures."""
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")  # no path of a picture: these have a dot
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+_LONGEST_PATH = 4096
 _DATA_URL = re.compile(r"data:[^,]{0,100};base64,")
 _PIECE = 64  # rows of a Parquet file that are decoded at once
 
@@ -238,14 +240,15 @@ def readable(text: str) -> str:
 
 
 def _encoded(cell: str) -> bytes | None:
-    """A picture in base64, as such or in a data: URL."""
+    """A picture in base64, as such or in a data: URL; a path without a dot could be base64 as well."""
     start = _DATA_URL.match(cell)
     if start is None and not _BASE64.fullmatch(cell):
         return None
     try:
-        return base64.b64decode(cell[start.end() if start else 0 :])
+        content = base64.b64decode(cell[start.end() if start else 0 :])
     except binascii.Error:
         return b"" if start else None
+    return content if start or len(cell) > _LONGEST_PATH or starts_like_picture(content) else None
 
 
 def _failing(message: str) -> Callable[[], bytes]:

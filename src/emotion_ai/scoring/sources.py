@@ -44,7 +44,7 @@ _COLUMNS = (
     *("file_path", "image_path", "picture_path", "photo_path", "source", "uri", "url"),
 )
 _SMALLEST, _LARGEST = 16, 512  # pictures of a part
-_RULES: dict[Kind, int] = {"tar": 2}  # of kinds that were once read in another way
+_RULES: dict[Kind, int] = {"tar": 2, "parquet": 2, "csv": 2}  # of kinds that were once read in another way
 _PARTS = 64  # of a small source, so that several workers end at about the same time
 
 

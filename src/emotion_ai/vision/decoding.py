@@ -102,13 +102,28 @@ def decode(source: bytes | Image.Image, name: str, shrink_to: int | None = None,
         raise ImageError(f"{name}: is damaged or truncated ({reason}); use the complete file") from error
 
 
+def starts_like_picture(content: bytes) -> bool:
+    """Whether a file begins as one of a format that is decoded."""
+    Image.init()
+    accepts = (Image.OPEN[name][1] for name in _FORMATS if name in Image.OPEN)
+    return _is_jpeg(content) or _is_heif(content) or any(accept and accept(content[:16]) for accept in accepts)
+
+
+def _is_jpeg(content: bytes) -> bool:
+    return content[:3] == b"\xff\xd8\xff"
+
+
+def _is_heif(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and b"avif" not in content[12:64]
+
+
 def _open(content: bytes) -> Image.Image:
-    if content[:3] == b"\xff\xd8\xff":  # not through Image.open, which rejects what `draft` makes small enough
+    if _is_jpeg(content):  # not through Image.open, which rejects what `draft` makes small enough
         try:
             return jpeg_factory(io.BytesIO(content))
         except SyntaxError as error:
             raise UnidentifiedImageError(str(error)) from error
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and b"avif" not in content[12:64]:
+    if _is_heif(content):
         from pillow_heif import HeifImageFile
 
         image: Image.Image = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
