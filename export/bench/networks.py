@@ -93,44 +93,30 @@ class NetworkResult:
 
 
 def convert_network(network: str, folder: Path) -> NetworkResult:
-    """Converts and proves one network without publishing it; its SavedModel is left in the folder."""
+    """Publishes one network into the folder as `emotion-ai convert` does, or not."""
     import torch
 
     from emotion_ai.errors import ExportError
+    from emotion_ai_export.convert import ConvertOptions, convert
     from emotion_ai_export.convert.frameworks import tf
-    from emotion_ai_export.convert.interface import ImageInput, Interface
-    from emotion_ai_export.convert.module_model import save_module
-    from emotion_ai_export.convert.module_parity import ModuleProof, require
-    from emotion_ai_export.convert.onnx_export import export_onnx
-    from emotion_ai_export.convert.onnx_graph.translator import Translator
-    from emotion_ai_export.convert.parity import ParityReport
 
     torch.manual_seed(0)
     module, size = build_network(network)
-    images, started = torch.rand(2, 3, size, size), time.perf_counter()
-    interface = Interface("network", (ImageInput("images", 3, size, size),), ("output",))
+    started = time.perf_counter()
     try:
-        proof = ModuleProof(module, interface, [images])
-        model = export_onnx(module, [images], ["images"], ["output"])
-        translator = Translator(model)
-        save_module(translator, interface, folder / "1")
-        loaded = tf.saved_model.load(str(folder / "1"))
-        report = ParityReport([*proof.compare_onnx(model), *proof.compare_saved_model(loaded)])
-        problem = require(report)
-        if problem:
-            problem = f"{translator.first_difference() or 'no single layer differs much'}: {problem}"
-        graph = loaded.signatures["serving_default"].graph.as_graph_def()
+        made = convert(module, torch.rand(2, 3, size, size), ["images"], folder, ConvertOptions("network"))
     except ExportError as error:
         return NetworkResult(network, str(error), seconds=time.perf_counter() - started)
+    graph = tf.saved_model.load(str(made.path)).signatures["serving_default"].graph.as_graph_def()
     nodes = [node.op for part in (graph.node, *(f.node_def for f in graph.library.function)) for node in part]
-    worst = report.worst
+    worst = made.report.worst
     return NetworkResult(
         network,
-        problem,
+        "",
         worst.path,
         worst.difference,
         worst.tolerance,
-        min(row.agreement for row in report.rows if row.agreement is not None),
+        min(row.agreement for row in made.report.rows if row.agreement is not None),
         nodes.count("Transpose"),
         len([op for op in nodes if op not in ("Const", "Identity", "NoOp", "Placeholder")]),
         time.perf_counter() - started,

@@ -44,7 +44,7 @@ class CommandOptions:
 
     def parsed(self) -> ConvertOptions:
         """Raises:
-        ConfigError: a number that is none.
+        ConfigError: what is not a number, an unknown kind, or options that need others.
         """
         numbers = ImageFiles(*(_numbers(text) for text in self.mean_std))
         if numbers != ImageFiles() and not self.files:
@@ -100,7 +100,7 @@ def calibration_images(path: Path, inputs: Sequence[ImageInput], options: Conver
         options: of the conversion.
 
     Raises:
-        ConfigError: no such file, no pictures there, other arrays, or a folder for a network of several inputs.
+        ConfigError: no such file, no pictures there, other arrays, or a folder for a network with several inputs.
     """
     if path.is_dir():
         if len(inputs) != 1 or inputs[0].channels not in (1, 3):

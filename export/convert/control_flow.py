@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from emotion_ai.errors import ExportError
+from emotion_ai_export.convert.onnx_export import quiet
 
 _TORCH = Path(torch.__file__).parent
 _ASK = {
@@ -99,8 +101,8 @@ def _asked_of_size(module: nn.Module, images: Sequence[Tensor]) -> list[tuple[An
             fakes.from_tensor(each, symbolic_context=shape, source=ConstantSource(f"images{number}"))
             for number, each in enumerate(images)
         )
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), fakes:
-            torch.func.functional_call(module, fixed, symbolic)
+        with quiet(), torch.no_grad(), torch.compiler.set_stance("force_eager"), fakes, enable_python_dispatcher():
+            torch.func.functional_call(module, fixed, symbolic, tie_weights=False)  # else it leaves shared modules fake
     except Exception:  # an operator that takes no symbols; what the module asked before counts
         pass
     places = [(guard.expr, guard.sloc.framework_loc) for guard in sizes.guards]

@@ -94,7 +94,7 @@ class Interface:
         files: adds the signature `serving_bytes`.
 
     Raises:
-        ConfigError: a name or a choice is none.
+        ConfigError: a name that is taken or has other characters, or an unknown choice.
     """
 
     model: str
@@ -105,7 +105,9 @@ class Interface:
     files: ImageFiles | None = None
 
     def __post_init__(self) -> None:
-        if not _MODEL.fullmatch(self.model) or self.model in SERVABLES:
+        if isinstance(self.outputs, str):
+            raise ConfigError(f"outputs {self.outputs!r}: give a tuple of names")
+        if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model) or self.model in SERVABLES:
             reason = (
                 "is a model of faces" if self.model in SERVABLES else "must start with a letter and hold A-Z 0-9 _ . -"
             )
@@ -113,8 +115,10 @@ class Interface:
         for name in self.outputs:
             _check_name(name)
         names = [*(given.name for given in self.inputs), *self.outputs]
-        if not self.inputs or not self.outputs or len(set(names)) < len(names):
-            raise ConfigError(f"names {', '.join(names)}: give each input and output a name of its own")
+        if not self.inputs or not self.outputs or len({name.lower() for name in names}) < len(names):
+            raise ConfigError(
+                f"names {', '.join(names)}: give each input and output another name, not only in its case"
+            )
         for value, choices, option in ((self.layout, Layout, "layout"), (self.dtype, ImageType, "dtype")):
             if value not in get_args(choices):
                 raise ConfigError(f"{option} {value!r}: choose {' or '.join(get_args(choices))}")
@@ -122,6 +126,8 @@ class Interface:
             self._check_files(self.files)
 
     def _check_files(self, files: ImageFiles) -> None:
+        if not isinstance(files, ImageFiles):
+            raise ConfigError(f"files {files!r}: give an ImageFiles")
         if len(self.inputs) != 1 or self.inputs[0].channels not in (1, 3):
             raise ConfigError("image files need a network with one input of 1 or 3 channels")
         if self.dtype != "float32":
@@ -156,7 +162,7 @@ def image_inputs(names: Sequence[str], shapes: Sequence[Sequence[int]]) -> tuple
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"name {name!r}: must start with a letter and hold letters, digits and _ alone")
     if name in _TAKEN:
         raise ConfigError(f"name {name!r}: is taken; choose another")

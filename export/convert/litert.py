@@ -35,7 +35,7 @@ def litert_kinds(given: Sequence[str], option: str) -> tuple[LiteRTKind, ...]:
     kinds = get_args(LiteRTKind)
     for each in given:
         if each not in kinds:
-            raise ConfigError(f"{option}: {each!r} is no kind of LiteRT file; choose of {', '.join(kinds)}")
+            raise ConfigError(f"{option}: unknown kind of LiteRT file {each!r}; choose from {', '.join(kinds)}")
     return tuple(kind for kind in kinds if kind in given)
 
 
@@ -63,8 +63,8 @@ def to_litert(function: Any, kind: LiteRTKind, calibration: Iterable[Mapping[str
             made.representative_dataset = lambda: iter(images)
         return made
 
-    try:
-        with warnings.catch_warnings(action="ignore"), held_stderr():  # notes of an interpreter that TensorFlow uses
+    with warnings.catch_warnings(action="ignore"), held_stderr():  # notes of an interpreter that TensorFlow uses
+        try:
             if kind != "int8":
                 return bytes(converter().convert())
             plain = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
@@ -73,11 +73,12 @@ def to_litert(function: Any, kind: LiteRTKind, calibration: Iterable[Mapping[str
                 converter=converter(), debug_dataset=lambda: iter(images), debug_options=options
             )
             return bytes(debugger.get_nondebug_quantized_model())
-    except Exception as error:  # the converter raises many kinds
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        if "debug mode" in reason:  # nothing was quantised
-            reason = "no layer lies before the last one with weights, which stays in float32; leave int8 out"
-        raise ExportError(f"LiteRT {kind}: TensorFlow cannot convert the graph: {reason[:300]}") from error
+        except Exception as error:  # the converter raises many kinds
+            failure = error
+    reason = next((line.strip() for line in str(failure).splitlines() if line.strip()), type(failure).__name__)
+    if "debug mode" in reason:  # nothing was quantised
+        reason = "no layer lies before the last one with weights, which stays in float32; leave int8 out"
+    raise ExportError(f"LiteRT {kind}: TensorFlow cannot convert the graph: {reason[:300]}") from failure
 
 
 def run_litert(content: bytes, batches: Sequence[Mapping[str, NDArray[Any]]], name: str) -> list[Arrays]:

@@ -49,7 +49,7 @@ def save_module(translator: Translator, interface: Interface, folder: Path) -> N
             return network({given.name: images})
 
         signatures[BYTES_SIGNATURE] = from_files.get_concrete_function()
-    module = tf.Module(name=interface.model)
+    module = tf.Module()
     module.functions = signatures
     tf.saved_model.save(module, str(folder), signatures)
     del module, signatures

@@ -53,7 +53,7 @@ def _export(
     module: nn.Module, examples: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     file: Any = io.BytesIO()  # accepted by this exporter, but not in its annotation
-    with _quiet(), _own_symbolics(opset), _in_simple_operators(), torch.no_grad():
+    with quiet(), _own_symbolics(opset), _in_simple_operators(), torch.no_grad():
         torch.onnx.export(
             module,
             examples,
@@ -102,8 +102,8 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings and its dumps of graphs, which native code writes."""
+def quiet() -> Iterator[None]:
+    """Without the warnings and logs of PyTorch, and the graphs that the exporter's native code prints."""
     level, stdout = logging.root.manager.disable, os.dup(1)
     logging.disable(logging.CRITICAL)
     with open(os.devnull, "wb") as nowhere:

@@ -79,7 +79,8 @@ def replay_warmup(version: Path, model: Any) -> int:
                 raise ExportError(f"{path}: record {count} has more or fewer results than faces; export again")
             count += 1
     except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
-        raise ExportError(f"{path}: record {count} fails ({error}); export again") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{path}: record {count} fails ({reason}); export again") from error
     if count == 0:
         raise ExportError(f"{path}: no requests in the file; export again")
     return count

@@ -88,7 +88,7 @@ def test_importing_and_help_stay_light(code: str) -> None:
         (["export", "out=models", "keypoints=a.ckpt"], "both networks are needed"),
         (["export", "out=models", "checkpoint=bundled", "data=none.csv"], "none.csv: no such file or folder"),
         (["export", "out=models", "checkpoint=bundled", "data.path=none.csv"], "none.csv: no such file or folder"),
-        (["export", "out=models", "checkpoint=bundled", "litert=[int4]"], "'int4' is no kind of LiteRT file"),
+        (["export", "out=models", "checkpoint=bundled", "litert=[int4]"], "unknown kind of LiteRT file 'int4'"),
         (["ablations", "--budget", "large"], "choose one of full, quick"),
         (["serve", "none"], "none: no such folder"),
         (

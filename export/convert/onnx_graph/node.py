@@ -47,7 +47,7 @@ class Node:
     def given(self, index: int) -> Value:
         value = self.inputs[index] if index < len(self.inputs) else None
         if value is None:
-            raise Unsupported(f"its input {index} is missing")
+            raise Unsupported(f"its input {index} is missing, or depends on the number of images")
         return value
 
     def has(self, index: int) -> bool:
@@ -75,7 +75,7 @@ class Node:
         tensors = []
         for value in values:
             tensor = self.reorder(value, leader.order).tensor
-            tensors.append(_as_vector(tensor) if value.is_constant else tensor)
+            tensors.append(_as_term(tensor, leader.shape[leader.order[-1]]) if value.is_constant else tensor)
         return tensors, leader.order
 
 
@@ -95,6 +95,12 @@ def handles(*operators: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def _as_vector(array: Any) -> Any:
-    """A constant without leading axes of length 1: TensorFlow fuses the addition of a vector."""
-    return array.reshape(array.shape[-1:]) if array.ndim and array.size == array.shape[-1] else array
+def _as_term(array: Any, last: Dim) -> Any:
+    """A constant as TensorFlow adds it rightly.
+
+    Without leading axes of length 1, as it fuses the addition of a vector. One value for all channels is repeated, as
+    TensorFlow would take it for the bias of a convolution.
+    """
+    if array.ndim and array.size == array.shape[-1]:
+        return array.reshape(array.shape[-1:])
+    return array.repeat(last[0], -1) if array.ndim and array.shape[-1] == 1 and last[0] == last[1] else array

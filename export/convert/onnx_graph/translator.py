@@ -195,6 +195,8 @@ class Translator:
         def batch() -> Any:
             return tf.shape(values[self.inputs[0]].tensor)[0]
 
+        if constant := [name for name in self.outputs if name not in values]:
+            raise ExportError(f"output {constant[0]}: a branch or a loop of the graph makes it; write it without one")
         return {name: reorder(values[name], order[name], batch).tensor for name in self.outputs}
 
     def first_difference(self, share: float = 1e-4) -> Difference | None:

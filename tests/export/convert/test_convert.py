@@ -236,7 +236,7 @@ def test_what_a_module_returns_is_checked_first(made: Any, reason: str, tmp_path
         ((1, 3, 8, 8), ["a", "b"], {}, "1 example inputs but 2 names"),
         ((1, 3, 8, 8), ["images"], {"model": "face"}, "is a model of faces"),
         ((1, 3, 8, 8), ["images"], {"model": "../up"}, "must start with a letter"),
-        ((1, 3, 8, 8), ["output"], {}, "a name of its own"),
+        ((1, 3, 8, 8), ["output"], {}, "give each input and output another name"),
         ((1, 3, 8, 8), ["two words"], {}, "must start with a letter"),
         ((1, 2, 8, 8), ["images"], {"files": ImageFiles()}, "1 or 3 channels"),
         ((1, 3, 8, 8), ["images"], {"layout": "HWC"}, "choose NHWC or NCHW"),

@@ -54,7 +54,7 @@ def test_a_kind_beyond_its_tolerance_publishes_nothing(tmp_path: Path, monkeypat
 
 def test_the_command_refuses_int8_without_images_and_other_kinds(tmp_path: Path) -> None:
     command = ["convert", f"{__file__}:build", "--input", "images:3x16x12", "--out", str(tmp_path / "models")]
-    for litert, text in (("int8", "give --calibration with a folder"), ("int4", "'int4' is no kind of LiteRT file")):
+    for litert, text in (("int8", "give --calibration with a folder"), ("int4", "unknown kind of LiteRT file 'int4'")):
         result = CliRunner().invoke(app, [*command, "--litert", litert])
         assert isinstance(result.exception, ConfigError)
         assert text in str(result.exception)

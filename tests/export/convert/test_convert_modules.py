@@ -19,8 +19,9 @@ from emotion_ai.errors import ConfigError, ExportError, ParityError
 from emotion_ai_export.convert import ConvertOptions, convert
 from emotion_ai_export.convert.command import CommandOptions, build_module, calibration_images
 from emotion_ai_export.convert.frameworks import errors_in_one_line, tf
-from emotion_ai_export.convert.interface import ImageFiles, ImageInput
+from emotion_ai_export.convert.interface import ImageFiles, ImageInput, Interface
 from emotion_ai_export.convert.litert import run_litert
+from emotion_ai_export.convert.module_parity import ModuleProof
 
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -48,6 +49,19 @@ def images_of_all_kinds() -> list[NDArray[np.float32]]:
     return [normal, rng.random((3, 3, 12, 10)).astype(np.float32), 300 * normal[:1], flat]
 
 
+class Biased(nn.Module):
+    """Adds a constant that all channels share."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.conv, self.bias = nn.Conv2d(3, 4, 3, padding=1), nn.Parameter(torch.randn(shape))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images) + self.bias
+
+
+_TWICE = nn.Conv2d(3, 3, 3, padding=1)
+
 RIGHT: dict[str, nn.Module] = {
     "floor_of_floats": Function(lambda x: (x * 9) // 4 + x),
     "floor_of_integers": Function(lambda x: (x * 7).long() // 2),
@@ -59,6 +73,11 @@ RIGHT: dict[str, nn.Module] = {
     "valid": nn.Conv2d(3, 3, 3, padding="valid", groups=3),
     "padded_maximum": nn.MaxPool2d(3, 2, 1),
     "ceiled_maximum": nn.MaxPool2d(3, 2, ceil_mode=True),
+    "spatial_bias": Biased(1, 1, 12, 10),
+    "bias_of_rows": Biased(12, 1),
+    "one_bias": Biased(1),
+    "a_part_used_twice": nn.Sequential(_TWICE, nn.BatchNorm2d(3), _TWICE).eval(),
+    "compiled": torch.compile(nn.Conv2d(3, 2, 3)),  # type: ignore[dict-item]
 }
 
 
@@ -235,10 +254,42 @@ class ByNumber(nn.Module):
         (lambda n: int(n) > 8, 9),  # as len(images) does
     ],
 )
-def test_a_choice_by_the_number_of_images_is_refused(choose: Callable[[Any], Any], batch: int, tmp_path: Path) -> None:
+def test_a_choice_by_the_number_of_images_is_refused_with_its_line(
+    choose: Callable[[Any], Any], batch: int, tmp_path: Path
+) -> None:
     with pytest.raises(ExportError, match=rf"differs in a batch of {batch} \(test_convert_modules\.py, line \d+\)"):
         published(ByNumber(choose, other=3.0), tmp_path)
     published(ByNumber(choose, other=2.0), tmp_path)  # as one that computes large batches in parts
+
+
+def after_another_operator(images: Tensor) -> Tensor:
+    images = torch.addcmul(images, images, images)
+    return images * 2 if images.shape[0] > 8 else images
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * (1 + x.shape[0] // 16),
+        lambda x: x * max(x.shape[0], 8) / 8,
+        lambda x: x + x.new_ones(12)[: 1 + x.shape[0] // 9].sum(),
+        lambda x: x * torch.tensor(float(x.shape[0] > 8)) + x,
+        after_another_operator,
+    ],
+)
+def test_what_depends_on_the_number_of_images_is_refused(function: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"differs in a batch of (9|33)[ ;]"):
+        published(Function(function), tmp_path)
+
+
+@pytest.mark.parametrize(("given", "batches"), [(3, [1, 2, 7]), (20, [1, 2, 7, 7, 6]), (70, [1, 2, 7, *8 * [7], 1])])
+def test_up_to_64_examples_are_compared(given: int, batches: list[int]) -> None:
+    examples = torch.rand(given, 3, 12, 10)
+    interface = Interface("m", (ImageInput("images", 3, 12, 10),), ("output",))
+    proof = ModuleProof(nn.Conv2d(3, 2, 3), interface, [examples])
+    compared = [case.images["images"] for case in proof.cases if case.kind == "example"]
+    assert [len(images) for images in compared] == batches
+    np.testing.assert_array_equal(np.unique(np.concatenate(compared), axis=0), np.unique(examples[:64].numpy(), axis=0))
 
 
 class Locked(nn.Conv2d):
@@ -252,6 +303,20 @@ class Locked(nn.Conv2d):
 class Ends(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         raise SystemExit(7)
+
+
+class Limited(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[0] <= 32, "at most 32"
+        return images
+
+
+class Extra(nn.Conv2d):
+    def __init__(self) -> None:
+        super().__init__(3, 2, 3)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 1}
 
 
 class Single(nn.Module):
@@ -277,6 +342,9 @@ class Single(nn.Module):
         (Function(lambda x: torch.stack([image * 2 for image in x])), r"take sizes as .* loop over no images"),
         (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "0: a batch norm without running statistics"),
         (Function(torch.special.bessel_j0), "the operator 'aten::special_bessel_j0' .* is not supported"),
+        (Function(lambda x: x[torch.arange(x.shape[0])]), "its input 1 is missing, or depends on the number of images"),
+        (Limited(), "batch 33: at most 32; a server joins the images of different requests"),
+        (Extra(), "_extra_state: dict in the module's state; remove its get_extra_state"),
     ],
 )
 def test_other_modules_are_refused_in_one_line(
@@ -293,16 +361,41 @@ def test_a_threshold_at_values_of_the_images_is_named(tmp_path: Path) -> None:
         published(Function(lambda x: (x > 51 / 255).float()), tmp_path)
 
 
-def test_int8_without_a_layer_for_it_is_refused(tmp_path: Path) -> None:
+def test_int8_without_a_layer_for_it_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ExportError, match="no layer lies before the last one with weights") as refused:
         published(Function(lambda x: x.mean((2, 3))), tmp_path, litert=("int8",))
     assert "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_int8_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     layers = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     published(nn.Sequential(*layers), tmp_path, litert=("int8",))
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_input_that_the_module_does_not_use_is_refused(tmp_path: Path) -> None:
+    class First(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a * 2
+
+    with pytest.raises(ExportError, match="input b: the module does not use it; leave it out"):
+        convert(First(), [torch.rand(2, 3, 8, 8)] * 2, ["a", "b"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"model": None}, {"outputs": "output"}, {"outputs": (1,)}, {"files": "yes"}, {"outputs": ("Images",)}]
+)
+def test_options_of_other_types_are_refused_in_one_line(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        convert(nn.ReLU(), torch.rand(2, 3, 8, 8), ["images"], tmp_path, ConvertOptions(**{"model": "m", **wrong}))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["my.net", "a-b"])
+def test_names_with_points_and_hyphens_are_published(name: str, tmp_path: Path) -> None:
+    made = convert(nn.Conv2d(3, 2, 3), torch.rand(2, 3, 8, 8), ["images"], tmp_path, ConvertOptions(name))
+    assert made.path == tmp_path / name / "1"
 
 
 def test_what_is_no_module_or_no_image_is_refused(tmp_path: Path) -> None:

@@ -119,6 +119,6 @@ def test_garbage_is_one_clear_error() -> None:
 def test_other_kinds_are_refused() -> None:
     assert litert_kinds(["int8", "float32", "int8"], "litert=") == ("float32", "int8")
     with pytest.raises(
-        ConfigError, match="litert=: 'int4' is no kind of LiteRT file; choose of float32, float16, int8"
+        ConfigError, match="litert=: unknown kind of LiteRT file 'int4'; choose from float32, float16, int8"
     ):
         litert_kinds(["int4"], "litert=")
