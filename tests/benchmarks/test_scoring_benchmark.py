@@ -29,14 +29,14 @@ def test_the_start_of_a_command_is_taken_off(tmp_path: Path, monkeypatch: pytest
     def run(command: list[str], **_: Any) -> None:
         count = len(list(Path(command[4]).iterdir()))
         clock[0] += 30 + count / 20 if command[3] == "score" else 5 + count / 10
-        commands.append(command[3])
+        commands.append((command[3], command[command.index("--device") + 1]))
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr(scoring, "write_pictures", lambda folder, count, seed: _touch(folder, count))
     table = scoring.benchmark(40, 8, 2, [0, 1])
     assert [row[1] for row in table.rows] == pytest.approx([10, 5, 2])
-    assert commands == ["predict", "predict", "score", "score"] * 2
+    assert commands == [(name, "cpu") for name in ("predict", "predict", "score", "score")] * 2
 
 
 def _touch(folder: Path, count: int) -> None:

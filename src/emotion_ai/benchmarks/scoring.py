@@ -69,9 +69,10 @@ def run_round(few: Path, many: Path, cpus: Sequence[int], out: Path) -> Round:
         return time.monotonic() - started
 
     count = len(list(many.iterdir())) - len(list(few.iterdir()))
-    predicted = [seconds(p, "predict", str(p), "--csv", str(out / f"{p.name}.csv")) for p in (few, many)]
-    workers = ("--workers", str(len(cpus)), "--device", "cpu")
-    scored = [seconds(p, "score", str(p), str(out / p.name), *workers) for p in (few, many)]
+    cpu = ("--device", "cpu")
+    predicted = [seconds(p, "predict", str(p), "--csv", str(out / f"{p.name}.csv"), *cpu) for p in (few, many)]
+    workers = ("--workers", str(len(cpus)))
+    scored = [seconds(p, "score", str(p), str(out / p.name), *workers, *cpu) for p in (few, many)]
     return Round(count / (scored[1] - scored[0]), count / (predicted[1] - predicted[0]))
 
 
