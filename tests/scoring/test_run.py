@@ -70,7 +70,7 @@ def test_another_source_model_or_option_is_refused(ray_here: Any, tmp_path: Path
             {"option": 1},
         )
     (dest / "_state.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"_state\.json: is damaged"):
+    with pytest.raises(ConfigError, match=r"_state\.json: is damaged, or of something else; move it away"):
         run(photos, dest)
     (dest / "_state.json").unlink()
     with pytest.raises(ConfigError, match="has Parquet files of something else"):

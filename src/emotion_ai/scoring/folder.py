@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ STATE = "_state.json"
 FORMAT = 1
 """Of states; others are not continued."""
 
+_PART = re.compile(r"part-\d{6,}\.parquet")
 _RUN = "emotion_ai.run"  # key of a part's metadata
+_OTHERS = "is damaged, or of something else; move it away, or choose another DEST"
 _WHAT = {"source": "a source of other files or content", "model": "another model"}
 
 
@@ -63,22 +66,18 @@ class ScoreFolder:
 
         Args:
             parts: of the source.
-            overwrite: removes the results of another run.
+            overwrite: removes the results of another run, but no file of anything else.
 
         Raises:
-            ConfigError: the folder has results of another run, or another process writes to it.
+            ConfigError: the folder has results of another run or of something else, or another process writes to it.
             OSError: it cannot be written to.
         """
         with files.locked_folder(self.path):
-            if overwrite:
-                (self.path / STATE).unlink(missing_ok=True)
-                for path in self.path.glob("part-*.parquet"):
-                    path.unlink()
-            self._check(parts)
+            self._check(parts, overwrite)
+            done = {number: counts for number in range(parts) if (counts := self.counts(number)) is not None}
             self._remove_journals()  # whoever ended the last run, the pictures need not have
             state = {"format": FORMAT, "run": self.run, "identity": dict(self.identity), "parts": parts}
             files.write_json(self.path / STATE, {**state, "finished": False}, sync=True)
-            done = {number: counts for number in range(parts) if (counts := self.counts(number)) is not None}
             yield done
             for partial in self.path.glob(".part-*.partial"):  # of workers that were killed
                 partial.unlink(missing_ok=True)
@@ -101,33 +100,34 @@ class ScoreFolder:
             ConfigError: the part is of another run.
         """
         path = self.part(number)
-        if not path.exists():
-            return None
-        try:
-            metadata = parquet.read_metadata(path).metadata or {}
-            run, counts = metadata[_RUN.encode()].decode(), json.loads(metadata[COUNTS.encode()])
-        except (OSError, pa.ArrowException, LookupError, ValueError):
+        metadata = _metadata(path)
+        if metadata is None:
             return None  # it is written anew
-        if run != self.run:
+        if _RUN.encode() not in metadata:
+            raise ConfigError(f"{path}: {_OTHERS}")
+        if metadata[_RUN.encode()].decode() != self.run:
             raise ConfigError(f"{path}: belongs to another run; replace all with --overwrite, or choose another DEST")
-        return PartCounts(**counts)
+        return PartCounts(**json.loads(metadata[COUNTS.encode()]))
 
-    def _check(self, parts: int) -> None:
-        try:
-            state = json.loads(files.read_text(self.path / STATE))
-            before, number = state["identity"], state["parts"]
-            known = state["format"] == FORMAT and isinstance(before, dict)
-        except FileNotFoundError:
-            if next(self.path.glob("*.parquet"), None) is None:
-                return
-            raise ConfigError(
-                f"{self.path}: has Parquet files of something else; move them away, or choose another DEST"
-            ) from None
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise ConfigError(f"{self.path / STATE}: is damaged; start again with --overwrite") from error
-        if not known:
+    def _check(self, parts: int, overwrite: bool) -> None:
+        state = self._state()
+        if state is None:
+            if next(self.path.glob("*.parquet"), None) is not None:
+                raise ConfigError(
+                    f"{self.path}: has Parquet files of something else; move them away, or choose another DEST"
+                )
+            return
+        found = sorted(path for path in self.path.glob("part-*.parquet") if _PART.fullmatch(path.name))
+        if overwrite:
+            for path in found:
+                if _RUN.encode() not in (_metadata(path) or {}):
+                    raise ConfigError(f"{path}: {_OTHERS}")
+            for path in found:
+                path.unlink()
+            return
+        if state["format"] != FORMAT:
             raise ConfigError(f"{self.path / STATE}: was written by another version; start again with --overwrite")
-        now = json.loads(json.dumps(self.identity))
+        before, now = state["identity"], json.loads(json.dumps(self.identity))
         for name in [*now, *(name for name in before if name not in now)]:
             if before.get(name) != now.get(name):
                 values = f"{name} {json.dumps(before.get(name))}, now it is {json.dumps(now.get(name))}"
@@ -135,5 +135,33 @@ class ScoreFolder:
                     f"{self.path}: was written with {_WHAT.get(name, values)}; go on with the same, replace all with "
                     "--overwrite, or choose another DEST"
                 )
-        if number != parts:
-            raise ConfigError(f"{self.path}: was written in {number} parts, now there are {parts}; use --overwrite")
+        if state["parts"] != parts:
+            raise ConfigError(
+                f"{self.path}: was written in {state['parts']} parts, now there are {parts}; use --overwrite"
+            )
+
+    def _state(self) -> dict[str, Any] | None:
+        """What a run wrote down; None in a folder without a run.
+
+        Raises:
+            ConfigError: the file is not one of a run, or is damaged.
+        """
+        path = self.path / STATE
+        try:
+            state = json.loads(files.read_text(path))
+            known = {"format", "run", "identity", "parts"} <= state.keys()
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError, RecursionError):
+            known = False
+        if not known:
+            raise ConfigError(f"{path}: {_OTHERS}")
+        return state
+
+
+def _metadata(path: Path) -> dict[bytes, bytes] | None:
+    """Of a part; None if it is missing or damaged."""
+    try:
+        return parquet.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None

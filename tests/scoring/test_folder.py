@@ -1,0 +1,69 @@
+"""The folder of a run's results: what a run goes on with, what it replaces, and what it leaves alone."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from emotion_ai.errors import ConfigError
+from emotion_ai.scoring.folder import ScoreFolder
+from emotion_ai.scoring.part_reader import PartReader
+from emotion_ai.scoring.parts import FilesPart
+from emotion_ai.scoring.stores import Store
+from tests.scoring.fakes import QuickReader
+
+
+def run_of(path: Path, source: int = 1) -> ScoreFolder:
+    return ScoreFolder(path, {"source": source})
+
+
+def write_part(folder: ScoreFolder, number: int) -> None:
+    """A part with one picture, which is missing."""
+    part = FilesPart(Store(), (("/nothing.png", "nothing.png"),))
+    PartReader(QuickReader(), 1).write(part, folder.part(number), folder.metadata)
+
+
+def written(path: Path, parts: int = 2) -> ScoreFolder:
+    """A folder with a whole run."""
+    folder = run_of(path)
+    with folder.opened(parts):
+        for number in range(parts):
+            write_part(folder, number)
+    return folder
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def write_other(path: Path) -> None:
+    parquet.write_table(pa.table({"image": ["a.png"]}), path)
+
+
+def test_overwrite_removes_the_parts_of_another_run(tmp_path: Path) -> None:
+    written(tmp_path)
+    write_other(tmp_path / "part-00000.parquet")
+    with run_of(tmp_path, 2).opened(2, overwrite=True) as done:
+        assert not done
+        assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["part-00000.parquet"]
+
+
+def test_overwrite_removes_nothing_where_no_run_was(tmp_path: Path) -> None:
+    write_other(tmp_path / "part-000000.parquet")
+    before = content(tmp_path)
+    with pytest.raises(ConfigError, match="has Parquet files of something else"), run_of(tmp_path).opened(1, True):
+        pass
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["part-000001.parquet", "_state.json"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_something_else_wrote_is_not_replaced(tmp_path: Path, name: str, overwrite: bool) -> None:
+    written(tmp_path)
+    write_other(tmp_path / name)
+    before = content(tmp_path)
+    error = rf"{name}: is damaged, or of something else; move it away, or choose another DEST"
+    with pytest.raises(ConfigError, match=error), run_of(tmp_path).opened(2, overwrite):
+        pass
+    assert content(tmp_path) == before
