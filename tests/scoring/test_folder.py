@@ -67,3 +67,17 @@ def test_what_something_else_wrote_is_not_replaced(tmp_path: Path, name: str, ov
     with pytest.raises(ConfigError, match=error), run_of(tmp_path).opened(2, overwrite):
         pass
     assert content(tmp_path) == before
+
+
+def test_a_run_that_ended_with_an_error_leaves_no_trace(tmp_path: Path) -> None:
+    folder = run_of(tmp_path)
+    with pytest.raises(ConfigError, match="no such model"), folder.opened(2):
+        folder.journal(0).write_text("opening\n")
+        (tmp_path / ".part-000000.parquet.0.partial").touch()
+        raise ConfigError("no such model")
+    assert [path.name for path in tmp_path.iterdir()] == ["_state.json"]
+    with run_of(tmp_path, 2).opened(3) as done:
+        assert not done
+        write_part(run_of(tmp_path, 2), 0)
+    with pytest.raises(ConfigError, match="was written with a source of other"), folder.opened(2):
+        pass

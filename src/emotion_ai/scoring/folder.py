@@ -78,10 +78,12 @@ class ScoreFolder:
             self._remove_journals()  # whoever ended the last run, the pictures need not have
             state = {"format": FORMAT, "run": self.run, "identity": dict(self.identity), "parts": parts}
             files.write_json(self.path / STATE, {**state, "finished": False}, sync=True)
-            yield done
-            for partial in self.path.glob(".part-*.partial"):  # of workers that were killed
-                partial.unlink(missing_ok=True)
-            self._remove_journals()
+            try:
+                yield done
+            finally:
+                for partial in self.path.glob(".part-*.partial"):  # of workers that were killed
+                    partial.unlink(missing_ok=True)
+                self._remove_journals()
             if all(self.part(number).exists() for number in range(parts)):
                 files.write_json(self.path / STATE, {**state, "finished": True}, sync=True)
 
@@ -124,6 +126,8 @@ class ScoreFolder:
                     raise ConfigError(f"{path}: {_OTHERS}")
             for path in found:
                 path.unlink()
+            return
+        if not found:  # whatever was to be scored
             return
         if state["format"] != FORMAT:
             raise ConfigError(f"{self.path / STATE}: was written by another version; start again with --overwrite")
