@@ -57,7 +57,7 @@ def test_another_source_model_or_option_is_refused(ray_here: Any, tmp_path: Path
     with pytest.raises(ConfigError, match="was written with option 1, now it is 2;"):
         score(open_source([str(photos)]), dest, QuickSource(), ScoreOptions(), {"option": 2})
     (photos / "3.png").write_bytes(picture(99))
-    with pytest.raises(ConfigError, match="was written with a source of other files or content"):
+    with pytest.raises(ConfigError, match="was written with a source of other files, names or content"):
         run(photos, dest)
     assert run(photos, dest, QuickSource("other"), overwrite=True).total.pictures == 20
     source = open_source([str(photos)])

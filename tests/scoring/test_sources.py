@@ -44,7 +44,9 @@ def test_names_are_those_that_were_given(tmp_path: Path, monkeypatch: pytest.Mon
     write_pictures(tmp_path / "photos", 3)
     monkeypatch.chdir(tmp_path)
     for spec in ("photos", "photos/", "photos/*.png", "./photos"):
-        assert [os.path.normpath(name) for name in names(open_source([spec]))] == [f"photos/{i}.png" for i in range(3)]
+        source = open_source([spec])
+        assert names(source) == [f"photos/{i}.png" for i in range(3)]
+        assert source.identity == open_source(["photos"]).identity
     monkeypatch.chdir("/")
     assert names(open_source([f"{tmp_path}/photos/2.png"])) == [f"{tmp_path}/photos/2.png"]
 

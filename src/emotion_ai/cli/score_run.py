@@ -12,7 +12,6 @@ from emotion_ai.cli.patience import NO_ANSWERS, PatientReader
 from emotion_ai.cli.readers import ReaderOptions
 from emotion_ai.cli.signals import terminable
 from emotion_ai.client import FaceClient
-from emotion_ai.client.address import without_login
 from emotion_ai.contract import Task
 from emotion_ai.errors import CheckpointError, ConfigError, EmotionAIError
 from emotion_ai.inference.results import PhotoReader, check_threshold
@@ -167,10 +166,7 @@ def score_command(command: ScoreCommand) -> int:
             gpu=gpu,
             overwrite=command.overwrite,
         )
-        identity = {
-            "source_name": [without_login(spec) for spec in command.sources],
-            "uncertain_below": command.uncertain_below,
-        }
+        identity = {"uncertain_below": command.uncertain_below}
         with _progress(console) as progress:
             shown = _Shown(progress, source.count)
             try:

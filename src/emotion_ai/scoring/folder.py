@@ -27,7 +27,7 @@ FORMAT = 1
 _PART = re.compile(r"part-\d{6,}\.parquet")
 _RUN = "emotion_ai.run"  # key of a part's metadata
 _OTHERS = "is damaged, or of something else; move it away, or choose another DEST"
-_WHAT = {"source": "a source of other files or content", "model": "another model"}
+_WHAT = {"source": "a source of other files, names or content", "model": "another model"}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,7 @@ def open_source(specs: Sequence[str], column: str | None = None) -> PictureSourc
     passed_over: Counter[str] = Counter()
     for spec in specs:
         store, path = Store.of(spec)
-        for entry in store.files(path, without_login(spec)):
+        for entry in store.files(path, without_login(spec) if "://" in spec else os.path.normpath(spec)):
             kind = _kind(entry.path)
             if kind is None and entry.path == path:  # named itself, not in a folder
                 kind = "pictures"
