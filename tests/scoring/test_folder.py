@@ -71,10 +71,14 @@ def test_what_something_else_wrote_is_not_replaced(tmp_path: Path, name: str, ov
 
 def test_a_run_that_ended_with_an_error_leaves_no_trace(tmp_path: Path) -> None:
     folder = run_of(tmp_path)
-    with pytest.raises(ConfigError, match="no such model"), folder.opened(2):
+
+    def fail() -> None:
         folder.journal(0).write_text("opening\n")
         (tmp_path / ".part-000000.parquet.0.partial").touch()
         raise ConfigError("no such model")
+
+    with pytest.raises(ConfigError, match="no such model"), folder.opened(2):
+        fail()
     assert [path.name for path in tmp_path.iterdir()] == ["_state.json"]
     with run_of(tmp_path, 2).opened(3) as done:
         assert not done

@@ -154,7 +154,7 @@ def score_command(command: ScoreCommand) -> int:
     command.check()
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with terminable():
-        source = open_source(command.sources, command.column)
+        source = open_source(command.sources, command.column, command.dest)
         if source.passed_over:
             kinds = ", ".join(sorted(suffix or "no suffix" for suffix in source.passed_over))
             console.print(printable(f"files passed over: {sum(source.passed_over.values())} ({kinds})"))

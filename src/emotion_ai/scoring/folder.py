@@ -30,6 +30,11 @@ _OTHERS = "is damaged, or of something else; move it away, or choose another DES
 _WHAT = {"source": "a source of other files, names or content", "model": "another model"}
 
 
+def is_result(name: str) -> bool:
+    """Whether a run names one of its files so, apart from hidden ones."""
+    return name == STATE or _PART.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class ScoreFolder:
     """A folder that holds the results of one run, of one source and model.
@@ -119,7 +124,7 @@ class ScoreFolder:
                     f"{self.path}: has Parquet files of something else; move them away, or choose another DEST"
                 )
             return
-        found = sorted(path for path in self.path.glob("part-*.parquet") if _PART.fullmatch(path.name))
+        found = sorted(path for path in self.path.glob("*.parquet") if is_result(path.name))
         if overwrite:
             for path in found:
                 if _RUN.encode() not in (_metadata(path) or {}):

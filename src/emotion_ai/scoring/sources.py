@@ -7,14 +7,17 @@ import math
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from emotion_ai.client.address import without_login
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.extras import optional_imports
 from emotion_ai.inference.photo_files import is_photo_name
+from emotion_ai.scoring.folder import is_result
 from emotion_ai.scoring.parts import (
     CsvPart,
     FilesPart,
@@ -74,22 +77,26 @@ class PictureSource:
         return None if None in counts else sum(count for count in counts if count is not None)
 
 
-def open_source(specs: Sequence[str], column: str | None = None) -> PictureSource:
+def open_source(specs: Sequence[str], column: str | None = None, dest: Path | None = None) -> PictureSource:
     """Lists a source; only headers of tar shards and tables are opened.
 
     Args:
         specs: folders, glob patterns, pictures, tar shards, Parquet or CSV files; as paths or addresses.
         column: of a table: the one with the pictures' paths or contents; by default one with a usual name.
+        dest: the folder for the results, which are left out.
 
     Raises:
-        ConfigError: nothing is found, kinds are mixed, or a table has no such column.
+        ConfigError: nothing is found, kinds are mixed, a table has no such column, or `dest` holds a source file.
         DataError: a table cannot be read.
     """
     found: dict[Kind, list[tuple[Store, Entry]]] = {}
     passed_over: Counter[str] = Counter()
+    in_dest = _in_folder(dest)
     for spec in specs:
         store, path = Store.of(spec)
         for entry in store.files(path, without_login(spec) if "://" in spec else os.path.normpath(spec)):
+            if is_result(posixpath.basename(entry.path)) and in_dest(store, entry):
+                continue
             kind = _kind(entry.path)
             if kind is None and entry.path == path:  # named itself, not in a folder
                 kind = "pictures"
@@ -99,6 +106,8 @@ def open_source(specs: Sequence[str], column: str | None = None) -> PictureSourc
                 found.setdefault(kind, []).append((store, entry))
     kind = _only_kind(found, specs, passed_over)
     files = list({(bool(store.uri), entry.name, entry.path): (store, entry) for store, entry in found[kind]}.values())
+    if held := next((entry.name for store, entry in files if in_dest(store, entry)), None):
+        raise ConfigError(f"{dest}: holds {held}, a file of the source; choose another DEST")
     if column is not None and kind not in ("parquet", "csv"):
         raise ConfigError(f"--column names a column of a Parquet or CSV file; the source has {kind}")
     for other, entries in found.items():
@@ -115,6 +124,15 @@ def open_source(specs: Sequence[str], column: str | None = None) -> PictureSourc
     return PictureSource(kind, parts, identity, rules, dict(passed_over))
 
 
+def _in_folder(folder: Path | None) -> Callable[[Store, Entry], bool]:
+    """Tells whether a file lies in a folder of this machine, at any depth."""
+    if folder is None:
+        return lambda *_: False
+    real = folder.resolve()
+    inside = cache(lambda parent: Path(parent).resolve().is_relative_to(real))
+    return lambda store, entry: not store.uri and inside(posixpath.dirname(entry.path))
+
+
 def _kind(path: str) -> Kind | None:
     name = posixpath.basename(path)
     for kind, suffixes in _SUFFIXES.items():
@@ -126,7 +144,7 @@ def _kind(path: str) -> Kind | None:
 def _only_kind(found: dict[Kind, list[tuple[Store, Entry]]], specs: Sequence[str], passed_over: Counter[str]) -> Kind:
     shown = without_login(", ".join(specs[:3]))
     if not found:
-        kinds = ", ".join(sorted(suffix or "no suffix" for suffix in passed_over))
+        kinds = ", ".join(sorted(suffix or "no suffix" for suffix in passed_over)) or "the results in DEST"
         raise ConfigError(f"{shown}: no pictures, tar shards, Parquet or CSV files, only {kinds}; give another source")
     if "pictures" in found or len(found) == 1:
         return "pictures" if "pictures" in found else next(iter(found))
