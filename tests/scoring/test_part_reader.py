@@ -102,6 +102,35 @@ def test_other_columns_stay_with_their_picture(quick: QuickReader, tmp_path: Pat
     assert parquet.read_schema(tmp_path / "x.parquet").field("id").type == pa.uint8()
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.string_view(), ["a", "b"]),
+        (pa.struct([("a", pa.string_view())]), [{"a": "x" * 20}, None]),
+        (pa.list_view(pa.int8()), [[1], [2, 3]]),
+        (pa.dictionary(pa.int8(), pa.string()), ["a", "b"]),
+        (pa.decimal256(50, 1), [1, 2]),
+        (pa.uuid(), [b"0" * 16, b"1" * 16]),
+        (pa.null(), [None, None]),
+    ],
+    ids=str,
+)
+def test_columns_of_any_type_of_parquet_are_kept(
+    quick: QuickReader, tmp_path: Path, kind: Any, values: list[Any]
+) -> None:
+    cells = pa.array(values * 50, kind)
+    schema = pa.schema([pa.field("image", pa.binary_view()), pa.field("x", kind, metadata={"a": "b"})])
+    table = pa.table([pa.array([picture(9)] * 100, pa.binary_view()), cells], schema)
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100)
+    parts = open_source([str(tmp_path / "a.parquet")]).parts
+    written = []
+    for i, part in enumerate(parts):
+        _, counts = write(PartReader(quick, 5), part, tmp_path / f"{i}.parquet")
+        assert counts.faces == counts.pictures == part.count
+        written += parquet.read_table(tmp_path / f"{i}.parquet")["x"].to_pylist()
+    assert written == cells.to_pylist()
+
+
 def test_a_name_that_is_taken_gets_source_before_it() -> None:
     columns = pa.schema([("error", pa.int64()), ("source_error", pa.int64()), ("free", pa.int64())])
     schema, renamed = table_schema(SEVEN.names, columns)

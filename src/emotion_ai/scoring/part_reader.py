@@ -185,8 +185,8 @@ def table_schema(classes: tuple[str, ...], extra: Any) -> tuple[Any, dict[str, s
 
 def _table(reads: list[_Read], schema: Any, extra: Any, renamed: dict[str, str]) -> Any:
     rows: list[Row] = []
-    origins: list[int | None] = []
     extras = list[Any]()
+    lost = pa.table([pa.nulls(1, column.type) for column in extra], extra.names)
     for read in reads:
         start: Row = {"source": readable(read.picture.name)}
         if read.error is not None:
@@ -195,15 +195,11 @@ def _table(reads: list[_Read], schema: Any, extra: Any, renamed: dict[str, str])
             faces = enumerate(read.readings, 1)
             found = [{**start, "face": i, **face.as_row(), **deviation_row(face)} for i, face in faces] or [start]
         rows += found
-        origins += [len(extras) if read.picture.extra is not None else None] * len(found)
-        if read.picture.extra is not None:
-            extras.append(read.picture.extra)
+        extras += [lost if read.picture.extra is None else read.picture.extra] * len(found)
     own = len(schema) - len(extra)
     arrays = [pa.array([row.get(name) for row in rows], schema.field(name).type) for name in schema.names[:own]]
-    if len(extra):
-        others = pa.concat_tables(extras) if extras else extra.empty_table()
-        taken = others.select(extra.names).combine_chunks().take(pa.array(origins, pa.int64()))
-        arrays += taken.columns
+    for name in extra.names:  # not by `take`, which has no kernel for some types
+        arrays.append(pa.concat_arrays([chunk for each in extras for chunk in each.column(name).chunks]))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
