@@ -202,6 +202,30 @@ def test_parquet_with_paths_or_both(tmp_path: Path) -> None:
     assert one.load() == (folder / "1.png").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (pa.array([7]), "int"),
+        (pa.array([list(picture(1))], pa.list_(pa.uint8())), "list"),
+        (pa.array([{"content": "0.png"}]), "dict"),
+        (pa.array([{"bytes": None, "path": 7}]), "int"),
+    ],
+    ids=["integer", "list", "struct", "path"],
+)
+def test_cells_of_another_type_are_rows_that_name_it(tmp_path: Path, cells: Any, kind: str) -> None:
+    parquet.write_table(pa.table({"image": cells}), tmp_path / "a.parquet")
+    (found,) = pictures(open_source([str(tmp_path / "a.parquet")]))
+    with pytest.raises(ImageError, match=rf"a\.parquet#0: has no picture; its cell is a value of type {kind}, neither"):
+        found.load()
+
+
+def test_a_path_that_is_not_utf8_costs_its_own_row_alone(tmp_path: Path) -> None:
+    texts = pa.array([b"0.png", b"\xff\xfe.png", b"2.png"]).view(pa.string())
+    parquet.write_table(pa.table({"path": texts}), tmp_path / "a.parquet")
+    source = open_source([str(tmp_path / "a.parquet")])
+    assert names(source) == ["0.png", f"{tmp_path}/a.parquet#1", "2.png"]
+
+
 def test_damaged_pages_of_parquet_are_rows_with_errors(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(

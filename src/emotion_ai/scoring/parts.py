@@ -134,18 +134,20 @@ class TableFile:
 
     def picture(self, row: int, cell: Any, extra: Any) -> Picture:
         """The picture of a row, by its cell."""
-        path = None
-        if isinstance(cell, Mapping):
-            cell, path = cell.get("bytes"), cell.get("path")
-        if isinstance(cell, str) and (encoded := _encoded(cell)) is not None:
-            cell = encoded
-        if isinstance(cell, bytes):
-            return Picture(f"{self.name}#{row}", partial(bytes, cell), extra)
-        path = cell if isinstance(cell, str) else path
-        if not path:
-            return Picture(
-                f"{self.name}#{row}", _failing(f"{self.name}#{row}: has no picture; its cell is empty"), extra
-            )
+        name = f"{self.name}#{row}"
+        content, path = cell, None
+        if isinstance(cell, Mapping) and not cell.keys().isdisjoint(("bytes", "path")):
+            content, path = cell.get("bytes"), cell.get("path")
+        if isinstance(content, str):
+            content, path = _encoded(content), content or path
+        if isinstance(content, bytes):
+            return Picture(name, partial(bytes, content), extra)
+        if content is None and not path:
+            return Picture(name, _failing(f"{name}: has no picture; its cell is empty"), extra)
+        if content is not None or not isinstance(path, str):
+            kind = type(path if content is None else content).__name__
+            reason = f"its cell is a value of type {kind}, neither a path nor a picture; give --column NAME"
+            return Picture(name, _failing(f"{name}: has no picture; {reason}"), extra)
         try:
             store, place = self.store.join(self.folder, path)
         except ConfigError as error:
@@ -177,12 +179,18 @@ class ParquetPart:
                 pieces = opened.iter_batches(_PIECE, row_groups=list(self.groups), columns=[self.table.column, *names])
                 for piece in map(pa.Table.from_batches, ([piece] for piece in pieces)):
                     extra = piece.select(names)
-                    for i, cell in enumerate(piece.column(self.table.column).to_pylist()):
-                        yield self.table.picture(row, cell, extra.slice(i, 1) if names else None)
+                    for i, cell in enumerate(piece.column(self.table.column)):
+                        yield self._picture(row, cell, extra.slice(i, 1) if names else None)
                         row += 1
         except (OSError, pa.ArrowException) as error:
             for lost in range(row, end):
                 yield self.table.lost(lost, error)
+
+    def _picture(self, row: int, cell: Any, extra: Any) -> Picture:
+        try:
+            return self.table.picture(row, cell.as_py(), extra)
+        except ValueError as error:  # a text that is not UTF-8, or a time beyond those of Python
+            return self.table.lost(row, error, extra)
 
 
 @dataclass(frozen=True)
