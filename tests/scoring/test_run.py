@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from emotion_ai.errors import ConfigError, ServerUnreachableError
+from emotion_ai.errors import ConfigError, EmotionAIError, ServerUnreachableError
 from emotion_ai.files import locked_folder
 from emotion_ai.scoring.part_reader import PartCounts
 from emotion_ai.scoring.run import ScoreOptions, ScoreProgress, score
@@ -96,6 +97,16 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match="another process writes to this folder"),
     ):
         run(photos, dest)
+
+
+def test_an_error_that_nothing_foresees_is_one_line_with_the_part(ray_here: Any, tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"image": [picture(1)]}), tmp_path / "a.parquet")
+    source = open_source([str(tmp_path / "a.parquet")])
+    broken = replace(source, parts=[replace(source.parts[0], columns=pa.schema([("none", pa.int8())]))])  # type: ignore[type-var]
+    with pytest.raises(
+        EmotionAIError, match=r"part-000000\.parquet: cannot be written \(KeyError: .*, parts\.py:\d+\)"
+    ):
+        score(broken, tmp_path / "scores", QuickSource(), ScoreOptions(), {})
 
 
 def test_a_server_that_is_away_ends_the_run_and_the_same_command_goes_on(ray_here: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
@@ -16,6 +17,7 @@ from emotion_ai.scoring.journal import Journal
 from emotion_ai.scoring.local_ray import running_ray
 from emotion_ai.scoring.part_reader import PartCounts, PartReader
 from emotion_ai.scoring.sources import PictureSource
+from emotion_ai.terminal import one_line
 
 _RETRIES = 10_000  # of a part whose worker dies; its journal passes over the pictures that end it, and ends before
 
@@ -105,6 +107,10 @@ class _Worker:
         except OSError as error:
             reason = f"{error.filename or self._work.folder.path}: {error.strerror or error}"
             return {"number": row["number"], "counts": b"", "kind": "ConfigError", "error": reason}
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}, {_place(error)}"
+            text = f"{self._work.folder.part(row['number'])}: cannot be written ({reason}); please report this"
+            return {"number": row["number"], "counts": b"", "kind": "EmotionAIError", "error": one_line(text)}
 
     def _score(self, number: int, part: bytes) -> PartCounts:
         folder = self._work.folder
@@ -173,6 +179,13 @@ def score(
             except ray.exceptions.RayError as error:
                 raise ConfigError(_ended(folder, error)) from error
     return state
+
+
+def _place(error: Exception) -> str:
+    """Where in our code it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if "emotion_ai" in Path(frame.filename).parts), frames[-1])
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def worker_shares(resources: Mapping[str, float], options: ScoreOptions, parts: int) -> tuple[int, float]:
