@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import tarfile
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from emotion_ai.errors import ConfigError, DataError, ImageError
+from emotion_ai.scoring import sources
 from emotion_ai.scoring.parts import Picture
 from emotion_ai.scoring.sources import PictureSource, open_source
 from emotion_ai.vision import photo
@@ -179,11 +181,40 @@ def test_parquet_with_contents_keeps_ids_and_other_columns(tmp_path: Path) -> No
     rows = table(50, image=[picture(i) for i in range(50)])
     parquet.write_table(rows, tmp_path / "a.parquet", row_group_size=7)
     source = open_source([str(tmp_path / "a.parquet")])
-    assert [part.count for part in source.parts] == [21, 21, 8]
+    assert [part.count for part in source.parts] == [14, 14, 14, 8]
     found = pictures(source)
     assert [one.load() for one in found] == [picture(i) for i in range(50)]
     assert found[30].name == f"{tmp_path}/a.parquet#30"
     assert pa.concat_tables(one.extra for one in found).combine_chunks() == rows.select(["id", "tags"])
+
+
+@pytest.mark.parametrize("groups", [[1000], [3, 600, 2, 0, 2, 393], [500, 500], [1, 999]])
+def test_large_row_groups_are_cut_and_small_ones_joined(tmp_path: Path, groups: list[int]) -> None:
+    paths = [f"{i}.png" for i in range(1000)]
+    rows = pa.table({"path": paths, "id": range(1000)})
+    with parquet.ParquetWriter(tmp_path / "a.parquet", rows.schema) as writer:
+        for count, end in zip(groups, accumulate(groups), strict=True):
+            writer.write_table(rows.slice(end - count, count))
+    source = open_source([str(tmp_path / "a.parquet")])
+    assert all(part.count is not None and 0 < part.count <= 16 for part in source.parts)
+    found = pictures(source)
+    assert [one.name for one in found] == paths
+    assert [one.extra["id"].to_pylist() for one in found] == [[i] for i in range(1000)]
+
+
+def test_parts_of_a_group_with_large_pictures_have_more_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table(200, image=[bytes(1000)] * 200)
+    parquet.write_table(rows, tmp_path / "a.parquet", use_dictionary=False)
+    content = parquet.read_metadata(tmp_path / "a.parquet").row_group(0).total_byte_size
+    monkeypatch.setattr(sources, "_CUT", content // 50)
+    assert [part.count for part in open_source([str(tmp_path / "a.parquet")]).parts] == [50] * 4
+
+
+def test_rows_of_a_parquet_file_that_became_shorter_are_errors(tmp_path: Path) -> None:
+    parquet.write_table(table(40, path=["a.png"] * 40), tmp_path / "a.parquet")
+    source = open_source([str(tmp_path / "a.parquet")])
+    parquet.write_table(table(20, path=["a.png"] * 20), tmp_path / "a.parquet")
+    assert names(source) == ["a.png"] * 20 + [f"{tmp_path}/a.parquet#{i}" for i in range(20, 40)]
 
 
 def test_parquet_with_paths_or_both(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, NoReturn, Protocol
 
 from emotion_ai.errors import ConfigError, ImageError
@@ -162,10 +162,9 @@ class TableFile:
 
 @dataclass(frozen=True)
 class ParquetPart:
-    """Consecutive row groups of a Parquet file; `first` and `count` are of their rows."""
+    """Consecutive rows of a Parquet file: the number of the first, and how many."""
 
     table: TableFile
-    groups: tuple[int, ...]
     first: int
     count: int
     columns: Any
@@ -173,18 +172,35 @@ class ParquetPart:
     def pictures(self) -> Iterator[Picture]:
         row, end = self.first, self.first + self.count
         names = list(self.columns.names)
+        error: object = "the file has become shorter"
         try:
             with self.table.store.open(self.table.path) as file:
                 opened = parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
-                pieces = opened.iter_batches(_PIECE, row_groups=list(self.groups), columns=[self.table.column, *names])
-                for piece in map(pa.Table.from_batches, ([piece] for piece in pieces)):
+                for piece in self._pieces(opened, [self.table.column, *names]):
                     extra = piece.select(names)
                     for i, cell in enumerate(piece.column(self.table.column)):
                         yield self._picture(row, cell, extra.slice(i, 1) if names else None)
                         row += 1
-        except (OSError, pa.ArrowException) as error:
-            for lost in range(row, end):
-                yield self.table.lost(lost, error)
+        except (OSError, pa.ArrowException) as failure:
+            error = failure
+        for lost in range(row, end):
+            yield self.table.lost(lost, error)
+
+    def _pieces(self, opened: Any, columns: list[str]) -> Iterator[Any]:
+        """The rows in small tables; those before them in their row group are decoded and left out."""
+        counts = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+        ends = list(accumulate(counts))
+        end = self.first + self.count
+        groups = [i for i, last in enumerate(ends) if self.first < last and last - counts[i] < end]
+        row = ends[groups[0]] - counts[groups[0]] if groups else end
+        for batch in opened.iter_batches(_PIECE, row_groups=groups, columns=columns):
+            piece = pa.Table.from_batches([batch])
+            before = max(self.first - row, 0)
+            row += len(piece)
+            if row > self.first:
+                yield piece.slice(before, len(piece) - before - max(row - end, 0))
+            if row >= end:
+                return
 
     def _picture(self, row: int, cell: Any, extra: Any) -> Picture:
         try:

@@ -48,6 +48,7 @@ _COLUMNS = (
     *("file_path", "image_path", "picture_path", "photo_path", "source", "uri", "url"),
 )
 _SMALLEST, _LARGEST = 16, 512  # pictures of a part
+_CUT = 2**20  # bytes of a row group, unpacked, for each row of the parts that it is cut into
 _RULES: dict[Kind, int] = {"tar": 2, "parquet": 2, "csv": 2}  # of kinds that were once read in another way
 _PARTS = 64  # of a small source, so that several workers end at about the same time
 
@@ -232,30 +233,42 @@ def _parquet_parts(files: Sequence[tuple[Store, Entry]], column: str | None) -> 
     parts: list[Part] = []
     opened = [_parquet_head(store, entry) for store, entry in files]
     _check_alike([schema for schema, _ in opened], files)
-    size = _size(sum(sum(rows) for _, rows in opened))
-    for (store, entry), (schema, rows) in zip(files, opened, strict=True):
+    size = _size(sum(count for _, groups in opened for count, _ in groups))
+    for (store, entry), (schema, groups) in zip(files, opened, strict=True):
         table = _table_file(store, entry, schema.names, column)
         kept = pa.schema([field for field in schema if field.name != table.column])
-        groups: list[int] = []
-        first = 0
-        for group in range(len(rows)):
-            groups.append(group)
-            count = sum(rows[i] for i in groups)
-            if count >= size or group == len(rows) - 1:
-                if count:
-                    parts.append(ParquetPart(table, tuple(groups), first, count, kept))
-                first, groups = first + count, []
+        parts += [ParquetPart(table, first, count, kept) for first, count in _row_ranges(groups, size)]
     return parts
 
 
-def _parquet_head(store: Store, entry: Entry) -> tuple[Any, list[int]]:
-    """The schema and the row counts of the groups."""
+def _row_ranges(groups: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each part: small row groups are joined, and large ones cut.
+
+    What begins within a group decodes the group's rows before it, so parts of huge groups have more rows.
+    """
+    start = end = 0
+    for count, content in groups:
+        if start < end and end - start + count > size:
+            yield start, end - start
+            start = end
+        end += count
+        most = max(size, content // _CUT)
+        while end - start > most:
+            yield start, most
+            start += most
+    if start < end:
+        yield start, end - start
+
+
+def _parquet_head(store: Store, entry: Entry) -> tuple[Any, list[tuple[int, int]]]:
+    """The schema, and the rows and bytes of the groups."""
     try:
         with store.open(entry.path) as file:
             opened = parquet.ParquetFile(file)
             metadata = opened.metadata
-            rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            return opened.schema_arrow.remove_metadata(), rows
+            groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+            return opened.schema_arrow.remove_metadata(), sizes
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{entry.name}: not a readable Parquet file ({error}); write it again") from error
 
