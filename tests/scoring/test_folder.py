@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.scoring.folder import ScoreFolder
-from emotion_ai.scoring.part_reader import PartReader
+from emotion_ai.scoring.part_reader import PartCounts, PartReader
 from emotion_ai.scoring.parts import FilesPart
 from emotion_ai.scoring.stores import Store
 from tests.scoring.fakes import QuickReader
@@ -85,3 +85,17 @@ def test_a_run_that_ended_with_an_error_leaves_no_trace(tmp_path: Path) -> None:
         write_part(run_of(tmp_path, 2), 0)
     with pytest.raises(ConfigError, match="was written with a source of other"), folder.opened(2):
         pass
+
+
+def test_a_part_of_which_any_byte_has_changed_is_written_anew(tmp_path: Path) -> None:
+    folder = written(tmp_path, 1)
+    path = folder.part(0)
+    whole = path.read_bytes()
+    for place in (*range(0, len(whole), 101), whole.rindex(b"error"), *range(len(whole) - 60, len(whole))):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 132]) + whole[place + 1 :])
+        assert folder.counts(0) is None, place
+    for size in (0, 7, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert folder.counts(0) is None, size
+    path.write_bytes(whole)
+    assert folder.counts(0) == PartCounts(pictures=1, rows=1, failed=1)

@@ -18,6 +18,7 @@ from emotion_ai.files import atomic_path
 from emotion_ai.inference.pipeline import DetectedFace, detect_faces, read_each
 from emotion_ai.inference.results import FaceReading, PhotoReader
 from emotion_ai.inference.tables import Row, deviation_row
+from emotion_ai.scoring.checksum import NO_CHECKSUM, write_checksum
 from emotion_ai.scoring.journal import MOST_DEATHS, Journal
 from emotion_ai.scoring.parts import Part, Picture, readable
 from emotion_ai.terminal import escaped, one_line
@@ -81,7 +82,7 @@ class PartReader:
             self._classes = EMOTIONS
 
     def write(self, part: Part, path: Path, metadata: dict[str, str], journal: Journal | None = None) -> PartCounts:
-        """Writes the rows of a part, whole or not at all, with metadata that has its counts as well.
+        """Writes the rows of a part, whole or not at all, with metadata that has its counts and a checksum as well.
 
         Args:
             part: what to read.
@@ -95,14 +96,13 @@ class PartReader:
         """
         schema, renamed = table_schema(self._classes, part.columns)
         counts = PartCounts()
-        with (
-            atomic_path(path, sync=True) as partial,
-            parquet.ParquetWriter(partial, schema.with_metadata(metadata), compression="zstd") as writer,
-        ):
-            for table, more in self._tables(part, schema, renamed, journal or Journal()):
-                writer.write_table(table)
-                counts += more
-            writer.add_key_value_metadata({COUNTS: json.dumps(asdict(counts))})
+        with atomic_path(path, sync=True) as partial:
+            with parquet.ParquetWriter(partial, schema.with_metadata(metadata), compression="zstd") as writer:
+                for table, more in self._tables(part, schema, renamed, journal or Journal()):
+                    writer.write_table(table)
+                    counts += more
+                writer.add_key_value_metadata({COUNTS: json.dumps(asdict(counts)), **NO_CHECKSUM})
+            write_checksum(partial)
         return counts
 
     def _tables(
