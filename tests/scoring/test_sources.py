@@ -56,7 +56,30 @@ def test_names_are_those_that_were_given(tmp_path: Path, monkeypatch: pytest.Mon
 def test_glob_patterns_and_addresses(tmp_path: Path) -> None:
     write_pictures(tmp_path / "a b" / "c", 12)
     assert len(names(open_source([f"{tmp_path}/**/1*.png"]))) == 3
-    assert len(names(open_source([f"file://{tmp_path}/a%20b"]))) == 12
+    for host in ("", "localhost"):
+        assert len(names(open_source([f"file://{host}{tmp_path}/a%20b"]))) == 12
+    with pytest.raises(ConfigError, match=f"^file://host{tmp_path}: names a file of another machine"):
+        open_source([f"file://host{tmp_path}"])
+
+
+def test_folders_that_a_pattern_matches_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cls/a/1.png", "cls/b/c/2.png", "cls/3.png", "cls/.hidden/4.png", "other/5.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture(9))
+    monkeypatch.chdir(tmp_path)
+    expected = ["cls/3.png", "cls/a/1.png", "cls/b/c/2.png"]
+    for pattern in ("cls/*", "cl?", "cls/**", "cls/**/*"):
+        assert sorted(names(open_source([pattern]))) == expected
+    assert sorted(names(open_source([f"{tmp_path}/c*/"]))) == [f"{tmp_path}/{name}" for name in expected]
+    assert names(open_source(["**/c"])) == ["cls/b/c/2.png"]
+
+
+def test_signs_of_patterns_in_the_name_of_a_folder_are_letters(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "run [1]*" / "x", 12)
+    write_pictures(tmp_path / "run 1" / "x", 12)
+    assert names(open_source([f"{folder}/1?.png"])) == [f"{folder}/10.png", f"{folder}/11.png"]
+    assert names(open_source([f"{folder.parent}/?/2.png"])) == [f"{folder}/2.png"]
+    assert names(open_source([f"{tmp_path}/run [12]/x/2.png"])) == [f"{tmp_path}/run 1/x/2.png"]
 
 
 def test_an_address_of_pyarrow_is_read_like_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,12 @@ class Store:
         if "://" not in spec:
             return cls(), os.path.abspath(spec)
         if spec.startswith("file://"):
-            return cls(), unquote(spec.removeprefix("file://"))
+            host, slash, path = spec.removeprefix("file://").partition("/")
+            if host not in ("", "localhost"):
+                raise ConfigError(
+                    f"{without_login(spec)}: names a file of another machine; give its path here, as in file:///{path}"
+                )
+            return cls(), unquote(slash + path)
         store = cls(spec)
         return store, store._opened()[1]
 
@@ -149,20 +154,35 @@ class Store:
 
 def _local_files(path: str, name: str) -> Iterator[Entry]:
     if os.path.isdir(path):
-
-        def report(error: OSError) -> None:
-            raise ConfigError(f"{error.filename}: cannot be listed ({error.strerror}); check the permissions")
-
-        for parent, names in walk_folder(Path(path), report):
-            below = os.path.join(name, os.path.relpath(parent, path)) if str(parent) != path else name
-            for file in names:
-                if not file.startswith("."):
-                    yield from _local_entry(os.path.join(parent, file), os.path.join(below, file))
+        yield from _folder_files(path, name)
     elif os.path.lexists(path):
         yield from _local_entry(path, name)
     elif any(sign in path for sign in _GLOB):
-        for found in glob.iglob(path, recursive=True):
-            yield from _local_entry(found, os.path.relpath(found) if not os.path.isabs(name) else found)
+        top = os.path.dirname(path)
+        while not os.path.isdir(top):  # signs in the name of a folder that exists are letters
+            top = os.path.dirname(top)
+        searched = set[str]()
+        for found in glob.iglob(glob.escape(top) + path.removeprefix(top), recursive=True):
+            if searched and not searched.isdisjoint(map(str, Path(found).parents)):
+                continue
+            found = found.rstrip(os.sep)
+            shown = os.path.relpath(found) if not os.path.isabs(name) else found
+            if os.path.isdir(found):
+                searched.add(found)
+                yield from _folder_files(found, shown)
+            else:
+                yield from _local_entry(found, shown)
+
+
+def _folder_files(path: str, name: str) -> Iterator[Entry]:
+    def report(error: OSError) -> None:
+        raise ConfigError(f"{error.filename}: cannot be listed ({error.strerror}); check the permissions")
+
+    for parent, names in walk_folder(Path(path), report):
+        below = os.path.join(name, os.path.relpath(parent, path)) if str(parent) != path else name
+        for file in names:
+            if not file.startswith("."):
+                yield from _local_entry(os.path.join(parent, file), os.path.join(below, file))
 
 
 def _local_entry(path: str, name: str) -> Iterator[Entry]:
