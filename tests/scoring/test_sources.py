@@ -331,6 +331,29 @@ def test_csv_with_paths_contents_and_odd_cells(tmp_path: Path) -> None:
         found[5].load()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("start", ["", "sep=;\r\n"])
+def test_csv_as_spreadsheets_write_it(tmp_path: Path, encoding: str, start: str) -> None:
+    rows = [f'photos/{i}.png;"é\n{i}, ""x"""\r\n' for i in range(40)]
+    (tmp_path / "a.csv").write_bytes((start + "path;a note\r\n" + "".join(rows)).encode(encoding))
+    source = open_source([str(tmp_path / "a.csv")])
+    assert [part.count for part in source.parts] == [16, 16, 8]
+    found = pictures(source)
+    assert [one.name for one in found] == [f"photos/{i}.png" for i in range(40)]
+    assert [one.extra.to_pylist() for one in found] == [[{"a note": f'é\n{i}, "x"'}] for i in range(40)]
+
+
+def test_a_damaged_or_binary_csv_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"path\0\0\0\1\n")
+    with pytest.raises(DataError, match=r"a\.csv: is not a CSV text file \(it is binary\)"):
+        open_source([str(tmp_path / "a.csv")])
+    (tmp_path / "a.csv").write_bytes("path\na.png\n".encode("utf-16") + b"\0")
+    with pytest.raises(DataError, match=r"a\.csv: not a readable CSV file"):
+        open_source([str(tmp_path / "a.csv")])
+    (tmp_path / "a.tsv").write_text("path\na,b.png\n")
+    assert names(open_source([str(tmp_path / "a.tsv")])) == ["a,b.png"]
+
+
 def test_long_csv_files_are_read_in_parts(tmp_path: Path) -> None:
     rows = [f'{i},"photos/{i}.png","line\n{i}"\n' for i in range(200)]
     (tmp_path / "a.csv").write_text("id,path,note\n" + "".join(rows))

@@ -52,9 +52,9 @@ def open_table(path: Path) -> Iterator[Table]:
             if not first.strip(" \t\r\n,;"):
                 raise DataError(f"{path}: is empty; give a CSV file with a header")
             csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-            if stated := _STATED_SEPARATOR.fullmatch(first):
+            separator, is_stated = separator_of(first)
+            if is_stated:
                 first = next(lines, "")
-            separator = stated[1] if stated else max(",;\t", key=first.count)
             reader = _Reader(itertools.chain([first], lines), separator)
             header = next(reader, [])
             _check_header(path, header)
@@ -73,6 +73,13 @@ def open_table(path: Path) -> Iterator[Table]:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check the path and permissions"
         ) from error
+
+
+def separator_of(line: str) -> tuple[str, bool]:
+    """What separates the cells of a CSV file, by its first line, and whether the line only states it: `sep=;`."""
+    if stated := _STATED_SEPARATOR.fullmatch(line):
+        return stated[1], True
+    return max(",;\t", key=line.count), False
 
 
 def parse_integer(path: Path, row: int, column: str, text: str) -> int:

@@ -188,12 +188,16 @@ def _is_litter(name: str) -> bool:
 
 
 def _decoded(path: Path, stream: io.BufferedReader) -> io.TextIOWrapper:
-    text = io.TextIOWrapper(stream, _encoding(path, stream.peek(64)[:64]), newline="")
+    encoding = text_encoding(stream.peek(64)[:64])
+    if encoding is None:
+        raise DataError(f"{path}: is not a CSV text file (it is binary); give the CSV or its .zip, .gz, .xz or .bz2")
+    text = io.TextIOWrapper(stream, encoding, newline="")
     text._CHUNK_SIZE = _BLOCK  # type: ignore[attr-defined]  # of 8 KiB, every row would be put together from several
     return text
 
 
-def _encoding(path: Path, head: bytes) -> str:
+def text_encoding(head: bytes) -> str | None:
+    """The encoding of a text by its first bytes, as `open_text` knows them; None if they are not text."""
     if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -203,5 +207,5 @@ def _encoding(path: Path, head: bytes) -> str:
         for zeros, text, encoding in ((*pairs[::-1], "utf-16-le"), (*pairs, "utf-16-be")):
             if not zeros.strip(b"\0") and b"\0" not in text:
                 return encoding
-        raise DataError(f"{path}: is not a CSV text file (it is binary); give the CSV or its .zip, .gz, .xz or .bz2")
+        return None
     return "utf-8-sig"

@@ -210,19 +210,27 @@ class ParquetPart:
 
 
 @dataclass(frozen=True)
+class CsvForm:
+    """How a CSV file is written: the names of its columns, what separates cells, and the encoding."""
+
+    header: tuple[str, ...]
+    separator: str
+    encoding: str
+
+
+@dataclass(frozen=True)
 class CsvPart:
     """Consecutive rows of a CSV file.
 
     Attributes:
-        header: the names of its columns.
+        form: how it is written.
         offset: of the first row, in bytes.
         first: its number.
         count: how many.
     """
 
     table: TableFile
-    header: tuple[str, ...]
-    delimiter: str
+    form: CsvForm
     offset: int
     first: int
     count: int
@@ -234,22 +242,23 @@ class CsvPart:
         try:
             with self.table.store.open(self.table.path) as file:
                 file.seek(self.offset)
-                rows = csv.reader(CountedLines(file), delimiter=self.delimiter, strict=True)
+                lines = CountedLines(file, self.form.encoding)
+                rows = csv.reader(lines, delimiter=self.form.separator, strict=True)
                 for cells in islice(filter(None, rows), self.count):
                     yield self._picture(row, cells)
                     row += 1
             error: object = "the file has become shorter"
-        except (OSError, csv.Error) as failure:
+        except (OSError, UnicodeError, csv.Error) as failure:
             error = failure
         for lost in range(row, end):
             yield self.table.lost(lost, error)
 
     def _picture(self, row: int, cells: list[str]) -> Picture:
-        named = dict(zip(self.header, cells, strict=False))
+        named = dict(zip(self.form.header, cells, strict=False))
         texts = {name: [readable(named[name]) if name in named else None] for name in self.columns.names}
         extra = pa.table(texts, self.columns) if texts else None
-        if len(cells) != len(self.header):
-            return self.table.lost(row, f"it has {len(cells)} cells, not {len(self.header)}", extra)
+        if len(cells) != len(self.form.header):
+            return self.table.lost(row, f"it has {len(cells)} cells, not {len(self.form.header)}", extra)
         return self.table.picture(row, named[self.table.column], extra)
 
 

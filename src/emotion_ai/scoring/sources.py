@@ -10,15 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from emotion_ai.client.address import without_login
+from emotion_ai.data.csv_files import separator_of
 from emotion_ai.errors import ConfigError, DataError
 from emotion_ai.extras import optional_imports
 from emotion_ai.inference.photo_files import is_photo_name
 from emotion_ai.scoring.folder import is_result
 from emotion_ai.scoring.parts import (
+    CsvForm,
     CsvPart,
     FilesPart,
     ParquetPart,
@@ -30,7 +33,7 @@ from emotion_ai.scoring.parts import (
 )
 from emotion_ai.scoring.stores import Entry, Store
 from emotion_ai.scoring.tars import tar_samples
-from emotion_ai.scoring.text_lines import CountedLines
+from emotion_ai.scoring.text_lines import CountedLines, line_encoding
 
 with optional_imports("score"):
     import pyarrow as pa
@@ -276,25 +279,34 @@ def _parquet_head(store: Store, entry: Entry) -> tuple[Any, list[tuple[int, int]
 def _csv_parts(files: Sequence[tuple[Store, Entry]], column: str | None) -> list[Part]:
     allow_long_cells()
     tables = [_csv_head(store, entry) for store, entry in files]
-    _check_alike([pa.schema([(name, pa.string()) for name in header]) for header, _ in tables], files)
+    _check_alike([pa.schema([(name, pa.string()) for name in form.header]) for form, _ in tables], files)
     size = _size(sum(len(starts) for _, starts in tables))
     parts: list[Part] = []
-    for (store, entry), (header, starts) in zip(files, tables, strict=True):
-        table = _table_file(store, entry, header, column)
-        kept = pa.schema([(name, pa.string()) for name in header if name != table.column])
+    for (store, entry), (form, starts) in zip(files, tables, strict=True):
+        table = _table_file(store, entry, form.header, column)
+        kept = pa.schema([(name, pa.string()) for name in form.header if name != table.column])
         for first in range(0, len(starts), size):
             count = min(size, len(starts) - first)
-            parts.append(CsvPart(table, tuple(header), _delimiter(entry), starts[first], first, count, kept))
+            parts.append(CsvPart(table, form, starts[first], first, count, kept))
     return parts
 
 
-def _csv_head(store: Store, entry: Entry) -> tuple[list[str], list[int]]:
-    """The names of the columns, and the offsets of the rows."""
+def _csv_head(store: Store, entry: Entry) -> tuple[CsvForm, list[int]]:
+    """How the file is written, and the offsets of the rows."""
     try:
         with store.open(entry.path) as file:
-            lines = CountedLines(file)
-            rows = csv.reader(lines, delimiter=_delimiter(entry), strict=True)
-            header = [readable(name) for name in next(rows, [])]
+            encoding = line_encoding(file.read(64))
+            if encoding is None:
+                raise DataError(f"{entry.name}: is not a CSV text file (it is binary); write it again")
+            file.seek(0)
+            lines = CountedLines(file, encoding)
+            texts = iter(lines)
+            first = next(texts, "")
+            separator, is_stated = separator_of(first)
+            if entry.path.lower().endswith(".tsv") and not is_stated:
+                separator = "\t"
+            rows = csv.reader(texts if is_stated else chain([first], texts), delimiter=separator, strict=True)
+            header = tuple(readable(name) for name in next(rows, []))
             starts, start, line = [], lines.read, rows.line_num
             try:
                 for cells in rows:
@@ -303,16 +315,12 @@ def _csv_head(store: Store, entry: Entry) -> tuple[list[str], list[int]]:
                     start, line = lines.read, rows.line_num
             except csv.Error as error:
                 raise DataError(
-                    f"{entry.name}, line {line + 1}: the row that begins there cannot be read ({error}); "
+                    f"{entry.name}, line {line + 1 + is_stated}: the row that begins there cannot be read ({error}); "
                     'a quote in a cell is written twice, as in "a ""word"""'
                 ) from error
-            return header, starts
-    except (OSError, csv.Error) as error:
+            return CsvForm(header, separator, encoding), starts
+    except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{entry.name}: not a readable CSV file ({error}); write it again") from error
-
-
-def _delimiter(entry: Entry) -> str:
-    return "\t" if entry.path.lower().endswith(".tsv") else ","
 
 
 _PARTS_OF = {"pictures": _file_parts, "tar": _tar_parts, "parquet": _parquet_parts, "csv": _csv_parts}
