@@ -1,27 +1,31 @@
 """Sweeps: what is tried, that a sweep goes on where it stopped, and pruning."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from sqlalchemy import Engine, event
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.files import locked_folder
 from emotion_ai.schema import bind
 from emotion_ai.studies import sweep as module
 from emotion_ai.studies.sweep import sweep
-from emotion_ai.studies.trials import SweepConfig
+from emotion_ai.studies.trials import Report, SweepConfig, open_study
 from emotion_ai.training import train as training
+from emotion_ai.training.modules import KeypointModule
 from emotion_ai.training.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -37,6 +41,13 @@ SETTINGS = {"trials": 1, "workers": 1, "sampler": "tpe", "prune": False, "prune_
 def config(out: Path, *overrides: str) -> DictConfig:
     with initialize_config_module("emotion_ai_conf", version_base="1.3"):
         return compose("train", ["sweep=default", *QUICK, f"out={out}", *overrides])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> DictConfig:
+    cfg = config(tmp_path)
+    del cfg.sweep
+    return cfg
 
 
 def trials(out: Path) -> list[dict[str, Any]]:
@@ -57,26 +68,76 @@ def trials(out: Path) -> list[dict[str, Any]]:
         ({"epochs": {"low": 1, "high": 10, "base": 4}}, r"unknown setting sweep\.space\.epochs\.base"),
         ({"epochs": {"choices": []}}, r"sweep\.space\.epochs: "),
         ({"epochs": {"choices": 3}}, r"sweep\.space\.epochs\.choices must be a list"),
+        ({"epochs": {"low": 1, "high": 10, "step": 0}}, r"sweep\.space\.epochs: `step > 0` must hold, but got step=0"),
+        (
+            {"ema_decay": {"low": 0, "high": 0.5, "step": 0}},
+            r"sweep\.space\.ema_decay: `step > 0` must hold, but got step=0",
+        ),
+        ({"epochs": {"low": 1.5, "high": 10}}, r"sweep\.space\.epochs: epochs must be an integer >= 1, got 1\.5"),
+        ({"epochs": {"low": 0, "high": 10}}, r"sweep\.space\.epochs: epochs must be an integer >= 1, got 0"),
+        ({"ema_decay": {"low": 0, "high": 1}}, r"sweep\.space\.ema_decay: ema_decay must be .* < 1, got 1\.0"),
+        ({"epochs": {"choices": [1, "two"]}}, r"sweep\.space\.epochs: epochs must be an integer >= 1, got two"),
+        (
+            {"optimizer": {"lr": {"choices": [0.1, "a"]}}},
+            r"sweep\.space\.optimizer\.lr: optimizer\.lr must be a number",
+        ),
+        ({"optimizer": {"betas": {"choices": [[0.9, 0.9]]}}}, r"sweep\.space\.optimizer\.betas: is a list or a group"),
+        ({"optimizer": {"choices": [1]}}, r"sweep\.space\.optimizer: is a list or a group"),
+        (
+            {"optimizer": {"lr": {"choices": [[1, 2]]}}},
+            r"sweep\.space\.optimizer\.lr: choices must be different numbers",
+        ),
+        ({"optimizer": {"lr": {"choices": [{"a": 1}]}}}, r"sweep\.space\.optimizer\.lr: choices must be different"),
+        (
+            {"optimizer": {"lr": {"choices": [0.1, float("nan")]}}},
+            r"sweep\.space\.optimizer\.lr: choices must be different",
+        ),
+        ({"optimizer": {"lr": {"choices": [1, True]}}}, r"sweep\.space\.optimizer\.lr: choices must be different"),
+        ({"compile": {"low": 0, "high": 1}}, r"sweep\.space\.compile: the recipe's value False is no number"),
+        ({"model": {"encoder": {"name": {"low": 0, "high": 1}}}}, r"encoder\.name: the recipe's value residual is no"),
+        (
+            {"optimizer": {"lr": {"low": 1, "high": 2, "choices": [1]}}},
+            r"sweep\.space\.optimizer\.lr has bounds and choices",
+        ),
+        ({"out": {"choices": ["x", "y"]}}, r"sweep\.space\.out: is the same in all trials; leave it out"),
+        ({"resume": {"choices": [True]}}, r"sweep\.space\.resume: is the same in all trials"),
+        ({"test": {"choices": [True, False]}}, r"sweep\.space\.test: is the same in all trials"),
+        ({"seed": {"low": 0, "high": 9}}, r"sweep\.space\.seed: is the same in all trials"),
+        ({"data": {"count": {"low": 50, "high": 90}}}, r"sweep\.space\.data\.count: is the same in all trials"),
+        ({"task": {"name": {"choices": ["emotion", "keypoints"]}}}, r"sweep\.space\.task\.name: "),
+        ({"epochs": {"low": {"low": 1, "high": 2}, "high": 3}}, r"sweep\.space\.epochs\.low must be a number"),
+        ({"epochs": {"5": {"low": 1, "high": 2}}}, r"the recipe has no setting epochs\.5"),
+        (
+            {"task": {"augment": {"erasing_size": {"a": {"low": 0, "high": 1}}}}},
+            r"sweep\.space\.task\.augment\.erasing_size\.a: Index 'a'",
+        ),
     ],
     ids=str,
 )
-def test_a_space_that_makes_no_sense_is_refused(space: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        bind(SweepConfig, SETTINGS | {"space": space}, "sweep.").distributions()
+def test_a_space_that_makes_no_sense_is_refused(space: dict[str, Any], message: str, recipe: DictConfig) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        bind(SweepConfig, SETTINGS | {"space": space}, "sweep.").distributions(recipe)
+    assert "\n" not in str(refused.value)
 
 
-def test_what_may_be_tried() -> None:
+def test_what_may_be_tried(recipe: DictConfig) -> None:
     space = {
+        "ema_decay": {"low": 0, "high": 0},
+        "patience": {"low": 1, "high": 4},
         "epochs": {"low": 1, "high": 9, "step": 4},
         "optimizer": {"lr": {"low": 1, "high": 2.0}},
         "model": {"encoder": {"name": {"choices": ["residual", None]}}},
+        "task": {"augment": {"erasing_size": {"0": {"low": 0.1, "high": 0.2}}}},
     }
-    found = bind(SweepConfig, SETTINGS | {"space": space}, "sweep.").distributions()
-    assert list(found) == ["epochs", "optimizer.lr", "model.encoder.name"]
+    OmegaConf.update(recipe, "patience", None)
+    found = bind(SweepConfig, SETTINGS | {"space": space}, "sweep.").distributions(recipe)
     assert found == {
+        "ema_decay": FloatDistribution(0.0, 0.0),
+        "patience": IntDistribution(1, 4),
         "epochs": IntDistribution(1, 9, step=4),
         "optimizer.lr": FloatDistribution(1.0, 2.0),
         "model.encoder.name": CategoricalDistribution(("residual", None)),
+        "task.augment.erasing_size.0": FloatDistribution(0.1, 0.2),
     }
 
 
@@ -144,6 +205,45 @@ def test_a_stopped_sweep_tries_what_a_whole_one_does(tmp_path: Path, monkeypatch
     (tmp_path / "stopped" / "study.db").write_bytes(b"no database" * 1000)
     with pytest.raises(ConfigError, match=r"study\.db: cannot be used"):
         sweep(config(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_kill_between_any_two_writes_changes_nothing(
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "run", _trained)
+    monkeypatch.setattr(module, "trials_plot", lambda *_: None)
+    monkeypatch.setattr(module, "save", lambda *_: None)
+    chosen = [f"sweep.sampler={sampler}", "sweep.prune=true", "sweep.prune_after=0", "sweep.start=1"]
+    cfg, file = config(tmp_path, *chosen), tmp_path / "study.db"
+    open_study(tmp_path, "min", bind(SweepConfig, SETTINGS | {"space": {}}))
+    left: dict[bytes, None] = {}
+
+    def remember(*_: Any) -> None:
+        left[file.read_bytes()] = None
+
+    event.listen(Engine, "before_cursor_execute", remember)
+    try:
+        sweep(cfg)
+    finally:
+        event.remove(Engine, "before_cursor_execute", remember)
+    whole = trials(tmp_path)
+    assert [trial["state"] for trial in whole] == ["complete", "pruned", "fail", "complete"]
+    assert len(left) > 4 * 2, "each trial is made and ended"
+    for content in left:  # what a kill leaves at one of these moments
+        file.write_bytes(content)
+        sweep(cfg)
+        assert trials(tmp_path) == whole
+
+
+def _trained(cfg: DictConfig) -> SimpleNamespace:
+    """Stands for a training run of one epoch, whose metric depends on the trial's number alone."""
+    own = {key: value for key, value in cfg.callbacks.sweep.items() if key != "_target_"}
+    metrics = {"val/rmse": [0.3, 0.5, math.inf, 0.1][own["number"]]}
+    if own["number"] < 2:
+        trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), callback_metrics=metrics, current_epoch=0)
+        Report(**own).on_validation_end(trainer, KeypointModule)  # type: ignore[arg-type]
+    return SimpleNamespace(metrics=metrics)
 
 
 def test_a_hopeless_trial_is_pruned_and_a_failed_one_is_left_out(tmp_path: Path) -> None:

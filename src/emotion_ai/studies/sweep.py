@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import torch
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.progress import Progress
 from rich.table import Table
@@ -22,7 +23,7 @@ from emotion_ai.evaluation.plots import save, trials_plot
 from emotion_ai.files import locked_folder, write_json
 from emotion_ai.schema import bind
 from emotion_ai.studies.runs import run
-from emotion_ai.studies.trials import SweepConfig, next_trial, open_study, open_trial
+from emotion_ai.studies.trials import SweepConfig, next_trial, open_study, open_trial, with_settings
 from emotion_ai.terminal import Console
 from emotion_ai.training.config import TrainConfig, changed_settings, recorded_settings
 from emotion_ai.training.modules import EmotionModule, KeypointModule
@@ -32,10 +33,11 @@ _MODULES: dict[str, type[EmotionModule | KeypointModule]] = {"emotion": EmotionM
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What each trial needs: the recipe, the sweep's settings, and the metric with its direction."""
+    """What each trial needs: the recipe, the sweep's settings and space, and the metric with its direction."""
 
     recipe: DictConfig
     settings: SweepConfig
+    space: dict[str, BaseDistribution]
     metric: str
     mode: str
 
@@ -65,11 +67,8 @@ def sweep(cfg: DictConfig) -> dict[str, Any]:
     recipe = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "sweep"])
     OmegaConf.update(recipe, "test", False)
     config = TrainConfig.of(recipe)
-    for key in settings.distributions():
-        if OmegaConf.select(recipe, key, default=...) is ...:
-            raise ConfigError(f"sweep.space: the recipe has no setting {key}")
     module = _MODULES[config.task.name]
-    this = _Sweep(recipe, settings, module.monitor, module.mode)
+    this = _Sweep(recipe, settings, settings.distributions(recipe), module.monitor, module.mode)
     with locked_folder(this.out):
         study = this.study()
         _check_same(study, {"sweep": asdict(settings), "train": recorded_settings(recipe)})
@@ -96,13 +95,13 @@ def _check_same(study: optuna.Study, settings: dict[str, Any]) -> None:
 def _finished(study: optuna.Study, this: _Sweep) -> Iterator[FrozenTrial]:
     """Trains what is left of the trials, and yields each as it ends."""
     killed = [trial.number for trial in study.trials if trial.state == TrialState.RUNNING]
-    own = {key: OmegaConf.select(this.recipe, key) for key in this.settings.distributions()}
+    own = {key: OmegaConf.select(this.recipe, key) for key in this.space}
     workers = this.settings.workers
 
     def numbers() -> Iterator[int]:
         yield from killed
         while len(study.trials) < this.settings.trials:
-            yield next_trial(study, own, this.recipe.seed, this.settings)
+            yield next_trial(study, this.space, own, this.recipe.seed, this.settings)
 
     if workers == 1:
         yield from (_end(study, number, _run(number, this)) for number in numbers())
@@ -131,9 +130,7 @@ class _Outcome:
 def _run(number: int, this: _Sweep) -> _Outcome:
     study = this.study()
     trial = open_trial(study, number)
-    cfg: DictConfig = OmegaConf.merge(this.recipe, {"out": str(this.out / f"trial-{number:04d}")})  # type: ignore[assignment]
-    for key, value in trial.params.items():
-        OmegaConf.update(cfg, key, value)
+    cfg = with_settings(this.recipe, trial.params | {"out": str(this.out / f"trial-{number:04d}")})
     try:
         if trial.should_prune():  # it was killed at that moment
             return _Outcome(TrialState.PRUNED)
@@ -163,7 +160,7 @@ class _Workers:
 
     def __init__(self, this: _Sweep) -> None:
         quiet: DictConfig = OmegaConf.merge(this.recipe, {"trainer": {"enable_progress_bar": False}})  # type: ignore[assignment]
-        self._this = _Sweep(quiet, this.settings, this.metric, this.mode)
+        self._this = replace(this, recipe=quiet)
         self._places = list(range(this.settings.workers))
         self._running: dict[Connection, tuple[int, int, Any]] = {}
 
@@ -249,8 +246,7 @@ def _write(study: optuna.Study, this: _Sweep) -> None:
     write_json(this.out / "sweep.json", {"metric": this.metric, "mode": this.mode, "trials": trials})
     done = [trial for trial in study.trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if done:
-        space = this.settings.distributions()
-        log = {key for key, distribution in space.items() if getattr(distribution, "log", False)}
+        log = {key for key, distribution in this.space.items() if getattr(distribution, "log", False)}
         save(trials_plot(done, this.metric, this.mode, log), this.out / "sweep.png")
 
 

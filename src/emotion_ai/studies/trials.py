@@ -1,5 +1,6 @@
 """The trials of a sweep: where they are stored, what they try, and how a training run reports to its trial."""
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -9,15 +10,19 @@ from typing import Annotated, Any, Literal
 
 import optuna
 import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigTypeError
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 from sqlalchemy import URL
 
 from emotion_ai.errors import ConfigError
 from emotion_ai.schema import Range, bind
+from emotion_ai.training.config import TrainConfig
 
 _COUNT = Annotated[int, Range(ge=1)]
+_SHARED = ("out", "resume", "test", "logger", "seed", "data", "classes")  # the last three decide the validation split
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,13 @@ class SweepConfig:
     start: _COUNT
     space: dict[str, Any]
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """What each setting may be, by dotted key.
+    def distributions(self, recipe: DictConfig) -> dict[str, BaseDistribution]:
+        """What each setting of a recipe may be, by dotted key: whole numbers if its own value and the bounds are whole.
 
         Raises:
-            ConfigError: no setting, or bounds that make no sense.
+            ConfigError: no setting, one that the recipe lacks or that trials share, or values that it cannot have.
         """
-        found = dict(_distributions(self.space))
+        found = {key: _distribution(key, tried, recipe) for key, tried in _tried(self.space)}
         if not found:
             raise ConfigError("sweep.space is empty; give e.g. +sweep.space.optimizer.lr.low=1e-4 and .high=1e-2")
         return found
@@ -67,35 +72,71 @@ class _Choices:
     choices: tuple[Any, ...]
 
 
-def _distributions(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, BaseDistribution]]:
+def _tried(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, _Numbers | _Choices]]:
     for name, node in space.items():
         key = f"{prefix}{name}"
         if not isinstance(node, Mapping):
             raise ConfigError(f"sweep.space.{key}={node}: give {key}.low and .high, or {key}.choices")
+        if "choices" in node and node.keys() & {"low", "high"}:
+            raise ConfigError(
+                f"sweep.space.{key} has bounds and choices; take them away by ~sweep.space.{key}, then give one"
+            )
         if node.keys() & {"low", "high", "choices"}:
-            try:
-                yield key, _distribution(node, f"sweep.space.{key}.")
-            except ValueError as error:
-                raise ConfigError(f"sweep.space.{key}: {error}") from error
+            path = f"sweep.space.{key}."
+            yield key, bind(_Choices, node, path) if "choices" in node else bind(_Numbers, node, path)
         else:
-            yield from _distributions(node, f"{key}.")
+            yield from _tried(node, f"{key}.")
 
 
-def _distribution(node: Mapping[str, Any], path: str) -> BaseDistribution:
-    if "choices" in node:
-        return CategoricalDistribution(bind(_Choices, node, path).choices)
-    numbers = bind(_Numbers, node, path)
-    if not (math.isfinite(numbers.low) and math.isfinite(numbers.high)):
+def _distribution(key: str, tried: _Numbers | _Choices, recipe: DictConfig) -> BaseDistribution:
+    try:
+        own = OmegaConf.select(recipe, key, default=...)
+        if own is ...:
+            raise ValueError(f"the recipe has no setting {key}")
+        if key.split(".")[0] in _SHARED:
+            raise ValueError("is the same in all trials; leave it out")
+        if not _is_scalar(own):
+            raise ValueError("is a list or a group; give its entries, each by its own key")
+        found = _choice(tried) if isinstance(tried, _Choices) else _number(tried, own)
+        for value in found.choices if isinstance(found, CategoricalDistribution) else (found.low, found.high):
+            TrainConfig.of(with_settings(recipe, {key: value}))
+    except (ValueError, ConfigError, ConfigTypeError) as error:
+        raise ConfigError(f"sweep.space.{key}: {' '.join(str(error).split())}") from error
+    return found
+
+
+def _choice(tried: _Choices) -> CategoricalDistribution:
+    if not all(map(_is_scalar, tried.choices)) or len(set(tried.choices)) < len(tried.choices):
+        raise ValueError("choices must be different numbers, texts, true, false or null; no lists, groups or nan")
+    return CategoricalDistribution(tried.choices)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _number(tried: _Numbers, own: Any) -> IntDistribution | FloatDistribution:
+    if isinstance(own, bool | str):
+        raise ValueError(f"the recipe's value {own} is no number; give choices")
+    if not math.isfinite(tried.high - tried.low):
         raise ValueError("low and high must be finite")
-    bounds = (numbers.low, numbers.high, *(() if numbers.step is None else (numbers.step,)))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # such as a step that does not divide the range
         try:
-            if all(type(bound) is int for bound in bounds):
-                return IntDistribution(int(numbers.low), int(numbers.high), numbers.log, int(numbers.step or 1))
-            return FloatDistribution(numbers.low, numbers.high, numbers.log, numbers.step)
+            if not any(isinstance(value, float) for value in (own, tried.low, tried.high, tried.step)):
+                step = 1 if tried.step is None else tried.step
+                return IntDistribution(tried.low, tried.high, tried.log, step)  # type: ignore[arg-type]
+            return FloatDistribution(tried.low, tried.high, tried.log, tried.step)
         except UserWarning as error:
-            raise ValueError(" ".join(str(error).split())) from error
+            raise ValueError(error) from error
+
+
+def with_settings(recipe: DictConfig, settings: Mapping[str, Any]) -> DictConfig:
+    """A copy of a recipe with other values, by dotted key."""
+    cfg = copy.deepcopy(recipe)
+    for key, value in settings.items():
+        OmegaConf.update(cfg, key, value)
+    return cfg
 
 
 def open_study(out: Path, mode: str, settings: SweepConfig) -> optuna.Study:
@@ -130,15 +171,17 @@ def open_trial(study: optuna.Study, number: int) -> Trial:
     return Trial(study, study.trials[number]._trial_id)
 
 
-def next_trial(study: optuna.Study, own: dict[str, Any], seed: int, settings: SweepConfig) -> int:
+def next_trial(
+    study: optuna.Study, space: dict[str, BaseDistribution], own: dict[str, Any], seed: int, settings: SweepConfig
+) -> int:
     """The number of a new trial. What it tries depends on the seed, its number and the trials before alone.
 
-    It is drawn in a copy and stored as a whole: a kill leaves no trial with a part of its settings.
+    It is drawn in a copy and stored in one transaction: a kill leaves a whole trial, or none.
 
     Args:
         own: the recipe's values, which the first trial has if they lie in the space.
     """
-    number, space = len(study.trials), settings.distributions()
+    number = len(study.trials)
     params = own
     if number or not _contains(space, own):
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed + number)
@@ -148,16 +191,16 @@ def next_trial(study: optuna.Study, own: dict[str, Any], seed: int, settings: Sw
                 sampler = optuna.samplers.TPESampler(
                     n_startup_trials=settings.start, multivariate=True, seed=seed + number
                 )
-        copy = optuna.create_study(sampler=sampler, direction=study.direction)
-        copy.add_trials([trial for trial in study.trials if trial.state != TrialState.WAITING])
-        params = copy.ask(space).params
-    study.enqueue_trial(params)
-    return study.ask(space).number
+        drawn = optuna.create_study(sampler=sampler, direction=study.direction)
+        drawn.add_trials(study.trials)
+        params = drawn.ask(space).params
+    study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=space))
+    return number
 
 
 def _contains(space: dict[str, BaseDistribution], values: dict[str, Any]) -> bool:
     try:
-        optuna.trial.create_trial(params=values, distributions=space, value=0.0)
+        create_trial(params=values, distributions=space, value=0.0)
     except (ValueError, TypeError):
         return False
     return True
