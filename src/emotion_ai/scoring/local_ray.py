@@ -24,6 +24,7 @@ _SETTINGS = {  # read when Ray is imported, here and in the processes that it st
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # prints no line of workers, nor of errors that are retried
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of Ray's own actors, such as its statistics
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_worker_niceness": "0",  # by default 15: next to other work, scoring would stand still
 }
@@ -124,9 +125,21 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _discreetly() -> Iterator[None]:
-    """Drops what Ray's C++ parts print while they start, and keeps the handlers of signals."""
+    """Drops what Ray's C++ parts print while they start, keeps the handlers of signals, and delays the first signal.
+
+    These parts crash at the end of a process that left them half started.
+    """
     main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    delayed: list[int] = []
+
+    def delay(number: int, _: object) -> None:
+        delayed.append(number)
+        signal.signal(number, handlers[signal.Signals(number)])
+
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, delay)
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     os.close(nothing)
@@ -137,6 +150,8 @@ def _discreetly() -> Iterator[None]:
         os.close(kept)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        for late in delayed:
+            signal.raise_signal(late)
 
 
 def _quiet(module: Any) -> Any:
