@@ -51,7 +51,7 @@ def open_table(path: Path) -> Iterator[Table]:
             first = next((line for line in lines if line.strip()), "")
             if not first.strip(" \t\r\n,;"):
                 raise DataError(f"{path}: is empty; give a CSV file with a header")
-            csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
+            csv.field_size_limit(MAX_CELL)  # of the process; `score` sets its own
             separator, is_stated = separator_of(first)
             if is_stated:
                 first = next(lines, "")
