@@ -250,7 +250,7 @@ def test_parquet_with_paths_or_both(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a\.parquet#2: has no picture; its cell is empty"):
         found[2].load()
     parquet.write_table(table(1, other=[str(folder / "1.png")]), tmp_path / "b.parquet")
-    with pytest.raises(ConfigError, match=r"has not a column of paths or pictures, only id, tags, other; give"):
+    with pytest.raises(ConfigError, match=r"a column of paths or pictures is missing; it has id, tags, other; give"):
         open_source([str(tmp_path / "b.parquet")])
     (one,) = pictures(open_source([str(tmp_path / "b.parquet")], "other"))
     assert one.load() == (folder / "1.png").read_bytes()

@@ -25,7 +25,7 @@ from emotion_ai_export.convert.onnx_graph.values import Dim, Value, plain, reord
 
 _SHAPE_ONLY = ("Shape", "Size")
 
-_TAKE_SIZES = "take sizes as x.shape[0], not as len(x) or int(x.shape[0]), and loop over no images"
+_TAKE_SIZES = "take sizes as x.shape[0], not as len(x) or int(x.shape[0]), and do not loop over images"
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ class Translator:
         except Exception as error:  # ONNX Runtime raises many kinds
             name = str(error).partition("Name:'")[2].partition("'")[0]
             layer = next((layer_name(node) for node in self.nodes if name and node.name == name), "the network itself")
-            raise ExportError(f"{layer}: runs at no batch but that of the trace; {_TAKE_SIZES}") from error
+            raise ExportError(f"{layer}: fails for other numbers of images than two; {_TAKE_SIZES}") from error
         for name in self.outputs:
-            found = tuple(part[name].shape[0] for part in (small, large))
-            if found != BATCHES:
-                raise ExportError(f"{name} has {found[1]} parts for {BATCHES[1]} images; {_TAKE_SIZES}")
+            few, more = (len(part[name]) for part in (small, large))
+            if few * BATCHES[1] != more * BATCHES[0]:
+                raise ExportError(f"{name} has {more} parts for {BATCHES[1]} images; {_TAKE_SIZES}")
         return small, large
 
     def shape(self, name: str) -> tuple[Dim, ...]:

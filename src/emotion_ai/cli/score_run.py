@@ -177,7 +177,7 @@ def score_command(command: ScoreCommand) -> int:
         console.print("interrupted; the same command scores the rest")
         return 130
     counts = found.total
-    speed = f", {found.counts.pictures / found.seconds:.1f} pictures/s" if found.seconds else ", which it had already"
+    speed = f", {found.counts.pictures / found.seconds:.1f} pictures/s" if found.seconds else ", already scored"
     console.wrote(
         command.dest,
         f"{counts.pictures} pictures{speed}; {counts.faces} faces, {counts.without_face} pictures without a face, "

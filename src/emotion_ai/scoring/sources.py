@@ -220,7 +220,7 @@ def _table_file(store: Store, entry: Entry, names: Sequence[str], column: str | 
     chosen = column if column is not None else next((lower[name] for name in _COLUMNS if name in lower), None)
     if chosen is None or chosen not in names:
         wanted = "a column of paths or pictures" if column is None else f"the column {column!r}"
-        raise ConfigError(f"{entry.name}: has not {wanted}, only {', '.join(names)}; give --column NAME")
+        raise ConfigError(f"{entry.name}: {wanted} is missing; it has {', '.join(names)}; give --column NAME")
     return TableFile(store, entry.path, entry.name, posixpath.dirname(entry.path), chosen)
 
 

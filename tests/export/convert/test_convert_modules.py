@@ -339,7 +339,7 @@ class Single(nn.Module):
         (Ends(), "the module does not run in float32, batch 2: 7"),
         (Single(), "does not run in float64, .*; make its constants buffers, or convert them with"),
         (Function(lambda x: x.view(len(x), -1)), r"output has 2 parts for 3 images; take sizes as x\.shape\[0\]"),
-        (Function(lambda x: torch.stack([image * 2 for image in x])), r"take sizes as .* loop over no images"),
+        (Function(lambda x: torch.stack([image * 2 for image in x])), r"take sizes as .* do not loop over images"),
         (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "0: a batch norm without running statistics"),
         (Function(torch.special.bessel_j0), "the operator 'aten::special_bessel_j0' .* is not supported"),
         (Function(lambda x: x[torch.arange(x.shape[0])]), "its input 1 is missing, or depends on the number of images"),

@@ -331,7 +331,7 @@ class Baked(nn.Module):
 
 
 def test_a_batch_that_is_baked_in_is_refused_by_its_layer() -> None:
-    with pytest.raises(ExportError, match=r"^body\.1: runs at no batch but that of the trace; take sizes as x.shape"):
+    with pytest.raises(ExportError, match=r"^body\.1: fails for other numbers of images than two; take sizes"):
         translated(Named(Baked()), torch.rand(2, 3, 12, 12))
 
 
