@@ -125,6 +125,7 @@ def convert(
     if unused := sorted(set(names) - {given.name for given in model.graph.input}):
         raise ExportError(f"input {unused[0]}: the module does not use it; leave it out")
     translator = Translator(model)
+    translator.require_batches()
     progress("PyTorch in float64")
     proof = ModuleProof(module, interface, examples)
     models = (interface.model,)

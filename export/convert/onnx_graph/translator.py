@@ -111,11 +111,16 @@ class Translator:
             name = str(error).partition("Name:'")[2].partition("'")[0]
             layer = next((layer_name(node) for node in self.nodes if name and node.name == name), "the network itself")
             raise ExportError(f"{layer}: fails for other numbers of images than two; {_TAKE_SIZES}") from error
+        return small, large
+
+    def require_batches(self) -> None:
+        """Raises:
+        ExportError: an output has the same length for any number of images.
+        """
         for name in self.outputs:
-            few, more = (len(part[name]) for part in (small, large))
+            few, more = (len(trace[name]) for trace in self._traces)
             if few * BATCHES[1] != more * BATCHES[0]:
                 raise ExportError(f"{name} has {more} parts for {BATCHES[1]} images; {_TAKE_SIZES}")
-        return small, large
 
     def shape(self, name: str) -> tuple[Dim, ...]:
         """Dimensions of a computed tensor, or of one that depends on the batch alone."""
