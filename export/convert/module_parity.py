@@ -118,9 +118,9 @@ class ModuleProof:
                 self._require_independence(exact, images, answers)
             found.append((kind, images, answers, group))
         for kind, images, answers, group in found:
-            count = len(next(iter(images.values())))
+            count, most = len(next(iter(images.values()))), max(BATCHES)
             batches = [np.arange(batch) % count for batch in BATCHES]
-            batches += [np.arange(start, min(start + 7, count)) for start in range(max(BATCHES), count, 7)]
+            batches += [np.arange(start, min(start + most, count)) for start in range(most, count, most)]
             for rows in batches:
                 given, expected = ({name: a[rows] for name, a in part.items()} for part in (images, answers))
                 self.cases.append(ModuleCase(kind, given, expected, group))
